@@ -1,0 +1,4 @@
+# What `cmake --install` puts where.
+install(FILES conf/gateway.yaml conf/quickstart.yaml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/proofgw OPTIONAL)
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL FILES_MATCHING PATTERN "*.md")
+install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
