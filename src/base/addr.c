@@ -1,0 +1,228 @@
+#include "base/addr.h"
+
+#include "base/outbuf.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+enum { V6_GROUPS = 8, V6_GROUP_DIGITS_MAX = 4, V4_OCTETS = 4 };
+
+static uint64_t load_be64(const uint8_t *p)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | p[i];
+    return v;
+}
+
+/* The one constructor of IPv6 addresses: ::ffff:0:0/96 comes out as IPv4. */
+static struct addr addr_of_v6(uint64_t hi, uint64_t lo)
+{
+    if (hi == 0 && lo >> 32 == 0xffff) return (struct addr){.family = ADDR_V4, .v4 = (uint32_t)lo};
+    return (struct addr){.family = ADDR_V6, .v6 = {hi, lo}};
+}
+
+struct addr addr_from_sockaddr(const struct sockaddr *sa)
+{
+    if (sa->sa_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, sa, sizeof in);
+        return (struct addr){.family = ADDR_V4, .v4 = ntohl(in.sin_addr.s_addr)};
+    }
+    if (sa->sa_family == AF_INET6) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, sa, sizeof in6);
+        return addr_of_v6(load_be64(in6.sin6_addr.s6_addr), load_be64(in6.sin6_addr.s6_addr + 8));
+    }
+    return (struct addr){.family = ADDR_NONE};
+}
+
+/* Takes 1 to 3 decimal digits without a leading zero, at most 255, off the front of `s`. */
+static bool octet_take(struct span *s, uint32_t *out)
+{
+    size_t n = 0;
+    uint32_t v = 0;
+    while (n < s->n && n < 3 && s->p[n] >= '0' && s->p[n] <= '9')
+        v = v * 10 + (uint32_t)(s->p[n++] - '0');
+    if (n == 0 || v > 255 || (n > 1 && s->p[0] == '0')) return false;
+    *s = span_of(s->p + n, s->n - n);
+    *out = v;
+    return true;
+}
+
+/* The whole of `s` as a dotted quad. */
+static bool v4_parse(struct span s, uint32_t *out)
+{
+    uint32_t v = 0;
+    for (int i = 0; i < V4_OCTETS; i++) {
+        uint32_t octet;
+        if (i > 0) {
+            if (s.n == 0 || s.p[0] != '.') return false;
+            s = span_of(s.p + 1, s.n - 1);
+        }
+        if (!octet_take(&s, &octet)) return false;
+        v = v << 8 | octet;
+    }
+    if (s.n) return false;
+    *out = v;
+    return true;
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = ascii_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Takes 1 to 4 hex digits off the front of `s`. A fifth digit stays there and fails the caller. */
+static bool group_take(struct span *s, uint16_t *out)
+{
+    size_t n = 0;
+    unsigned v = 0;
+    while (n < s->n && n < V6_GROUP_DIGITS_MAX && hex_value(s->p[n]) >= 0)
+        v = v << 4 | (unsigned)hex_value(s->p[n++]);
+    if (n == 0) return false;
+    *s = span_of(s->p + n, s->n - n);
+    *out = (uint16_t)v;
+    return true;
+}
+
+/* The groups of an IPv6 address as written, before "::" is filled. */
+struct groups {
+    uint16_t at[V6_GROUPS];
+    unsigned n;
+    int gap; /* index of the group after "::", or -1 */
+};
+
+/* Reads the next group, or the dotted quad that must be the end of the text. */
+static bool groups_add(struct groups *g, struct span *s)
+{
+    if (g->n == V6_GROUPS) return false;
+    struct span before = *s;
+    if (!group_take(s, &g->at[g->n])) return false;
+    if (s->n == 0 || s->p[0] != '.') {
+        g->n++;
+        return true;
+    }
+    uint32_t v4;
+    if (g->n + 2 > V6_GROUPS || !v4_parse(before, &v4)) return false;
+    g->at[g->n++] = (uint16_t)(v4 >> 16);
+    g->at[g->n++] = (uint16_t)v4;
+    *s = span_of(before.p + before.n, 0);
+    return true;
+}
+
+/* Takes the separator between groups. False when it is missing, dangling, or a second "::". */
+static bool colons_take(struct groups *g, struct span *s)
+{
+    if (span_starts(*s, SPAN("::"))) {
+        if (g->gap >= 0) return false;
+        g->gap = (int)g->n;
+        *s = span_of(s->p + 2, s->n - 2);
+        return true;
+    }
+    if (g->n == 0) return true; /* the first group has nothing before it */
+    if (s->p[0] != ':' || s->n == 1) return false;
+    *s = span_of(s->p + 1, s->n - 1);
+    return true;
+}
+
+static bool groups_parse(struct span s, struct groups *g)
+{
+    g->n = 0;
+    g->gap = -1;
+    while (s.n) {
+        if (!colons_take(g, &s)) return false;
+        if (s.n && !groups_add(g, &s)) return false;
+    }
+    /* "::" stands for at least one group. */
+    return g->gap >= 0 ? g->n < V6_GROUPS : g->n == V6_GROUPS;
+}
+
+static struct addr groups_addr(const struct groups *g)
+{
+    uint16_t full[V6_GROUPS] = {0};
+    unsigned head = g->gap >= 0 ? (unsigned)g->gap : g->n;
+    unsigned tail = g->n - head;
+    for (unsigned i = 0; i < head; i++)
+        full[i] = g->at[i];
+    for (unsigned i = 0; i < tail; i++)
+        full[V6_GROUPS - tail + i] = g->at[head + i];
+
+    uint64_t hi = 0, lo = 0;
+    for (int i = 0; i < 4; i++) {
+        hi = hi << 16 | full[i];
+        lo = lo << 16 | full[4 + i];
+    }
+    return addr_of_v6(hi, lo);
+}
+
+enum err addr_parse(struct span text, struct addr *out)
+{
+    if (text.n == 0 || text.n >= ADDR_TEXT_MAX) return ERR_PARSE;
+    if (memchr(text.p, ':', text.n)) {
+        struct groups g;
+        if (!groups_parse(text, &g)) return ERR_PARSE;
+        *out = groups_addr(&g);
+        return ERR_OK;
+    }
+    uint32_t v4;
+    if (!v4_parse(text, &v4)) return ERR_PARSE;
+    *out = (struct addr){.family = ADDR_V4, .v4 = v4};
+    return ERR_OK;
+}
+
+/* The longest run of at least two zero groups, the first of equal ones (RFC 5952 section 4.2). */
+static void zero_run_find(const uint16_t groups[static V6_GROUPS], unsigned *start, unsigned *length)
+{
+    *start = V6_GROUPS;
+    *length = 1;
+    for (unsigned i = 0; i < V6_GROUPS;) {
+        unsigned n = 0;
+        while (i + n < V6_GROUPS && groups[i + n] == 0)
+            n++;
+        if (n > *length) {
+            *start = i;
+            *length = n;
+        }
+        i += n ? n : 1;
+    }
+}
+
+static void v6_format(struct outbuf *o, uint64_t hi, uint64_t lo)
+{
+    uint16_t groups[V6_GROUPS];
+    for (unsigned i = 0; i < V6_GROUPS; i++)
+        groups[i] = (uint16_t)((i < 4 ? hi : lo) >> (48 - i % 4 * 16));
+
+    unsigned run, run_length;
+    zero_run_find(groups, &run, &run_length);
+    for (unsigned i = 0; i < V6_GROUPS;) {
+        if (i == run) {
+            outbuf_str(o, "::");
+            i += run_length;
+            continue;
+        }
+        if (i > 0 && i != run + run_length) outbuf_char(o, ':');
+        outbuf_hex(o, groups[i++]);
+    }
+}
+
+size_t addr_format(const struct addr *a, char out[static ADDR_TEXT_MAX])
+{
+    struct outbuf o = outbuf_of(out, ADDR_TEXT_MAX - 1);
+    if (a->family == ADDR_V4) {
+        for (int shift = 24; shift >= 0; shift -= 8) {
+            if (shift < 24) outbuf_char(&o, '.');
+            outbuf_u64(&o, a->v4 >> shift & 0xff);
+        }
+    } else if (a->family == ADDR_V6) {
+        v6_format(&o, a->v6.hi, a->v6.lo);
+    } else {
+        outbuf_char(&o, '-');
+    }
+    out[o.n] = '\0';
+    return o.n;
+}

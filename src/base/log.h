@@ -1,0 +1,104 @@
+/* log.h - the two log streams: operations (key=value text, stderr by default) and access (JSON, stdout).
+ *
+ * Each thread that logs owns a ring; one log thread drains all rings and does the writing, so a full disk
+ * or a slow pipe stops neither a worker nor the control thread. That thread does not wait for an output
+ * either (log_sink.h): a stuck access log leaves the operations log running. Lines that find no room are
+ * dropped and counted, and at most once a second the log itself says so: `event=log_dropped lines=N`.
+ *
+ *   worker 0  -- ring --.
+ *   worker 1  -- ring --+--> log thread --> ops fd / access fd   (batched writes, 10 ms while busy,
+ *   control   -- ring --'                                         asleep while idle)
+ *
+ * A thread without a ring (tests, tools, before log_start) writes operations lines straight to stderr.
+ * When both outputs are the same file, pipe or terminal they share one queue, so lines stay whole.
+ * No token, Authorization, cookie or query string is ever passed in here.
+ *
+ * Thread: log_start/log_stop/log_reopen [control]; the rest [any].
+ */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include "base/err.h"
+#include "base/ring.h"
+#include "base/span.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+enum kv_kind { KV_END, KV_KIND_STR, KV_KIND_SPAN, KV_KIND_INT, KV_KIND_UINT };
+
+/* One key=value pair. Values are quoted and escaped where needed. */
+struct kv {
+    const char *key;
+    enum kv_kind kind;
+    union {
+        const char *str; /* NULL is written as - */
+        struct span span;
+        int64_t i;
+        uint64_t u;
+    };
+};
+
+#define KV_STR(k, v)  ((struct kv){.key = (k), .kind = KV_KIND_STR, .str = (v)})
+#define KV_SPAN(k, v) ((struct kv){.key = (k), .kind = KV_KIND_SPAN, .span = (v)})
+#define KV_INT(k, v)  ((struct kv){.key = (k), .kind = KV_KIND_INT, .i = (int64_t)(v)})
+#define KV_UINT(k, v) ((struct kv){.key = (k), .kind = KV_KIND_UINT, .u = (uint64_t)(v)})
+#define KV_ERR(e)     KV_STR("err", err_text(e))
+
+/* Writes `time=... level=info event=NAME key=value ...`. Usage: log_info("store_loaded", KV_UINT("partners",
+ * n)). */
+#define log_debug(...)     LOG_AT(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)      LOG_AT(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)      LOG_AT(LOG_WARN, __VA_ARGS__)
+#define log_error(...)     LOG_AT(LOG_ERROR, __VA_ARGS__)
+#define LOG_AT(level, ...) LOG_SPLIT_((level), __VA_ARGS__, (struct kv){.kind = KV_END})
+#define LOG_SPLIT_(level, event, ...)                                                                        \
+    do {                                                                                                     \
+        if (log_enabled(level)) log_event((level), (event), (const struct kv[]){__VA_ARGS__});               \
+    } while (0)
+
+/* Where log lines go. A path of "-" or "stdout" is descriptor 1, "stderr" descriptor 2, "" or "off" nowhere;
+ * anything else is a file, opened for append with mode 0640. */
+struct log_options {
+    const char *ops_path;
+    const char *access_path;
+    enum log_level level;
+    size_t ring_bytes; /* per thread; at least 32 KiB are used */
+};
+
+/* Opens the outputs and starts the log thread. The calling thread gets a ring.
+ * Errors: ERR_IO (message filled: which file, why), ERR_NOMEM. */
+enum err log_start(const struct log_options *o, struct errmsg *why);
+
+/* Gives the calling thread a ring of its own; at most 256 threads. Errors: ERR_NOMEM, ERR_LIMIT. */
+enum err log_thread_attach(const char *thread_name);
+
+/* Drains all rings (waits at most `wait_ms`), stops the log thread, frees the rings. No other thread may
+ * log after this; the calling thread's lines go straight to stderr again. Returns in time even when the
+ * log thread hangs in a write; its memory then stays until the process ends. */
+void log_stop(unsigned wait_ms);
+
+/* Asks the log thread to open the files again (after rotation, SIGUSR1). */
+void log_reopen(void);
+
+void log_set_level(enum log_level level);
+bool log_enabled(enum log_level level);
+/* "debug", "info", "warn", "error"; false for anything else. */
+bool log_level_parse(struct span text, enum log_level *out);
+
+void log_event(enum log_level level, const char *event, const struct kv *kv);
+
+/* Room for one access-log line of at most `n_max` bytes (up to a quarter of the ring), or NULL when the
+ * access log is off or the ring is full (then counted). Ends with log_access_commit(). The line must end with
+ * '\n'. */
+char *log_access_reserve(size_t n_max);
+void log_access_commit(size_t n);
+
+/* Lines dropped since the start, all threads, both streams. */
+uint64_t log_dropped_total(void);
+/* Failed writes since the start (disk full, broken pipe). */
+uint64_t log_write_errors_total(void);
+
+#endif

@@ -1,0 +1,58 @@
+/* log_sink.h - one output of the log: a descriptor and the lines that it has not taken yet.
+ *
+ * Nothing here waits. A descriptor that is not a regular file is written only when poll(2) says so, and
+ * then at most PIPE_BUF bytes at a time, cut behind a newline: such a write neither blocks nor mixes with
+ * lines of other processes. O_NONBLOCK is not used because standard output is shared with whoever started
+ * us. While the reader is slow lines pile up to LOG_SINK_BYTES; more are dropped and counted.
+ *
+ * Thread: the log thread; the two counters [any].
+ */
+#ifndef BASE_LOG_SINK_H
+#define BASE_LOG_SINK_H
+
+#include "base/err.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LOG_SINK_BYTES = 256 * 1024 };
+
+struct log_sink {
+    int fd;          /* -1: off, lines vanish */
+    char *path;      /* of a file that we opened; NULL: descriptor of the process or off. Owned */
+    bool is_regular; /* a regular file: never blocks for long, takes everything at once */
+    bool is_midline; /* what was written last does not end with a newline */
+
+    char *pending; /* LOG_SINK_BYTES; owned */
+    size_t start, end;
+
+    _Atomic uint64_t dropped;      /* lines without room, or lost with a failed write */
+    _Atomic uint64_t write_errors; /* failed writes */
+};
+
+/* `path`: as in struct log_options. Errors: ERR_IO (errno tells), ERR_NOMEM. */
+enum err log_sink_open(struct log_sink *s, const char *path);
+void log_sink_close(struct log_sink *s);
+
+/* Opens the path again and closes the old file. On ERR_IO the old file stays in use. Does nothing for
+ * descriptors of the process. */
+enum err log_sink_reopen(struct log_sink *s);
+
+/* Both write to the same file, pipe or terminal. */
+bool log_sink_is_same(const struct log_sink *a, const struct log_sink *b);
+
+/* `n` bytes would be taken now. */
+bool log_sink_has_room(struct log_sink *s, size_t n);
+
+/* Adds whole lines. False (and counted) when there is no room. */
+bool log_sink_put(struct log_sink *s, const char *p, size_t n);
+
+/* Writes what the descriptor takes now. True when nothing is left. */
+bool log_sink_flush(struct log_sink *s);
+
+/* Writes one line of at most PIPE_BUF bytes to `fd` at once, or not at all: false. */
+bool log_fd_write(int fd, const char *p, size_t n);
+
+#endif

@@ -1,0 +1,114 @@
+#include "base/outbuf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { U64_DIGITS_MAX = 20, HEX_DIGITS_MAX = 16 };
+
+static const char hex_digits[] = "0123456789abcdef";
+
+void outbuf_str(struct outbuf *o, const char *s)
+{
+    outbuf_bytes(o, s, strlen(s));
+}
+
+void outbuf_u64(struct outbuf *o, uint64_t v)
+{
+    char digits[U64_DIGITS_MAX];
+    char *at = digits + sizeof digits;
+    do
+        *--at = (char)('0' + v % 10);
+    while (v /= 10);
+    outbuf_bytes(o, at, (size_t)(digits + sizeof digits - at));
+}
+
+void outbuf_hex(struct outbuf *o, uint64_t v)
+{
+    char digits[HEX_DIGITS_MAX];
+    char *at = digits + sizeof digits;
+    do
+        *--at = hex_digits[v & 15];
+    while (v >>= 4);
+    outbuf_bytes(o, at, (size_t)(digits + sizeof digits - at));
+}
+
+void outbuf_milli(struct outbuf *o, uint64_t v)
+{
+    unsigned rest = (unsigned)(v % 1000);
+    char fraction[] = {'.', (char)('0' + rest / 100), (char)('0' + rest / 10 % 10), (char)('0' + rest % 10)};
+    outbuf_u64(o, v / 1000);
+    outbuf_bytes(o, fraction, sizeof fraction);
+}
+
+void outbuf_fmt(struct outbuf *o, const char *format, ...)
+{
+    if (o->overflow) return;
+    size_t room = o->cap - o->n;
+    va_list ap;
+    va_start(ap, format);
+    int n = vsnprintf(o->p + o->n, room, format, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= room)
+        o->overflow = true;
+    else
+        o->n += (size_t)n;
+}
+
+/* Length of the valid UTF-8 sequence of two to four bytes at `p`, or 0. Overlong forms, surrogates and
+ * values above U+10FFFF are invalid (RFC 3629 section 4). */
+static size_t utf8_length(const unsigned char *p, size_t n)
+{
+    unsigned char first = p[0];
+    size_t length = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : 4;
+    if (first < 0xc2 || first > 0xf4 || n < length) return 0;
+
+    unsigned char low = 0x80, high = 0xbf; /* what the second byte may be */
+    if (first == 0xe0) low = 0xa0;
+    if (first == 0xed) high = 0x9f;
+    if (first == 0xf0) low = 0x90;
+    if (first == 0xf4) high = 0x8f;
+    if (p[1] < low || p[1] > high) return 0;
+    for (size_t i = 2; i < length; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    return length;
+}
+
+static bool is_json_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+static void json_escape(struct outbuf *o, unsigned char c)
+{
+    char text[] = {'\\', 'u', '0', '0', hex_digits[c >> 4], hex_digits[c & 15]};
+    switch (c) {
+    case '"':
+    case '\\': text[1] = (char)c; break;
+    case '\b': text[1] = 'b'; break;
+    case '\f': text[1] = 'f'; break;
+    case '\n': text[1] = 'n'; break;
+    case '\r': text[1] = 'r'; break;
+    case '\t': text[1] = 't'; break;
+    default: outbuf_bytes(o, text, 6); return;
+    }
+    outbuf_bytes(o, text, 2);
+}
+
+void outbuf_json(struct outbuf *o, struct span s)
+{
+    outbuf_char(o, '"');
+    const unsigned char *p = (const unsigned char *)s.p;
+    for (size_t i = 0; i < s.n;) {
+        size_t run = 0;
+        while (i + run < s.n && is_json_plain(p[i + run]))
+            run++;
+        if (run == 0 && p[i] >= 0x80) run = utf8_length(p + i, s.n - i);
+        if (run) {
+            outbuf_bytes(o, s.p + i, run);
+            i += run;
+        } else {
+            json_escape(o, p[i++]);
+        }
+    }
+    outbuf_char(o, '"');
+}

@@ -1,0 +1,76 @@
+/* span.h - a borrowed run of bytes: pointer and length, not NUL-terminated, not owned.
+ *
+ * The one type in which parsers hand out pieces of their input. Comparisons that ignore case are
+ * ASCII only (RFC 9110 field names, host names, schemes).
+ *
+ * Thread: [any, pure].
+ */
+#ifndef BASE_SPAN_H
+#define BASE_SPAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct span {
+    const char *p; /* may be NULL only when n is 0 */
+    size_t n;      /* bytes */
+};
+
+/* A span over a string literal. */
+#define SPAN(lit) ((struct span){(lit), sizeof(lit) - 1})
+
+static inline struct span span_of(const char *p, size_t n)
+{
+    return (struct span){p, n};
+}
+
+static inline struct span span_str(const char *s)
+{
+    return (struct span){s, strlen(s)};
+}
+
+static inline bool span_eq(struct span a, struct span b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* One ASCII letter to lower case; everything else unchanged. */
+static inline char ascii_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* Equal but for ASCII case. */
+static inline bool span_ieq(struct span a, struct span b)
+{
+    if (a.n != b.n) return false;
+    for (size_t i = 0; i < a.n; i++)
+        if (ascii_lower(a.p[i]) != ascii_lower(b.p[i])) return false;
+    return true;
+}
+
+static inline bool span_starts(struct span s, struct span prefix)
+{
+    return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
+}
+
+/* Without leading and trailing SP and HTAB (RFC 9110 section 5.6.3, OWS). */
+static inline struct span span_trim(struct span s)
+{
+    while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
+        s.p++, s.n--;
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+        s.n--;
+    return s;
+}
+
+/* Parses 1 to 19 decimal digits, nothing else. False (and *out untouched) otherwise. */
+bool span_to_u64(struct span s, uint64_t *out);
+
+/* Copies `s` and a NUL into `out` (capacity `cap` bytes). False, and an empty string, when it does not fit
+ * or contains a NUL byte. */
+bool span_to_cstr(struct span s, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,110 @@
+/* Borrowed byte runs: comparison, trimming, numbers, copies. */
+#include "base/span.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static void equality_looks_at_length_and_bytes(void **state)
+{
+    (void)state;
+    assert_true(span_eq(SPAN("abc"), SPAN("abc")));
+    assert_false(span_eq(SPAN("abc"), SPAN("abd")));
+    assert_false(span_eq(SPAN("abc"), SPAN("ab")));
+    assert_true(span_eq(SPAN(""), span_of(NULL, 0)));
+    assert_false(span_eq(SPAN("a\0b"), SPAN("a\0c")));
+}
+
+static void case_is_ignored_for_ascii_letters_only(void **state)
+{
+    (void)state;
+    assert_true(span_ieq(SPAN("Content-LENGTH"), SPAN("content-length")));
+    assert_false(span_ieq(SPAN("content-length"), SPAN("content-lengt")));
+    assert_false(span_ieq(SPAN("["), SPAN("{")));            /* 0x5b, 0x7b differ by the case bit only */
+    assert_false(span_ieq(SPAN("@"), SPAN("`")));            /* 0x40, 0x60 */
+    assert_false(span_ieq(SPAN("\xc4"), SPAN("\xe4")));      /* Latin-1 A and a umlaut */
+    assert_false(span_ieq(SPAN("\xe2\x84\xaa"), SPAN("k"))); /* Kelvin sign */
+}
+
+static void prefix_must_fit(void **state)
+{
+    (void)state;
+    assert_true(span_starts(SPAN("/widget/x"), SPAN("/widget/")));
+    assert_false(span_starts(SPAN("/widget"), SPAN("/widget/")));
+    assert_true(span_starts(SPAN(""), SPAN("")));
+    assert_true(span_starts(span_of(NULL, 0), span_of(NULL, 0)));
+}
+
+static void trim_takes_spaces_and_tabs_only(void **state)
+{
+    (void)state;
+    assert_true(span_eq(span_trim(SPAN(" \ta b\t ")), SPAN("a b")));
+    assert_true(span_eq(span_trim(SPAN(" \t ")), SPAN("")));
+    assert_true(span_eq(span_trim(SPAN("\na\r")), SPAN("\na\r")));
+    assert_true(span_eq(span_trim(SPAN("\va")), SPAN("\va")));
+}
+
+static void number_of_digits_decides(void **state)
+{
+    (void)state;
+    uint64_t v = 7;
+    assert_true(span_to_u64(SPAN("0"), &v));
+    assert_true(v == 0);
+    assert_true(span_to_u64(SPAN("9999999999999999999"), &v));
+    assert_true(v == UINT64_C(9999999999999999999));
+    assert_true(span_to_u64(SPAN("007"), &v));
+    assert_true(v == 7);
+    assert_false(span_to_u64(SPAN("10000000000000000000"), &v)); /* 20 digits */
+    assert_false(span_to_u64(SPAN(""), &v));
+    assert_true(v == 7);
+}
+
+static void numbers_hold_digits_only(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"+1", "-1", " 1", "1 ", "1,000", "0x1", "1e3", "\xd9\xa1", "/", ":"};
+    uint64_t v = 7;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(span_to_u64(span_str(bad[i]), &v));
+    assert_false(span_to_u64(span_of("1\0", 2), &v));
+    assert_true(v == 7);
+}
+
+static void copy_needs_room_for_the_nul(void **state)
+{
+    (void)state;
+    char out[4] = "old";
+    assert_true(span_to_cstr(SPAN("abc"), out, sizeof out));
+    assert_string_equal(out, "abc");
+    assert_false(span_to_cstr(SPAN("abcd"), out, sizeof out));
+    assert_string_equal(out, "");
+    assert_true(span_to_cstr(span_of(NULL, 0), out, 1));
+    assert_string_equal(out, "");
+    assert_false(span_to_cstr(SPAN(""), out, 0));
+}
+
+static void copy_refuses_an_embedded_nul(void **state)
+{
+    (void)state;
+    char out[8] = "old";
+    assert_false(span_to_cstr(span_of("a\0b", 3), out, sizeof out));
+    assert_string_equal(out, "");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equality_looks_at_length_and_bytes),
+        cmocka_unit_test(case_is_ignored_for_ascii_letters_only),
+        cmocka_unit_test(prefix_must_fit),
+        cmocka_unit_test(trim_takes_spaces_and_tabs_only),
+        cmocka_unit_test(number_of_digits_decides),
+        cmocka_unit_test(numbers_hold_digits_only),
+        cmocka_unit_test(copy_needs_room_for_the_nul),
+        cmocka_unit_test(copy_refuses_an_embedded_nul),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
