@@ -1,0 +1,82 @@
+#include "net/listener.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+enum {
+    ACCEPTS_PER_TURN = 64, /* a flood of connections must not starve those that are open */
+    REST_MS = 500,
+};
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+/* One accept. False when there is nothing (more) to accept now. */
+static bool accept_one(struct listener *l)
+{
+    struct socket_address from = {.len = sizeof from.storage};
+    int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        l->on_accept(l, fd, &from.any);
+        return true;
+    }
+    if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) return true;
+    if (errno == EAGAIN) return false;
+    int sys = errno;
+    if (l->rests++ == 0) log_error("accept_failed", KV_ERR(err_from_errno(sys)), KV_INT("errno", sys));
+    (void)uv_poll_stop(&l->poll);
+    loop_deadline(l->loop, &l->rest, REST_MS);
+    return false;
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct listener *l = poll->data;
+    (void)status; /* an error shows itself in accept4() */
+    (void)events;
+    loop_turn(l->loop);
+    for (int i = 0; i < ACCEPTS_PER_TURN && l->open; i++)
+        if (!accept_one(l)) return;
+}
+
+static void on_rested(struct wheel_entry *e)
+{
+    struct listener *l = (struct listener *)((char *)e - offsetof(struct listener, rest));
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
+}
+
+enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,
+                       void *user)
+{
+    *l = (struct listener){.loop = loop, .fd = fd, .on_accept = on_accept, .user = user};
+    wheel_entry_init(&l->rest, on_rested);
+    if (uv_poll_init(&loop->uv, &l->poll, fd)) {
+        (void)close(fd);
+        return ERR_IO;
+    }
+    l->poll.data = l;
+    l->open = true;
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_poll); /* fails only on a bad fd */
+    return ERR_OK;
+}
+
+static void on_uv_closed(uv_handle_t *handle)
+{
+    struct listener *l = handle->data;
+    if (l->on_closed) l->on_closed(l);
+}
+
+void listener_close(struct listener *l, void (*on_closed)(struct listener *l))
+{
+    if (!l->open) return;
+    l->on_closed = on_closed;
+    while (accept_one(l)) {
+        /* bounded by the backlog: the kernel may add while we take, but not faster for long */
+    }
+    l->open = false;
+    loop_deadline_clear(l->loop, &l->rest);
+    uv_close((uv_handle_t *)&l->poll, on_uv_closed);
+    (void)close(l->fd);
+    l->fd = -1;
+}

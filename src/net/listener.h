@@ -1,0 +1,42 @@
+/* listener.h - accepts connections from one listening socket on one loop.
+ *
+ * Each worker has its own socket of the same address (SO_REUSEPORT), so the kernel spreads connections and
+ * there is no thundering herd. When descriptors run out the listener rests half a second instead of spinning;
+ * the connections wait in the kernel's queue.
+ *
+ * Closing a SO_REUSEPORT socket resets what waits in its queue: listener_close() accepts all of it first.
+ *
+ * Thread: [the loop's].
+ */
+#ifndef NET_LISTENER_H
+#define NET_LISTENER_H
+
+#include "net/loop.h"
+#include "net/socket.h"
+
+struct listener;
+
+/* `fd` is connected, non-blocking, and the receiver's from now on. `from` dies when this returns. */
+typedef void (*listener_accept_fn)(struct listener *l, int fd, const struct sockaddr *from);
+
+struct listener {
+    uv_poll_t poll;
+    struct loop *loop;
+    int fd;
+    bool open;
+    listener_accept_fn on_accept;
+    void (*on_closed)(struct listener *l); /* set by listener_close() */
+    void *user;                            /* the owner's */
+    struct wheel_entry rest;               /* after EMFILE */
+    uint64_t rests;                        /* how often it had to rest */
+};
+
+/* Takes over a listening socket. Errors: ERR_IO (`fd` is closed then). */
+enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,
+                       void *user);
+
+/* Accepts what is queued, then closes. on_closed (may be NULL) comes in a later turn; the memory is the
+ * caller's after it. */
+void listener_close(struct listener *l, void (*on_closed)(struct listener *l));
+
+#endif

@@ -1,0 +1,142 @@
+#include "net/loop.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+
+void loop_turn_begin(struct loop *l)
+{
+    l->in_turn = true;
+    l->now_us = clock_mono_us();
+    l->now_ms = l->now_us / 1000;
+    l->wall_ms = clock_wall_ms();
+    if (l->hooks.on_turn_begin) l->hooks.on_turn_begin(l->hooks.arg);
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+    struct loop *l = prepare->data;
+    if (!l->in_turn) return;
+    l->in_turn = false;
+    if (l->hooks.on_turn_end) l->hooks.on_turn_end(l->hooks.arg);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct loop *l = timer->data;
+    loop_turn(l);
+    wheel_advance(&l->wheel, l->now_ms);
+    if (l->wheel.count == 0 && l->tick_running) {
+        l->tick_running = false;
+        (void)uv_timer_stop(timer); /* cannot fail for an initialised timer */
+    }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct loop *l = wake->data;
+    loop_turn(l);
+    uv_mutex_lock(&l->lock);
+    struct loop_message *m = l->inbox;
+    l->inbox = NULL;
+    l->inbox_tail = &l->inbox;
+    uv_mutex_unlock(&l->lock);
+    while (m) {
+        struct loop_message *next = m->next; /* deliver() may free m */
+        m->deliver(m);
+        m = next;
+    }
+}
+
+enum err loop_init(struct loop *l, size_t read_buffer_bytes, const struct loop_hooks *hooks)
+{
+    *l = (struct loop){.read_buffer_bytes = read_buffer_bytes};
+    if (hooks) l->hooks = *hooks;
+    l->read_buffer = malloc(read_buffer_bytes);
+    if (!l->read_buffer) return ERR_NOMEM;
+    if (uv_mutex_init(&l->lock)) goto fail_lock;
+    if (uv_loop_init(&l->uv)) goto fail_loop;
+    l->uv.data = l;
+    l->inbox_tail = &l->inbox;
+    if (uv_async_init(&l->uv, &l->wake, on_wake)) goto fail_async;
+    (void)uv_timer_init(&l->uv, &l->tick);      /* these two only fill in a struct */
+    (void)uv_prepare_init(&l->uv, &l->prepare); /* and always return 0 */
+    l->wake.data = l->tick.data = l->prepare.data = l;
+    (void)uv_prepare_start(&l->prepare, on_prepare);
+    uv_unref((uv_handle_t *)&l->prepare);
+    loop_turn_begin(l);
+    wheel_init(&l->wheel, l->now_ms);
+    return ERR_OK;
+
+fail_async:
+    (void)uv_loop_close(&l->uv);
+fail_loop:
+    uv_mutex_destroy(&l->lock);
+fail_lock:
+    free(l->read_buffer);
+    l->read_buffer = NULL;
+    return ERR_IO;
+}
+
+void loop_deinit(struct loop *l)
+{
+    BUG_IF(uv_loop_close(&l->uv) != 0, "a handle is still open on a loop that ends");
+    uv_mutex_destroy(&l->lock);
+    free(l->read_buffer);
+    l->read_buffer = NULL;
+}
+
+void loop_close(struct loop *l)
+{
+    if (uv_is_closing((uv_handle_t *)&l->wake)) return;
+    uv_mutex_lock(&l->lock);
+    l->inbox_closed = true;
+    uv_mutex_unlock(&l->lock);
+    on_wake(&l->wake); /* what was accepted is delivered; that may close the loop as well */
+    if (uv_is_closing((uv_handle_t *)&l->wake)) return;
+    uv_close((uv_handle_t *)&l->wake, NULL);
+    uv_close((uv_handle_t *)&l->tick, NULL);
+    uv_close((uv_handle_t *)&l->prepare, NULL);
+}
+
+void loop_run(struct loop *l)
+{
+    (void)uv_run(&l->uv, UV_RUN_DEFAULT); /* non-zero only after uv_stop(), which nobody calls */
+}
+
+bool loop_post(struct loop *l, struct loop_message *m)
+{
+    m->next = NULL;
+    uv_mutex_lock(&l->lock);
+    bool accepted = !l->inbox_closed;
+    if (accepted) {
+        *l->inbox_tail = m;
+        l->inbox_tail = &m->next;
+        (void)uv_async_send(&l->wake); /* under the lock: loop_close() cannot close the handle meanwhile */
+    }
+    uv_mutex_unlock(&l->lock);
+    return accepted;
+}
+
+static void start_tick(struct loop *l)
+{
+    if (l->tick_running) return;
+    l->tick_running = true;
+    (void)uv_timer_start(&l->tick, on_tick, WHEEL_TICK_MS, WHEEL_TICK_MS);
+}
+
+void loop_deadline_at(struct loop *l, struct wheel_entry *e, uint64_t deadline_ms)
+{
+    wheel_set(&l->wheel, e, deadline_ms);
+    if (l->wheel.count) start_tick(l);
+}
+
+void loop_deadline(struct loop *l, struct wheel_entry *e, uint64_t after_ms)
+{
+    loop_deadline_at(l, e, l->now_ms + after_ms);
+}
+
+void loop_deadline_clear(struct loop *l, struct wheel_entry *e)
+{
+    wheel_remove(&l->wheel, e);
+}

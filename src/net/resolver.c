@@ -1,0 +1,105 @@
+#include "net/resolver.h"
+
+#include "base/log.h"
+
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void start_request(struct resolver *r);
+
+static int compare_addresses(const void *a, const void *b)
+{
+    const struct socket_address *x = a, *y = b;
+    if (x->len != y->len) return x->len < y->len ? -1 : 1;
+    return memcmp(&x->storage, &y->storage, x->len);
+}
+
+/* Sorted, so that a rotated DNS answer is not a change. */
+static void collect(const struct addrinfo *ai, struct address_list *out)
+{
+    *out = (struct address_list){0};
+    for (; ai && out->n < RESOLVER_ADDRESSES_MAX; ai = ai->ai_next) {
+        if (ai->ai_family != AF_INET && ai->ai_family != AF_INET6) continue;
+        struct socket_address *a = &out->addresses[out->n++];
+        memcpy(&a->storage, ai->ai_addr, ai->ai_addrlen);
+        a->len = ai->ai_addrlen;
+    }
+    qsort(out->addresses, out->n, sizeof out->addresses[0], compare_addresses);
+}
+
+static bool lists_equal(const struct address_list *a, const struct address_list *b)
+{
+    if (a->n != b->n) return false;
+    for (uint32_t i = 0; i < a->n; i++)
+        if (compare_addresses(&a->addresses[i], &b->addresses[i]) != 0) return false;
+    return true;
+}
+
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *ai)
+{
+    struct resolver *r = request->data;
+    loop_turn(r->loop);
+    r->busy = false;
+    if (r->closing) {
+        uv_freeaddrinfo(ai);
+        if (r->on_closed) r->on_closed(r);
+        return;
+    }
+    struct address_list found = {0};
+    if (status == 0) collect(ai, &found);
+    uv_freeaddrinfo(ai);
+    if (found.n == 0) {
+        if (r->failures++ == 0)
+            log_warn("resolve_failed", KV_STR("host", r->host),
+                     KV_STR("cause", status ? uv_strerror(status) : "no address"),
+                     KV_UINT("kept_addresses", r->last.n));
+        loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
+        return;
+    }
+    r->failures = 0;
+    if (!lists_equal(&found, &r->last)) {
+        r->last = found;
+        log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found.n));
+        r->on_changed(r, &r->last);
+    }
+    loop_deadline(r->loop, &r->again, RESOLVER_INTERVAL_MS);
+}
+
+static void start_request(struct resolver *r)
+{
+    char service[8];
+    (void)snprintf(service, sizeof service, "%u", (unsigned)r->port);
+    const struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    r->request.data = r;
+    if (uv_getaddrinfo(&r->loop->uv, &r->request, on_resolved, r->host, service, &hints) == 0)
+        r->busy = true;
+    else
+        loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
+}
+
+static void on_again(struct wheel_entry *e)
+{
+    start_request((struct resolver *)((char *)e - offsetof(struct resolver, again)));
+}
+
+void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint16_t port,
+                   resolver_fn on_changed, void *user)
+{
+    *r = (struct resolver){.loop = loop, .host = host, .port = port, .on_changed = on_changed, .user = user};
+    wheel_entry_init(&r->again, on_again);
+    start_request(r);
+}
+
+void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r))
+{
+    r->closing = true;
+    r->on_closed = on_closed;
+    loop_deadline_clear(r->loop, &r->again);
+    if (r->busy)
+        (void)uv_cancel((uv_req_t *)&r->request); /* may be running already; on_resolved comes either way */
+    else if (on_closed)
+        on_closed(r);
+}

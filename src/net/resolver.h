@@ -1,0 +1,48 @@
+/* resolver.h - keeps the addresses of one host name fresh, away from the workers.
+ *
+ * getaddrinfo() blocks, so it runs in libuv's thread pool on the control loop; the result is handed to the
+ * owner as an immutable list. A failed or empty answer keeps the last good one.
+ *
+ * Thread: [control].
+ */
+#ifndef NET_RESOLVER_H
+#define NET_RESOLVER_H
+
+#include "net/loop.h"
+#include "net/socket.h"
+
+enum { RESOLVER_ADDRESSES_MAX = 16, RESOLVER_INTERVAL_MS = 30000, RESOLVER_RETRY_MS = 2000 };
+
+struct address_list {
+    uint32_t n; /* 1.. */
+    struct socket_address addresses[RESOLVER_ADDRESSES_MAX];
+};
+
+struct resolver;
+
+/* A new list, different from the last one. `list` dies when this returns. */
+typedef void (*resolver_fn)(struct resolver *r, const struct address_list *list);
+
+struct resolver {
+    struct loop *loop;
+    uv_getaddrinfo_t request;
+    bool busy; /* the request is in the pool */
+    bool closing;
+    struct wheel_entry again;
+    const char *host; /* borrowed */
+    uint16_t port;
+    struct address_list last; /* n == 0: never resolved */
+    resolver_fn on_changed;
+    void (*on_closed)(struct resolver *r);
+    void *user;
+    uint64_t failures; /* in a row */
+};
+
+/* Starts resolving at once and then every RESOLVER_INTERVAL_MS. */
+void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint16_t port,
+                   resolver_fn on_changed, void *user);
+
+/* Stops; on_closed comes when the pool has let go of the request (at once when it is not busy). */
+void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r));
+
+#endif

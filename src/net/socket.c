@@ -1,0 +1,133 @@
+#include "net/socket.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DEFER_ACCEPT_S = 5 }; /* the kernel hands over a silent connection after about this time */
+
+struct socket_address socket_address_ip(const struct addr *a, uint16_t port)
+{
+    struct socket_address out;
+    memset(&out, 0, sizeof out);
+    if (a->family == ADDR_V4) {
+        struct sockaddr_in *in = (struct sockaddr_in *)&out.storage;
+        in->sin_family = AF_INET;
+        in->sin_port = htons(port);
+        in->sin_addr.s_addr = htonl(a->v4);
+        out.len = sizeof *in;
+        return out;
+    }
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&out.storage;
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons(port);
+    for (unsigned i = 0; i < 8; i++) {
+        in6->sin6_addr.s6_addr[i] = (uint8_t)(a->v6.hi >> (56 - 8 * i));
+        in6->sin6_addr.s6_addr[8 + i] = (uint8_t)(a->v6.lo >> (56 - 8 * i));
+    }
+    out.len = sizeof *in6;
+    return out;
+}
+
+enum err socket_address_unix(const char *path, struct socket_address *out)
+{
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof out->un.sun_path) return ERR_RANGE;
+    memset(out, 0, sizeof *out);
+    out->un.sun_family = AF_UNIX;
+    memcpy(out->un.sun_path, path, n);
+    out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+    return ERR_OK;
+}
+
+uint16_t socket_address_port(const struct socket_address *a)
+{
+    if (a->any.sa_family == AF_INET) return ntohs(((const struct sockaddr_in *)&a->storage)->sin_port);
+    if (a->any.sa_family == AF_INET6) return ntohs(((const struct sockaddr_in6 *)&a->storage)->sin6_port);
+    return 0;
+}
+
+void socket_address_format(const struct socket_address *a, char *out, size_t cap)
+{
+    if (a->any.sa_family == AF_UNIX) {
+        (void)snprintf(out, cap, "unix:%s", a->un.sun_path);
+        return;
+    }
+    char text[ADDR_TEXT_MAX];
+    struct addr addr = addr_from_sockaddr(&a->any);
+    size_t n = addr_format(&addr, text);
+    const char *format = addr.family == ADDR_V6 ? "[%.*s]:%u" : "%.*s:%u";
+    (void)snprintf(out, cap, format, (int)n, text, (unsigned)socket_address_port(a));
+}
+
+static bool option_on(int fd, int level, int name, int value)
+{
+    return setsockopt(fd, level, name, &value, sizeof value) == 0;
+}
+
+/* A socket file left by a process that is gone would make bind() fail for ever. */
+static void remove_stale_socket(const struct socket_address *a)
+{
+    struct stat st;
+    if (lstat(a->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) return;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    if (connect(fd, &a->any, a->len) != 0 && errno == ECONNREFUSED) (void)unlink(a->un.sun_path);
+    (void)close(fd);
+}
+
+static bool set_listen_options(int fd, const struct socket_address *a, bool dual_stack, bool defer_accept)
+{
+    if (a->any.sa_family == AF_UNIX) return true;
+    if (!option_on(fd, SOL_SOCKET, SO_REUSEADDR, 1) || !option_on(fd, SOL_SOCKET, SO_REUSEPORT, 1))
+        return false;
+    if (!option_on(fd, IPPROTO_TCP, TCP_NODELAY, 1)) return false;
+    if (defer_accept && !option_on(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, DEFER_ACCEPT_S)) return false;
+    return a->any.sa_family != AF_INET6 || option_on(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+}
+
+enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
+                       int *out, int *sys)
+{
+    int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        *sys = errno;
+        return ERR_IO;
+    }
+    bool is_unix = a->any.sa_family == AF_UNIX;
+    if (is_unix) remove_stale_socket(a);
+    if (!set_listen_options(fd, a, dual_stack, defer_accept) || bind(fd, &a->any, a->len) != 0 ||
+        (is_unix && chmod(a->un.sun_path, 0660) != 0) || listen(fd, backlog) != 0) {
+        *sys = errno;
+        (void)close(fd);
+        return *sys == EADDRINUSE ? ERR_EXISTS : ERR_IO;
+    }
+    *out = fd;
+    return ERR_OK;
+}
+
+enum err socket_connect(const struct socket_address *a, int *out)
+{
+    int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return err_from_errno(errno);
+    if (a->any.sa_family != AF_UNIX)
+        (void)option_on(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* only costs latency */
+    if (connect(fd, &a->any, a->len) != 0 && errno != EINPROGRESS) {
+        enum err e = errno == EAGAIN ? ERR_REFUSED /* unix socket: backlog full */ : err_from_errno(errno);
+        (void)close(fd);
+        return e;
+    }
+    *out = fd;
+    return ERR_OK;
+}
+
+enum err socket_local(int fd, struct socket_address *out)
+{
+    memset(out, 0, sizeof *out);
+    out->len = sizeof out->storage;
+    return getsockname(fd, &out->any, &out->len) == 0 ? ERR_OK : ERR_IO;
+}

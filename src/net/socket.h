@@ -1,0 +1,47 @@
+/* socket.h - sockets as this project makes them: non-blocking, close-on-exec, errors as enum err.
+ *
+ * Thread: [any].
+ */
+#ifndef NET_SOCKET_H
+#define NET_SOCKET_H
+
+#include "base/addr.h"
+#include "base/err.h"
+
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* A socket address of any family that we use. */
+struct socket_address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_storage storage;
+        struct sockaddr_un un;
+    };
+    socklen_t len;
+};
+
+struct socket_address socket_address_ip(const struct addr *a, uint16_t port);
+/* Errors: ERR_RANGE (path longer than 107 bytes). */
+enum err socket_address_unix(const char *path, struct socket_address *out);
+uint16_t socket_address_port(const struct socket_address *a);
+
+/* Opens a listening socket. TCP sockets get SO_REUSEADDR, SO_REUSEPORT (each worker has its own), TCP_NODELAY
+ * (inherited by accepted ones) and, with `defer_accept`, TCP_DEFER_ACCEPT; `dual_stack` lets an
+ * IPv6 socket take IPv4 as well. A unix socket file that nobody listens on is replaced; its mode becomes
+ * 0660. Errors: ERR_EXISTS (address in use), ERR_IO (`*sys` = errno). */
+enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
+                       int *fd, int *sys);
+
+/* Starts connecting; ERR_OK may still mean "in progress" (the stream finds out).
+ * Errors: ERR_REFUSED, ERR_UNREACHABLE, ERR_IO, ... */
+enum err socket_connect(const struct socket_address *a, int *fd);
+
+/* The address that a listening socket was really bound to. Errors: ERR_IO. */
+enum err socket_local(int fd, struct socket_address *out);
+
+/* "127.0.0.1:8080", "[::1]:8080" or "unix:/path" with a NUL. */
+void socket_address_format(const struct socket_address *a, char *out, size_t cap);
+
+#endif

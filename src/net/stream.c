@@ -1,0 +1,264 @@
+#include "net/stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+/* The only place that talks to libuv about interest: the mask is compared first because uv_poll_start()
+ * costs two system calls even when nothing changes. */
+static void arm(struct stream *s, uint8_t mask)
+{
+    if (mask == s->armed) return;
+    s->armed = mask;
+    if (mask)
+        (void)uv_poll_start(&s->poll, mask, on_poll); /* fails only on a bad fd, which is ours */
+    else
+        (void)uv_poll_stop(&s->poll);
+}
+
+static void update_interest(struct stream *s)
+{
+    uint8_t mask = 0;
+    if (s->state == STREAM_CONNECTING) {
+        mask = UV_WRITABLE;
+    } else if (s->state == STREAM_OPEN) {
+        if (s->reading && !s->eof) mask |= UV_READABLE;
+        if (s->pending_n) mask |= UV_WRITABLE;
+    }
+    arm(s, mask);
+}
+
+static void reset_fields(struct stream *s, struct loop *l, int fd, const struct stream_events *events)
+{
+    memset(s, 0, sizeof *s);
+    s->loop = l;
+    s->events = events;
+    s->fd = fd;
+    s->reading = true;
+}
+
+static enum err start(struct stream *s, enum stream_state state)
+{
+    int r = uv_poll_init(&s->loop->uv, &s->poll, s->fd);
+    if (r) {
+        (void)close(s->fd);
+        s->fd = -1;
+        return r == UV_ENOMEM ? ERR_NOMEM : ERR_IO;
+    }
+    s->poll.data = s;
+    s->state = (uint8_t)state;
+    update_interest(s);
+    return ERR_OK;
+}
+
+enum err stream_open(struct stream *s, struct loop *l, int fd, const struct stream_events *events)
+{
+    reset_fields(s, l, fd, events);
+    return start(s, STREAM_OPEN);
+}
+
+enum err stream_connect(struct stream *s, struct loop *l, const struct socket_address *a,
+                        const struct stream_events *events)
+{
+    int fd;
+    enum err e = socket_connect(a, &fd);
+    if (e) return e;
+    reset_fields(s, l, fd, events);
+    return start(s, STREAM_CONNECTING);
+}
+
+void stream_read_pause(struct stream *s)
+{
+    s->reading = false;
+    if (s->state == STREAM_OPEN) update_interest(s);
+}
+
+void stream_read_resume(struct stream *s)
+{
+    s->reading = true;
+    if (s->state == STREAM_OPEN) update_interest(s);
+}
+
+/* One recv. */
+static void read_once(struct stream *s)
+{
+    ssize_t n = recv(s->fd, s->loop->read_buffer, s->loop->read_buffer_bytes, 0);
+    if (n > 0) {
+        s->bytes_in += (uint64_t)n;
+        s->events->on_read(s, s->loop->read_buffer, (size_t)n);
+    } else if (n == 0) {
+        s->eof = true;
+        update_interest(s);
+        s->events->on_eof(s);
+    } else if (errno != EAGAIN && errno != EINTR) {
+        s->events->on_failed(s, err_from_errno(errno));
+    }
+}
+
+void stream_read_now(struct stream *s)
+{
+    if (s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
+}
+
+static void finish_shutdown(struct stream *s)
+{
+    if (!s->shut_wanted || s->shut_done || s->pending_n || s->state != STREAM_OPEN) return;
+    s->shut_done = true;
+    (void)shutdown(s->fd, SHUT_WR); /* fails only when the peer is gone already; reading tells */
+}
+
+static void drop_pending(struct stream *s)
+{
+    free(s->pending);
+    s->pending = NULL;
+    s->pending_at = s->pending_n = s->pending_cap = 0;
+}
+
+/* Sending failed. The reading side goes on: an early answer may still be in the receive buffer. */
+static enum err fail_writes(struct stream *s)
+{
+    enum err e = err_from_errno(errno);
+    s->write_failed = true;
+    drop_pending(s);
+    update_interest(s);
+    return e;
+}
+
+static void flush_pending(struct stream *s)
+{
+    ssize_t n = send(s->fd, s->pending + s->pending_at, s->pending_n, MSG_NOSIGNAL);
+    if (n < 0) {
+        if (errno == EAGAIN || errno == EINTR) return;
+        (void)fail_writes(s); /* the next write, or the reading side, reports it */
+    } else {
+        s->bytes_out += (uint64_t)n;
+        s->pending_at += (size_t)n;
+        s->pending_n -= (size_t)n;
+        if (s->pending_n) return;
+        drop_pending(s);
+        update_interest(s);
+    }
+    finish_shutdown(s);
+    s->events->on_drained(s);
+}
+
+static void finish_connect(struct stream *s)
+{
+    int sys = 0;
+    socklen_t len = sizeof sys;
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0) sys = errno;
+    if (sys) {
+        arm(s, 0);
+        s->events->on_failed(s, err_from_errno(sys));
+        return;
+    }
+    s->state = STREAM_OPEN;
+    update_interest(s);
+    if (s->events->on_connected) s->events->on_connected(s);
+    if (s->state == STREAM_OPEN && s->pending_n) flush_pending(s);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct stream *s = poll->data;
+    loop_turn(s->loop);
+    if (status < 0) {
+        /* libuv saw POLLERR and has stopped the handle; the cause is found by using the socket. */
+        s->armed = 0;
+        events = UV_READABLE | UV_WRITABLE;
+    }
+    if (s->state == STREAM_CONNECTING) {
+        finish_connect(s);
+        return;
+    }
+    if ((events & UV_WRITABLE) && s->state == STREAM_OPEN && s->pending_n) flush_pending(s);
+    if ((events & UV_READABLE) && s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
+    if (status < 0 && s->state == STREAM_OPEN) update_interest(s);
+}
+
+static enum err keep_pending(struct stream *s, const struct iovec *iov, unsigned n, size_t total)
+{
+    if (s->pending_at + s->pending_n + total > s->pending_cap) {
+        size_t cap = s->pending_n + total;
+        char *grown = malloc(cap);
+        if (!grown) return ERR_NOMEM;
+        if (s->pending_n) memcpy(grown, s->pending + s->pending_at, s->pending_n);
+        free(s->pending);
+        s->pending = grown;
+        s->pending_at = 0;
+        s->pending_cap = cap;
+    }
+    char *to = s->pending + s->pending_at + s->pending_n;
+    for (unsigned i = 0; i < n; i++) {
+        if (iov[i].iov_len) memcpy(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
+    }
+    s->pending_n += total;
+    update_interest(s);
+    return ERR_OK;
+}
+
+static ssize_t send_slices(int fd, struct iovec *iov, unsigned n)
+{
+    if (n == 1) return send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
+    return sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+
+enum err stream_write(struct stream *s, struct iovec *iov, unsigned n)
+{
+    BUG_IF(n > STREAM_IOV_MAX, "too many slices in one write");
+    if (s->write_failed) return ERR_RESET;
+    if ((s->state != STREAM_OPEN && s->state != STREAM_CONNECTING) || s->shut_wanted) return ERR_CLOSED;
+    size_t total = 0;
+    for (unsigned i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    if (total == 0) return ERR_OK;
+    if (!stream_is_blocked(s)) {
+        ssize_t sent = send_slices(s->fd, iov, n);
+        if (sent < 0 && errno != EAGAIN && errno != EINTR) return fail_writes(s);
+        size_t skip = sent > 0 ? (size_t)sent : 0;
+        s->bytes_out += skip;
+        total -= skip;
+        if (total == 0) return ERR_OK;
+        while (skip >= iov->iov_len) {
+            skip -= iov->iov_len;
+            iov++;
+            n--;
+        }
+        iov->iov_base = (char *)iov->iov_base + skip;
+        iov->iov_len -= skip;
+    }
+    return keep_pending(s, iov, n, total);
+}
+
+void stream_shutdown(struct stream *s)
+{
+    s->shut_wanted = true;
+    finish_shutdown(s);
+}
+
+static void on_uv_closed(uv_handle_t *handle)
+{
+    struct stream *s = handle->data;
+    loop_turn(s->loop);
+    s->state = STREAM_NONE;
+    s->events->on_closed(s);
+}
+
+void stream_close(struct stream *s, enum stream_end how)
+{
+    if (s->state == STREAM_NONE || s->state == STREAM_CLOSING) return;
+    s->state = STREAM_CLOSING;
+    drop_pending(s);
+    if (how == STREAM_END_RESET) {
+        const struct linger hard = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard); /* then it is an ordinary close */
+    }
+    uv_close((uv_handle_t *)&s->poll, on_uv_closed); /* stops polling: the fd may be closed at once */
+    (void)close(s->fd);
+    s->fd = -1;
+}

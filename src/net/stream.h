@@ -1,0 +1,104 @@
+/* stream.h - one connected socket on a loop: reads into the loop's shared buffer, writes at once.
+ *
+ *   kernel --recv--> loop.read_buffer --on_read--> user (must take all of it before returning)
+ *   user --stream_write--> send now; what does not fit waits in `pending` (copied) until the socket is
+ * writable
+ *
+ * One uv_poll_t per socket, armed readable once and then left alone; the mask is kept here because every
+ * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up. An idle stream owns no buffer.
+ * TLS will sit between the socket calls and these events, in this file and nowhere above it.
+ *
+ * Back-pressure is the user's: after stream_write() look at stream_is_blocked() and pause the source;
+ * on_drained says when to go on. So `pending` is bounded by what one read of the source can bring.
+ *
+ *   stream_open/stream_connect -> [CONNECTING] -> OPEN -> stream_close() -> CLOSING -> on_closed -> memory is
+ * the user's
+ *
+ * After stream_close() no event comes but on_closed, once, in a later turn. Events may close the stream.
+ *
+ * Thread: [the loop's].
+ */
+#ifndef NET_STREAM_H
+#define NET_STREAM_H
+
+#include "net/loop.h"
+#include "net/socket.h"
+
+#include <sys/uio.h>
+
+struct stream;
+
+struct stream_events {
+    void (*on_connected)(struct stream *s);                     /* after stream_connect(); may be NULL */
+    void (*on_read)(struct stream *s, const char *p, size_t n); /* n > 0; p dies when this returns */
+    void (*on_eof)(struct stream *s);                           /* the other side will send no more; once */
+    void (*on_drained)(struct stream *s);                       /* pending became empty */
+    void (*on_failed)(struct stream *s, enum err e);            /* connect or read failed: close it */
+    void (*on_closed)(struct stream *s);                        /* last event */
+};
+
+enum stream_state {
+    STREAM_NONE = 0,   /* not opened */
+    STREAM_CONNECTING, /* fd set; writes are queued */
+    STREAM_OPEN,       /* fd set */
+    STREAM_CLOSING,    /* fd closed; waits for libuv */
+};
+
+struct stream {
+    uv_poll_t poll;
+    struct loop *loop;                  /* borrowed */
+    const struct stream_events *events; /* borrowed; may be changed at any time */
+    char *pending;                      /* owned: bytes waiting for a writable socket */
+    size_t pending_at, pending_n, pending_cap;
+    uint64_t bytes_in, bytes_out; /* bytes_out: handed to the kernel */
+    int fd;
+    uint8_t state;     /* enum stream_state */
+    uint8_t armed;     /* UV_READABLE | UV_WRITABLE as last told to libuv */
+    bool reading;      /* the user wants on_read */
+    bool eof;          /* on_eof was given */
+    bool write_failed; /* sending is over; reading may go on */
+    bool shut_wanted;  /* shutdown(SHUT_WR) once pending is empty */
+    bool shut_done;
+};
+
+/* Takes over a connected, non-blocking socket; reading starts. On failure `fd` is closed.
+ * Errors: ERR_NOMEM, ERR_IO. */
+enum err stream_open(struct stream *s, struct loop *l, int fd, const struct stream_events *events);
+
+/* Connects; on_connected or on_failed comes later, never before this returns. Reading starts after that.
+ * Errors: those of socket_connect() when it fails at once (no event follows, the stream is STREAM_NONE). */
+enum err stream_connect(struct stream *s, struct loop *l, const struct socket_address *a,
+                        const struct stream_events *events);
+
+/* Pauses or resumes on_read and on_eof. */
+void stream_read_pause(struct stream *s);
+void stream_read_resume(struct stream *s);
+
+/* Tries one recv right now instead of waiting for the next turn (after accept with TCP_DEFER_ACCEPT). */
+void stream_read_now(struct stream *s);
+
+enum { STREAM_IOV_MAX = 64 };
+
+/* Sends the slices, in order; what the kernel does not take is copied to `pending`. n <= STREAM_IOV_MAX.
+ * The iovec array is used as scratch. Errors: ERR_RESET or another failure of the socket (all later writes
+ * fail the same way), ERR_NOMEM (the stream must be closed), ERR_CLOSED. */
+enum err stream_write(struct stream *s, struct iovec *iov, unsigned n);
+
+/* Bytes wait for the kernel: do not write more before on_drained. */
+static inline bool stream_is_blocked(const struct stream *s)
+{
+    return s->pending_n > 0 || s->state == STREAM_CONNECTING;
+}
+
+/* No more writes; the FIN goes out after the pending bytes. */
+void stream_shutdown(struct stream *s);
+
+enum stream_end {
+    STREAM_END_CLOSE, /* ordinary close; pending bytes are lost */
+    STREAM_END_RESET, /* RST: the other side must not take what it got for complete */
+};
+
+/* Idempotent. */
+void stream_close(struct stream *s, enum stream_end how);
+
+#endif

@@ -1,0 +1,49 @@
+/* wheel.h - deadlines for many objects: a hashed timer wheel with lazy re-arming.
+ *
+ *   slots[tick % WHEEL_SLOTS] -> entry <-> entry <-> ...      one tick = 100 ms
+ *
+ * Moving a deadline further away only stores a number; the entry stays where it is and is linked anew when
+ * its slot comes round and it is not due yet. A request on a keep-alive connection therefore costs a store,
+ * not a list operation and not a libuv timer (55-122 ns each). Deadlines fire up to one tick late, never
+ * early.
+ *
+ * Thread: [worker or control] a wheel belongs to one loop.
+ */
+#ifndef NET_WHEEL_H
+#define NET_WHEEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { WHEEL_TICK_MS = 100, WHEEL_SLOTS = 512 };
+
+#define WHEEL_NEVER UINT64_MAX
+
+struct wheel_entry {
+    struct wheel_entry *prev, *next; /* NULL when not linked */
+    uint64_t deadline_ms;            /* monotonic; WHEEL_NEVER = none */
+    uint64_t slot_tick;              /* tick in whose slot it is linked */
+    void (*on_due)(struct wheel_entry *e);
+};
+
+struct wheel {
+    struct wheel_entry slots[WHEEL_SLOTS]; /* list heads */
+    uint64_t tick;                         /* the last one that was processed */
+    uint32_t count;                        /* linked entries */
+};
+
+void wheel_init(struct wheel *w, uint64_t now_ms);
+
+void wheel_entry_init(struct wheel_entry *e, void (*on_due)(struct wheel_entry *e));
+
+/* Sets or moves the deadline; WHEEL_NEVER disarms without unlinking. */
+void wheel_set(struct wheel *w, struct wheel_entry *e, uint64_t deadline_ms);
+
+/* Takes the entry out; its memory may be freed afterwards. Harmless when it is not linked. */
+void wheel_remove(struct wheel *w, struct wheel_entry *e);
+
+/* Calls on_due for every entry that is due at `now_ms`. The entry is unlinked before the call; the callback
+ * may set it again, and may remove or free any entry. */
+void wheel_advance(struct wheel *w, uint64_t now_ms);
+
+#endif
