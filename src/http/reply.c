@@ -1,0 +1,234 @@
+#include "http/reply.h"
+
+#include "base/err.h"
+
+static const struct reply_def defs[REPLY_COUNT] = {
+#define XX(id, code_number, slug, code_text, does_close, text)                                               \
+    [REPLY_##id] = {.status = (code_number),                                                                 \
+                    .closes = (does_close),                                                                  \
+                    .error = (slug),                                                                         \
+                    .code = (code_text),                                                                     \
+                    .message = (text)},
+    REPLY_MAP(XX)
+#undef XX
+};
+
+const struct reply_def *reply_def(enum reply_id id)
+{
+    BUG_IF(id == REPLY_NONE || id >= REPLY_COUNT, "no such reply");
+    return &defs[id];
+}
+
+/* ---- the answer ---- */
+
+enum { BODY_BYTES_MAX = 512 };
+
+static void body_write(struct outbuf *o, const struct reply_def *def)
+{
+    outbuf_str(o, "{\"error\": ");
+    outbuf_json(o, span_str(def->error));
+    outbuf_str(o, ", \"code\": ");
+    outbuf_json(o, span_str(def->code));
+    outbuf_str(o, ", \"message\": ");
+    outbuf_json(o, span_str(def->message));
+    outbuf_str(o, "}");
+}
+
+/* The fields that only one status has. RFC 6750 section 3: no error attribute when no token was sent. */
+static void special_fields_write(struct outbuf *o, enum reply_id id, const struct reply_options *opt)
+{
+    unsigned status = defs[id].status;
+    if (id == REPLY_MISSING_TOKEN) outbuf_str(o, "WWW-Authenticate: Bearer realm=\"proof\"\r\n");
+    if (id == REPLY_INVALID_TOKEN)
+        outbuf_str(o, "WWW-Authenticate: Bearer realm=\"proof\", error=\"invalid_token\"\r\n");
+    if (status == 429 || status == 503) {
+        outbuf_str(o, "Retry-After: ");
+        outbuf_u64(o, opt->retry_after_s ? opt->retry_after_s : 1);
+        outbuf_str(o, "\r\n");
+    }
+    if (status == 426) outbuf_str(o, "Upgrade: websocket\r\n");
+}
+
+static void connection_write(struct outbuf *o, enum reply_id id, bool closes)
+{
+    bool upgrade = defs[id].status == 426;
+    if (!closes && !upgrade) return;
+    outbuf_str(o, "Connection: ");
+    if (upgrade)
+        outbuf_str(o, closes ? "Upgrade, close" : "Upgrade");
+    else
+        outbuf_str(o, "close");
+    outbuf_str(o, "\r\n");
+}
+
+void reply_write(struct outbuf *o, enum reply_id id, const struct reply_options *opt)
+{
+    const struct reply_def *def = reply_def(id);
+    char text[BODY_BYTES_MAX];
+    struct outbuf body = outbuf_of(text, sizeof text);
+    body_write(&body, def);
+    BUG_IF(body.overflow, "reply body too long");
+
+    outbuf_str(o, "HTTP/1.1 ");
+    outbuf_u64(o, def->status);
+    outbuf_char(o, ' ');
+    outbuf_str(o, status_phrase(def->status));
+    outbuf_str(o, "\r\nDate: ");
+    http_date_write(o, opt->wall_ms);
+    outbuf_str(o, "\r\nContent-Type: application/json\r\nContent-Length: ");
+    outbuf_u64(o, body.n);
+    outbuf_str(o, "\r\nCache-Control: no-store\r\nX-Request-Id: ");
+    outbuf_span(o, opt->request_id);
+    outbuf_str(o, "\r\n");
+    special_fields_write(o, id, opt);
+    connection_write(o, id, def->closes || !opt->keep_alive);
+    outbuf_str(o, "\r\n");
+    if (!opt->head) outbuf_bytes(o, body.p, body.n);
+}
+
+/* ---- reason phrases (RFC 9110 section 15 and the IANA registry) ---- */
+
+static const struct {
+    uint16_t status;
+    const char *phrase;
+} phrases[] = {
+    {100, "Continue"},
+    {101, "Switching Protocols"},
+    {102, "Processing"},
+    {103, "Early Hints"},
+    {200, "OK"},
+    {201, "Created"},
+    {202, "Accepted"},
+    {203, "Non-Authoritative Information"},
+    {204, "No Content"},
+    {205, "Reset Content"},
+    {206, "Partial Content"},
+    {207, "Multi-Status"},
+    {208, "Already Reported"},
+    {226, "IM Used"},
+    {300, "Multiple Choices"},
+    {301, "Moved Permanently"},
+    {302, "Found"},
+    {303, "See Other"},
+    {304, "Not Modified"},
+    {305, "Use Proxy"},
+    {307, "Temporary Redirect"},
+    {308, "Permanent Redirect"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {402, "Payment Required"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {406, "Not Acceptable"},
+    {407, "Proxy Authentication Required"},
+    {408, "Request Timeout"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {411, "Length Required"},
+    {412, "Precondition Failed"},
+    {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {415, "Unsupported Media Type"},
+    {416, "Range Not Satisfiable"},
+    {417, "Expectation Failed"},
+    {421, "Misdirected Request"},
+    {422, "Unprocessable Content"},
+    {423, "Locked"},
+    {424, "Failed Dependency"},
+    {425, "Too Early"},
+    {426, "Upgrade Required"},
+    {428, "Precondition Required"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {451, "Unavailable For Legal Reasons"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {502, "Bad Gateway"},
+    {503, "Service Unavailable"},
+    {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
+    {506, "Variant Also Negotiates"},
+    {507, "Insufficient Storage"},
+    {508, "Loop Detected"},
+    {511, "Network Authentication Required"},
+};
+
+const char *status_phrase(unsigned status)
+{
+    for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++)
+        if (phrases[i].status == status) return phrases[i].phrase;
+    return "Unknown";
+}
+
+/* ---- date ---- */
+
+/* A calendar date from days since 1970-01-01. Counted in years that begin on 1 March, so that the leap day is
+ * the last day of a year; 400 years have 146,097 days. */
+static void date_from_days(uint64_t days, unsigned *year, unsigned *month, unsigned *day)
+{
+    enum { DAYS_TO_1970 = 719468 /* since 0000-03-01 */, DAYS_OF_ERA = 146097 };
+    uint64_t all = days + DAYS_TO_1970;
+    unsigned in_era = (unsigned)(all % DAYS_OF_ERA);
+    unsigned years = (in_era - in_era / 1460 + in_era / 36524 - in_era / (DAYS_OF_ERA - 1)) / 365;
+    unsigned in_year = in_era - (365 * years + years / 4 - years / 100);
+    unsigned months = (5 * in_year + 2) / 153; /* since March; five months have 153 days */
+    *day = in_year - (153 * months + 2) / 5 + 1;
+    *month = months < 10 ? months + 3 : months - 9;
+    *year = (unsigned)(all / DAYS_OF_ERA) * 400 + years + (*month <= 2);
+}
+
+static void two_digits_write(char *out, unsigned v)
+{
+    out[0] = (char)('0' + v / 10 % 10);
+    out[1] = (char)('0' + v % 10);
+}
+
+void http_date_write(struct outbuf *o, uint64_t wall_ms)
+{
+    static const char weekdays[] = "ThuFriSatSunMonTueWed"; /* 1970-01-01 was a Thursday */
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    char text[] = "Thu, 01 Jan 1970 00:00:00 GMT";
+
+    uint64_t seconds = wall_ms / 1000, days = seconds / 86400;
+    unsigned of_day = (unsigned)(seconds % 86400), year, month, day;
+    date_from_days(days, &year, &month, &day);
+    memcpy(text, weekdays + 3 * (days % 7), 3);
+    two_digits_write(text + 5, day);
+    memcpy(text + 8, months + 3 * (month - 1), 3);
+    two_digits_write(text + 12, year / 100);
+    two_digits_write(text + 14, year);
+    two_digits_write(text + 17, of_day / 3600);
+    two_digits_write(text + 20, of_day / 60 % 60);
+    two_digits_write(text + 23, of_day % 60);
+    outbuf_bytes(o, text, sizeof text - 1);
+}
+
+/* ---- docs/API-ERRORS.md ---- */
+
+void reply_reference(struct outbuf *o)
+{
+    outbuf_str(
+        o, "# Errors that the gateway answers itself\n\n"
+           "<!-- Generated from the table in src/http/reply.h; do not edit. -->\n\n"
+           "Always `Content-Type: application/json`, always with an `X-Request-Id`, always this shape "
+           "and nothing else in it:\n\n"
+           "```json\n{\"error\": \"<slug>\", \"code\": \"<code>\", \"message\": \"<for people>\"}\n```\n\n"
+           "Branch on `error` and `code`, never on `message`. Answers of the backend, its errors "
+           "included, pass through untouched.\n\n"
+           "| status | `error` | `code` | `message` | connection |\n"
+           "| --- | --- | --- | --- | --- |\n");
+    for (unsigned id = REPLY_NONE + 1; id < REPLY_COUNT; id++) {
+        const struct reply_def *def = &defs[id];
+        outbuf_fmt(o, "| %u %s | `%s` | `%s` | `%s` | %s |\n", (unsigned)def->status,
+                   status_phrase(def->status), def->error, def->code, def->message,
+                   def->closes ? "closes" : "stays open");
+    }
+    outbuf_str(o,
+               "\n- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
+               "when a token was sent.\n"
+               "- 426 carries `Upgrade: websocket`.\n"
+               "- 429 and 503 carry `Retry-After` in seconds.\n"
+               "- A connection that stays open still closes when the client asked for it or the gateway is "
+               "draining; the answer then says `Connection: close`.\n");
+}
