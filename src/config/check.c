@@ -1,0 +1,193 @@
+#include "config/check.h"
+
+#include "config/value.h"
+
+struct checker {
+    const struct config *config;
+    const struct document *doc;
+    struct report *report;
+};
+
+/* The node to blame for a contradiction between two fields: the second if the file sets it, else the first.
+ * NULL when one of them is faulty already (then its value here is only a stand-in), or both are defaults. */
+static const struct node *blame(const struct checker *c, const void *first, const void *second)
+{
+    const struct node *a = document_find_field(c->doc, first), *b = document_find_field(c->doc, second);
+    if ((a && a->faulty) || (b && b->faulty)) return NULL;
+    return b ? b : a;
+}
+
+/* A worker finds a whole head in its read buffer, behind the rest of the message before it. */
+static void check_head(const struct checker *c, const uint64_t *head_bytes, const char *name)
+{
+    const uint64_t *buffer_bytes = &c->config->limits.buffer_bytes;
+    const struct node *node = blame(c, buffer_bytes, head_bytes);
+    if (*head_bytes <= *buffer_bytes / 2 || node == NULL) return;
+    char head[VALUE_TEXT_MAX], buffer[VALUE_TEXT_MAX];
+    node_report(c->report, node, "limits.%s (%s) must not exceed half of limits.buffer (%s)", name,
+                value_size_text(*head_bytes, head), value_size_text(*buffer_bytes, buffer));
+}
+
+/* A limit that another one makes unreachable. Only where the file sets both: lowering one key does not oblige
+ * anybody to lower the defaults that it covers. */
+static void check_reachable(const struct checker *c, const uint32_t *part, const uint32_t *whole)
+{
+    const struct node *node = document_find_field(c->doc, part), *other = document_find_field(c->doc, whole);
+    if (*part <= *whole || node == NULL || other == NULL || node->faulty || other->faulty) return;
+    node_report(c->report, node, "%u cannot be reached: limits.%s is %u (line %u)", *part, other->key->text,
+                *whole, other->at.line);
+}
+
+static void check_limits(const struct checker *c)
+{
+    const struct config_limits *l = &c->config->limits;
+    check_head(c, &l->head_bytes, "head");
+    check_head(c, &l->response_head_bytes, "response_head");
+    check_reachable(c, &l->connections_per_source, &l->connections_per_worker);
+    check_reachable(c, &l->tunnels_per_worker, &l->connections_per_worker);
+    check_reachable(c, &l->upstream_idle_connections, &l->upstream_connections);
+}
+
+static bool is_loopback(const struct addr *a)
+{
+    if (a->family == ADDR_V4) return a->v4 >> 24 == 127;
+    return a->v6.hi == 0 && a->v6.lo == 1;
+}
+
+/* A socket bound to `a` also receives what is sent to `b`: "*" everything, 0.0.0.0 and [::] their family. */
+static bool covers(const struct endpoint *a, const struct endpoint *b)
+{
+    if (a->wildcard || addr_eq(&a->addr, &b->addr)) return true;
+    if (a->addr.family != b->addr.family) return false;
+    return a->addr.family == ADDR_V4 ? a->addr.v4 == 0 : (a->addr.v6.hi | a->addr.v6.lo) == 0;
+}
+
+/* Both would bind the same place. */
+static bool is_same_place(const struct endpoint *listener, const struct endpoint *e)
+{
+    if (listener->kind != e->kind || e->kind == ENDPOINT_NONE) return false;
+    if (e->kind == ENDPOINT_UNIX) return strcmp(listener->host, e->host) == 0;
+    if (listener->port != e->port || e->port == 0) return false;
+    return covers(listener, e) || covers(e, listener);
+}
+
+/* Connecting to `e` certainly reaches the listener. */
+static bool leads_to(const struct endpoint *listener, const struct endpoint *e)
+{
+    if (!is_same_place(listener, e)) return false;
+    return e->kind == ENDPOINT_UNIX || addr_eq(&listener->addr, &e->addr) || is_loopback(&e->addr);
+}
+
+/* Reports `text` at `e` when `collides` says so of one of the first `n` listeners. */
+static void check_collision(const struct checker *c, const struct endpoint *e, uint32_t n,
+                            bool (*collides)(const struct endpoint *, const struct endpoint *),
+                            const char *text)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct endpoint *listener = &c->config->listeners[i].address;
+        const struct node *node = collides(listener, e) ? blame(c, listener, e) : NULL;
+        if (node == NULL) continue;
+        const struct node *first = document_find_field(c->doc, listener);
+        node_report(c->report, node, "%s", text);
+        if (first && first != node)
+            report_expected(c->report, "the listener \"%s\" is in line %u", listener->text, first->at.line);
+        return;
+    }
+}
+
+static void check_admin(const struct checker *c)
+{
+    const struct endpoint *admin = &c->config->admin.address;
+    check_collision(c, admin, c->config->nlisteners, is_same_place,
+                    "partners' traffic and administration cannot share an address");
+    const struct node *node = document_find_field(c->doc, admin);
+    if (node == NULL || node->faulty || admin->kind != ENDPOINT_IP || is_loopback(&admin->addr)) return;
+    node_report(c->report, node,
+                "the admin listener has no login: it may not be reachable from other machines");
+    report_expected(c->report, "write 127.0.0.1:%u, [::1]:%u or unix:/run/proofgw/admin.sock", admin->port,
+                    admin->port);
+}
+
+static void check_endpoints(const struct checker *c)
+{
+    const struct config *config = c->config;
+    for (uint32_t i = 1; i < config->nlisteners; i++)
+        check_collision(c, &config->listeners[i].address, i, is_same_place,
+                        "another listener has this address and port already");
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        check_collision(c, &config->environments[e].upstream, config->nlisteners, leads_to,
+                        "this is a listener of the gateway itself: requests would go round in a circle");
+    check_admin(c);
+}
+
+static void check_hosts(const struct checker *c)
+{
+    const struct config_environment *production = &c->config->environments[ENV_PRODUCTION];
+    const struct config_environment *sandbox = &c->config->environments[ENV_SANDBOX];
+    for (uint32_t i = 0; i < sandbox->nhosts; i++) {
+        for (uint32_t j = 0; j < production->nhosts; j++) {
+            if (strcmp(sandbox->hosts[i], production->hosts[j]) != 0) continue;
+            const struct node *node = document_find_field(c->doc, &sandbox->hosts[i]);
+            const struct node *other = document_find_field(c->doc, &production->hosts[j]);
+            node_report(c->report, node,
+                        "\"%s\" is a host of production already (line %u): a host has one environment",
+                        sandbox->hosts[i], other->at.line);
+        }
+    }
+}
+
+/* Why a request field cannot be removed, or NULL. */
+static const char *removal_problem(struct span name)
+{
+    static const struct span handshake = SPAN("sec-websocket-");
+    enum field_id id = field_find(name);
+    if (id == FIELD_HOST) return "every request needs its Host field";
+    if (span_starts(name, handshake) || id == FIELD_UPGRADE)
+        return "tunnels could not be opened without this field";
+    switch (field_class_of(id)) {
+    case FIELD_CLASS_FRAMING: return "the gateway writes this field itself: without it a body has no end";
+    case FIELD_CLASS_HOP: return "this field belongs to one connection and is never passed on anyway";
+    case FIELD_CLASS_IDENTITY:
+    case FIELD_CLASS_END_TO_END: return NULL;
+    }
+    return NULL;
+}
+
+static const char *exception_problem(struct span name)
+{
+    if (!field_name_is_alias_prone(name))
+        return "this name has no '_' and no '.': it passes without an exception";
+    if (field_is_identity(field_find(name), name))
+        return "some backends read this name as an identity field: it never passes";
+    return NULL;
+}
+
+static void check_names(const struct checker *c, char *const *names, uint32_t n,
+                        const char *(*problem)(struct span))
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const char *text = problem(span_str(names[i]));
+        if (text)
+            node_report(c->report, document_find_field(c->doc, &names[i]), "\"%s\": %s", names[i], text);
+    }
+}
+
+static void check_fields(const struct checker *c)
+{
+    const struct config_identity *identity = &c->config->identity;
+    check_names(c, identity->remove, identity->nremove, removal_problem);
+    check_names(c, c->config->fields.alias_allowed, c->config->fields.nalias_allowed, exception_problem);
+    for (uint32_t i = 0; i < identity->nremove; i++)
+        if (identity->pass_authorization && strcmp(identity->remove[i], "authorization") == 0)
+            node_report(c->report, document_find_field(c->doc, &identity->remove[i]),
+                        "identity.pass_authorization says the opposite: keep one of the two");
+}
+
+void config_check(const struct config *c, const struct document *doc, struct report *report)
+{
+    struct checker checker = {c, doc, report};
+    check_limits(&checker);
+    check_endpoints(&checker);
+    check_hosts(&checker);
+    check_fields(&checker);
+}

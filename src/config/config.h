@@ -1,0 +1,148 @@
+/* config.h - the configuration of a process: immutable once loaded.
+ *
+ * Each field is one row of the schema table (schema.c): name, type, unit, range, default, help. The loader,
+ * `proofgw check`, conf/gateway.yaml and docs/CONFIG.md all come from that table. Comments here only say
+ * what the code needs to know; the help text is in the table.
+ *
+ * Thread: config_load [control]; a loaded configuration is read by every thread.
+ */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+
+#include "base/outbuf.h"
+#include "http/head.h"
+#include "policy/partner.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+enum { CONFIG_WORKERS_MAX = 256, CONFIG_LISTENERS_MAX = 16, CONFIG_HOSTS_MAX = 64, CONFIG_FIELDS_MAX = 64 };
+
+/* A place to listen on or to connect to. Text forms: "127.0.0.1:8080", "[::1]:8080", "*:8080" (listen only:
+ * IPv6 and IPv4), "name:8080" (connect only), "unix:/path". Port 0 is allowed for listening: the kernel
+ * chooses, and the log says which. */
+enum endpoint_kind { ENDPOINT_NONE = 0, ENDPOINT_IP, ENDPOINT_NAME, ENDPOINT_UNIX };
+
+struct endpoint {
+    enum endpoint_kind kind;
+    struct addr addr; /* ENDPOINT_IP; the any-address for "*" is :: */
+    bool wildcard;    /* "*" */
+    uint16_t port;
+    char host[256]; /* ENDPOINT_NAME: host name; ENDPOINT_UNIX: path (at most 107 bytes) */
+    char text[272]; /* as written, for logs */
+};
+
+enum store_kind { STORE_FILE = 0 };
+
+struct config_listener {
+    struct endpoint address;
+    int32_t backlog;
+};
+
+struct config_environment {
+    bool present;                  /* the environment is configured */
+    char *hosts[CONFIG_HOSTS_MAX]; /* lower case, without port; owned */
+    uint32_t nhosts;
+    struct endpoint upstream;
+};
+
+struct config_identity {
+    bool pass_authorization;         /* forward the client's Authorization field */
+    char *remove[CONFIG_FIELDS_MAX]; /* further request fields to remove, lower case; owned */
+    uint32_t nremove;
+};
+
+struct config_limits {
+    uint64_t head_bytes;   /* request head, CRLF CRLF included */
+    uint32_t header_count; /* fields of one head, 1..HTTP_FIELDS_MAX */
+    uint64_t target_bytes;
+    uint64_t body_bytes;              /* request body data */
+    uint64_t chunk_extension_bytes;   /* of one body */
+    uint64_t trailer_bytes;           /* of one body */
+    uint64_t pipelined_bytes;         /* received ahead of the current exchange */
+    uint64_t requests_per_connection; /* 0 = no limit */
+    uint32_t connections_per_worker;
+    uint32_t connections_per_source; /* of one address, counted per worker; 0 = no limit */
+    uint32_t tunnels_per_worker;
+    uint64_t response_head_bytes;
+    uint32_t upstream_connections;      /* per worker and environment, tunnels included */
+    uint32_t upstream_idle_connections; /* kept for reuse, per worker and environment */
+    uint32_t upstream_waiting;          /* exchanges waiting for a connection, per worker and environment */
+    uint64_t buffer_bytes;              /* shared read buffer of a worker, 64 KiB..1 MiB */
+};
+
+struct config_timeouts {             /* all milliseconds */
+    uint64_t request_head_ms;        /* first byte of a head to its last */
+    uint64_t request_body_ms;        /* grace before the minimum rate applies */
+    uint64_t request_body_rate;      /* bytes per second */
+    uint64_t keep_alive_ms;          /* idle between requests; also accept to first byte */
+    uint64_t upstream_connect_ms;    /* waiting for a connection and connecting */
+    uint64_t upstream_response_ms;   /* request sent to first byte of the final answer */
+    uint64_t upstream_idle_ms;       /* between two bytes of an answer, or no progress sending the request */
+    uint64_t upstream_keep_alive_ms; /* idle pooled connection */
+    uint64_t client_write_ms;        /* no progress sending to the client */
+    uint64_t tunnel_idle_ms;         /* no byte in either direction */
+    uint64_t linger_ms;              /* reading on after an answer that closes */
+    uint64_t shutdown_ms;            /* SIGTERM: finishing what is in flight */
+};
+
+struct config_fields {
+    enum alias_policy alias;                /* names with '_' or '.': drop, reject, allow */
+    char *alias_allowed[CONFIG_FIELDS_MAX]; /* lower case; owned */
+    struct span alias_allowed_spans[CONFIG_FIELDS_MAX];
+    uint32_t nalias_allowed;
+};
+
+struct config_store {
+    enum store_kind kind;
+    char *file; /* partners.ndjson; owned; relative to the configuration file's folder */
+};
+
+struct config_logs {
+    char *access;     /* "stdout", "off" or a file; owned */
+    char *operations; /* "stderr" or a file; owned */
+    char *level;      /* debug, info, warn, error; owned */
+    uint64_t ring_bytes;
+};
+
+struct config_admin {
+    struct endpoint address; /* ENDPOINT_NONE = no admin listener; loopback or unix only */
+};
+
+struct config {
+    char *path;       /* of the file; owned */
+    uint32_t workers; /* resolved: "auto" is the number of processors available, at most CONFIG_WORKERS_MAX */
+    uint32_t nlisteners;
+    struct config_listener listeners[CONFIG_LISTENERS_MAX];
+    struct config_environment environments[ENV_COUNT];
+    struct config_identity identity;
+    struct config_fields fields;
+    struct config_limits limits;
+    struct config_timeouts timeouts;
+    struct config_store store;
+    struct config_logs logs;
+    struct config_admin admin;
+};
+
+/* Reads and checks a configuration file. All errors of one run are written to `report`
+ * (FILE:LINE:COLUMN: error: ..., the line, a caret, what was expected, "did you mean").
+ * Relative file names in it are relative to its folder.
+ * Owns: the caller, until config_destroy().
+ * Errors: ERR_PARSE (something was reported), ERR_IO (the file cannot be read; reported), ERR_NOMEM. */
+enum err config_load(const char *path, struct config **out, FILE *report);
+
+/* The same with the content of the file in memory; `path` is for messages and for relative names. */
+enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);
+void config_destroy(struct config *c);
+
+/* Parses the text form of an endpoint. Errors: ERR_PARSE (`why` says what to write instead). */
+enum err endpoint_parse(struct span text, bool for_listening, struct endpoint *out, struct errmsg *why);
+
+/* The environment that serves this host (lower or upper case, no port); false when none does. */
+bool config_find_host(const struct config *c, struct span host, enum environment *env);
+
+/* docs/CONFIG.md and conf/gateway.yaml, from the schema table. */
+void config_reference_markdown(FILE *out);
+void config_reference_yaml(FILE *out);
+
+#endif

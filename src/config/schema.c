@@ -1,0 +1,277 @@
+#include "config/schema.h"
+
+#include "config/config.h"
+#include "config/suggest.h"
+
+#define KIB ((uint64_t)1024)
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+
+#define SECOND ((uint64_t)1000)
+#define MINUTE (60 * SECOND)
+#define HOUR   (60 * MINUTE)
+#define DAY    (24 * HOUR)
+
+/* The timer wheel ticks every 100 ms: a shorter time would not mean what it says. */
+#define SHORTEST ((uint64_t)100)
+
+#define MEMBER(type, member)   .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
+#define FIELD(member)          MEMBER(struct config, member)
+#define COUNTED_BY(member)     .count_offset = offsetof(struct config, member)
+#define LISTENER_FIELD(member) MEMBER(struct config_listener, member)
+#define RANGE(from, to)        .min = (from), .max = (to)
+#define RELOAD                 .change = CHANGE_RELOAD
+#define RESTART                .change = CHANGE_RESTART
+
+static const char *const auto_word[] = {"auto", NULL};
+static const char *const off_word[] = {"off", NULL};
+static const char *const alias_words[] = {
+    [ALIAS_DROP] = "drop", [ALIAS_REJECT] = "reject", [ALIAS_ALLOW] = "allow", NULL};
+static const char *const store_words[] = {[STORE_FILE] = "file", NULL};
+static const char *const access_words[] = {"stdout", "stderr", "off", NULL};
+static const char *const operations_words[] = {"stderr", "stdout", NULL};
+static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
+
+/* clang-format off */
+const struct schema_key schema_keys[] = {
+    {"workers", SCHEMA_COUNT, RESTART, FIELD(workers), RANGE(1, CONFIG_WORKERS_MAX), .words = auto_word,
+     .value = "auto",
+     .help = "Threads that serve connections. auto = the processors this process may use (affinity and "
+             "cgroup quota)."},
+
+    {"listeners", SCHEMA_LIST, RESTART, .required = true, FIELD(listeners), COUNTED_BY(nlisteners),
+     .element_size = sizeof(struct config_listener), .value = "[{address: \"127.0.0.1:8080\"}]",
+     .help = "Where partners connect. Plain HTTP/1.1: put it on loopback or behind something that ends TLS."},
+    {"listeners[].address", SCHEMA_LISTEN, RESTART, .required = true, LISTENER_FIELD(address),
+     .value = "127.0.0.1:8080",
+     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH. Port 0 lets "
+             "the kernel choose."},
+    {"listeners[].backlog", SCHEMA_COUNT, RESTART, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
+     .help = "Connections that may wait to be accepted, per worker. The kernel caps it at "
+             "net.core.somaxconn."},
+
+    {"environments", SCHEMA_SECTION, RELOAD, .required = true,
+     .value = "{production: {hosts: [api.example.com], upstream: \"127.0.0.1:9000\"}}",
+     .help = "The host of a request chooses the environment: the backend, and which of the partner's two "
+             "allowlists counts. At least one of production and sandbox."},
+    {"environments.production", SCHEMA_SECTION, RELOAD, FIELD(environments[ENV_PRODUCTION].present),
+     .help = "Real money."},
+    {"environments.production.hosts", SCHEMA_HOSTS, RELOAD, .required = true,
+     FIELD(environments[ENV_PRODUCTION].hosts),
+     COUNTED_BY(environments[ENV_PRODUCTION].nhosts), .value = "[api.example.com]",
+     .help = "Host names of this environment, without port; no wildcards."},
+    {"environments.production.upstream", SCHEMA_CONNECT, RELOAD, .required = true,
+     FIELD(environments[ENV_PRODUCTION].upstream), .value = "127.0.0.1:9000",
+     .help = "The backend: ADDRESS:PORT, NAME:PORT (resolved again while running) or unix:PATH."},
+    {"environments.sandbox", SCHEMA_SECTION, RELOAD, FIELD(environments[ENV_SANDBOX].present),
+     .help = "Where partners try out. Leave it out to have none."},
+    {"environments.sandbox.hosts", SCHEMA_HOSTS, RELOAD, .required = true,
+     FIELD(environments[ENV_SANDBOX].hosts),
+     COUNTED_BY(environments[ENV_SANDBOX].nhosts), .value = "[sandbox.example.com]",
+     .help = "Host names of this environment, without port; no wildcards."},
+    {"environments.sandbox.upstream", SCHEMA_CONNECT, RELOAD, .required = true,
+     FIELD(environments[ENV_SANDBOX].upstream), .value = "127.0.0.1:9001",
+     .help = "The backend: ADDRESS:PORT, NAME:PORT (resolved again while running) or unix:PATH."},
+
+    {"identity", SCHEMA_SECTION, RELOAD,
+     .help = "What the backend is told about the caller. Whatever a client claims in X-Proof-*, "
+             "X-Forwarded-*, Forwarded and the like is always removed."},
+    {"identity.pass_authorization", SCHEMA_BOOL, RELOAD, FIELD(identity.pass_authorization), .value = "false",
+     .help = "Forward the client's Authorization field, and with it the partner's token. The backend does "
+             "not need it."},
+    {"identity.remove", SCHEMA_FIELD_NAMES, RELOAD, FIELD(identity.remove), COUNTED_BY(identity.nremove),
+     .value = "[]",
+     .help = "Further request fields that never reach the backend."},
+
+    {"fields", SCHEMA_SECTION, RELOAD,
+     .help = "Field names with '_' or '.', which many backends read as '-': X_Forwarded_For must not pass "
+             "for X-Forwarded-For."},
+    {"fields.alias", SCHEMA_ENUM, RELOAD, FIELD(fields.alias), .words = alias_words, .value = "drop",
+     .help = "drop = remove such fields and count them; reject = answer with 400; allow = pass them on, "
+             "but for those that spell an identity field."},
+    {"fields.alias_allowed", SCHEMA_FIELD_NAMES, RELOAD, FIELD(fields.alias_allowed),
+     COUNTED_BY(fields.nalias_allowed),
+     .value = "[]",
+     .help = "Names with '_' or '.' that pass all the same, for example [x_legacy_id]."},
+
+    {"limits", SCHEMA_SECTION, RELOAD,
+     .help = "Each limit that is met is counted and visible in the metrics."},
+    {"limits.head", SCHEMA_SIZE, RELOAD, FIELD(limits.head_bytes), RANGE(1 * KIB, 512 * KIB),
+     .value = "32KiB",
+     .help = "Request line and fields together. More is answered with 431. At most half of limits.buffer."},
+    {"limits.header_count", SCHEMA_COUNT, RELOAD, FIELD(limits.header_count), RANGE(8, HTTP_FIELDS_MAX),
+     .value = "100",
+     .help = "Fields of one head, also of the backend's. More is answered with 431."},
+    {"limits.target", SCHEMA_SIZE, RELOAD, FIELD(limits.target_bytes), RANGE(64, 64 * KIB), .value = "8KiB",
+     .help = "Path and query. More is answered with 414."},
+    {"limits.body", SCHEMA_SIZE, RELOAD, FIELD(limits.body_bytes), RANGE(1, 64 * GIB), .value = "10MiB",
+     .help = "Request body. Bodies are streamed, so this costs no memory. More is answered with 413."},
+    {"limits.chunk_extension", SCHEMA_SIZE, RELOAD, FIELD(limits.chunk_extension_bytes), RANGE(0, 64 * KIB),
+     .value = "4KiB",
+     .help = "Chunk extensions of one body together; they are read and dropped."},
+    {"limits.trailer", SCHEMA_SIZE, RELOAD, FIELD(limits.trailer_bytes), RANGE(0, 64 * KIB), .value = "8KiB",
+     .help = "Trailer section of one body; it is read and dropped."},
+    {"limits.pipelined", SCHEMA_SIZE, RELOAD, FIELD(limits.pipelined_bytes), RANGE(1 * KIB, 1 * MIB),
+     .value = "64KiB",
+     .help = "Bytes a client may send ahead while its current request is being answered."},
+    {"limits.requests_per_connection", SCHEMA_COUNT, RELOAD, FIELD(limits.requests_per_connection),
+     RANGE(0, 1000000000),
+     .value = "100000",
+     .help = "After so many requests a connection is closed in an orderly way. 0 = never."},
+    {"limits.connections_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_worker),
+     RANGE(1, 1000000),
+     .value = "20000",
+     .help = "Client connections, tunnels included. Each takes a descriptor, and a tunnel two."},
+    {"limits.connections_per_source", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_source),
+     RANGE(0, 1000000),
+     .value = "8192",
+     .help = "Client connections of one address, per worker. A partner opens a tunnel per transaction from "
+             "few addresses: keep it in the thousands. 0 = no limit."},
+    {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
+     .value = "8192",
+     .help = "WebSocket tunnels. More are answered with 503. 0 = none at all."},
+    {"limits.response_head", SCHEMA_SIZE, RELOAD, FIELD(limits.response_head_bytes),
+     RANGE(1 * KIB, 512 * KIB),
+     .value = "64KiB",
+     .help = "Head of a backend's answer. More is answered with 502. At most half of limits.buffer."},
+    {"limits.upstream_connections", SCHEMA_COUNT, RELOAD, FIELD(limits.upstream_connections),
+     RANGE(1, 1000000),
+     .value = "10000",
+     .help = "Connections to the backend, tunnels included, per worker and environment."},
+    {"limits.upstream_idle_connections", SCHEMA_COUNT, RELOAD, FIELD(limits.upstream_idle_connections),
+     RANGE(0, 100000),
+     .value = "256",
+     .help = "Idle connections to the backend kept for reuse, per worker and environment."},
+    {"limits.upstream_waiting", SCHEMA_COUNT, RELOAD, FIELD(limits.upstream_waiting), RANGE(0, 100000),
+     .value = "1024",
+     .help = "Requests that may wait for a connection to the backend, per worker and environment. More are "
+             "answered with 503."},
+    {"limits.buffer", SCHEMA_SIZE, RESTART, FIELD(limits.buffer_bytes), RANGE(64 * KIB, 1 * MIB),
+     .value = "256KiB",
+     .help = "The read buffer that all connections of a worker share. Larger ones make large bodies "
+             "cheaper."},
+
+    {"timeouts", SCHEMA_SECTION, RELOAD,
+     .help = "How long somebody may do nothing. They are kept to about a tenth of a second."},
+    {"timeouts.request_head", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_head_ms),
+     RANGE(SHORTEST, 5 * MINUTE),
+     .value = "10s",
+     .help = "From the first byte of a request head to its last. Longer is answered with 408."},
+    {"timeouts.request_body", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_body_ms),
+     RANGE(SHORTEST, 1 * HOUR),
+     .value = "10s",
+     .help = "A request body may take this long before request_body_rate applies, and may pause this long."},
+    {"timeouts.request_body_rate", SCHEMA_SIZE, RELOAD, FIELD(timeouts.request_body_rate), RANGE(1, 1 * GIB),
+     .value = "500", .per = " per second",
+     .help = "The slowest a request body may arrive on average, in bytes per second."},
+    {"timeouts.keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.keep_alive_ms), RANGE(SHORTEST, 1 * DAY),
+     .value = "75s",
+     .help = "An idle client connection is closed after it; also a new one that sends nothing."},
+    {"timeouts.upstream_connect", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_connect_ms),
+     RANGE(SHORTEST, 5 * MINUTE), .value = "3s",
+     .help = "Waiting for a connection to the backend and connecting."},
+    {"timeouts.upstream_response", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_response_ms),
+     RANGE(SHORTEST, 1 * HOUR), .value = "30s",
+     .help = "From the end of the request to the first byte of the backend's answer. Longer is answered "
+             "with 504."},
+    {"timeouts.upstream_idle", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_idle_ms),
+     RANGE(SHORTEST, 1 * HOUR),
+     .value = "30s",
+     .help = "Between two bytes of the backend's answer, and while it does not read the request."},
+    {"timeouts.upstream_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_keep_alive_ms),
+     RANGE(SHORTEST, 1 * DAY), .value = "60s",
+     .help = "An idle connection to the backend is closed after it. Keep it below the backend's own "
+             "keep-alive time."},
+    {"timeouts.client_write", SCHEMA_DURATION, RELOAD, FIELD(timeouts.client_write_ms),
+     RANGE(SHORTEST, 1 * HOUR),
+     .value = "30s",
+     .help = "A client that takes no byte of its answer for so long is cut off."},
+    {"timeouts.tunnel_idle", SCHEMA_DURATION, RELOAD, FIELD(timeouts.tunnel_idle_ms),
+     RANGE(SHORTEST, 7 * DAY),
+     .value = "1h",
+     .help = "A tunnel in which no byte moves either way is closed after it. WebSocket pings count."},
+    {"timeouts.linger", SCHEMA_DURATION, RELOAD, FIELD(timeouts.linger_ms), RANGE(0, 1 * MINUTE),
+     .value = "2s",
+     .help = "After an answer that closes, a client's bytes are read and dropped so long, so that it sees "
+             "the answer. 0s = do not."},
+    {"timeouts.shutdown", SCHEMA_DURATION, RELOAD, FIELD(timeouts.shutdown_ms), RANGE(0, 1 * DAY),
+     .value = "30s",
+     .help = "After SIGTERM or SIGINT, what is in flight may take this long. Keep it below the "
+             "supervisor's own limit."},
+
+    {"store", SCHEMA_SECTION, RESTART, .required = true, .value = "{file: partners.ndjson}",
+     .help = "Where partners, tokens and allowlists come from."},
+    {"store.kind", SCHEMA_ENUM, RESTART, FIELD(store.kind), .words = store_words, .value = "file",
+     .help = "file = one JSON record per line in store.file."},
+    {"store.file", SCHEMA_PATH, RESTART, .required = true, FIELD(store.file), .value = "partners.ndjson",
+     .help = "The partner file. It is watched: a change is taken over at once, a file with errors changes "
+             "nothing."},
+
+    {"logs", SCHEMA_SECTION, RESTART,
+     .help = "SIGUSR1 opens log files again after rotation."},
+    {"logs.access", SCHEMA_PATH, RESTART, FIELD(logs.access), .words = access_words, .value = "stdout",
+     .help = "One JSON line per request. Tokens, cookies and query strings are never in it."},
+    {"logs.operations", SCHEMA_PATH, RESTART, FIELD(logs.operations), .words = operations_words,
+     .value = "stderr",
+     .help = "What happens to the gateway itself, in lines of key=value."},
+    {"logs.level", SCHEMA_WORD, RELOAD, FIELD(logs.level), .words = level_words, .value = "info",
+     .help = "The least important operations line that is written."},
+    {"logs.ring", SCHEMA_SIZE, RESTART, FIELD(logs.ring_bytes), RANGE(64 * KIB, 64 * MIB), .value = "1MiB",
+     .help = "Lines of one thread that wait to be written. When it is full, lines are dropped and counted; "
+             "traffic goes on."},
+
+    {"admin", SCHEMA_SECTION, RESTART,
+     .help = "Health, readiness and metrics: /healthz, /readyz, /metrics."},
+    {"admin.address", SCHEMA_LISTEN, RESTART, FIELD(admin.address), .words = off_word,
+     .value = "127.0.0.1:9901",
+     .help = "A loopback address or unix:PATH: whoever reaches it is trusted. off = none."},
+};
+/* clang-format on */
+
+const unsigned schema_nkeys = sizeof schema_keys / sizeof schema_keys[0];
+
+/* The name when `key` stands directly in `section`, else an empty span. */
+static struct span name_in(const struct schema_key *section, const struct schema_key *key)
+{
+    struct span path = span_str(key->path);
+    if (section) {
+        struct span prefix = span_str(section->path);
+        struct span dot = section->type == SCHEMA_LIST ? SPAN("[].") : SPAN(".");
+        if (!span_starts(path, prefix)) return span_of(NULL, 0);
+        path = span_of(path.p + prefix.n, path.n - prefix.n);
+        if (!span_starts(path, dot)) return span_of(NULL, 0);
+        path = span_of(path.p + dot.n, path.n - dot.n);
+    }
+    return memchr(path.p, '.', path.n) ? span_of(NULL, 0) : path;
+}
+
+const struct schema_key *schema_next(const struct schema_key *section, const struct schema_key *previous)
+{
+    const struct schema_key *key = previous ? previous + 1 : section ? section + 1 : schema_keys;
+    for (; key < schema_keys + schema_nkeys; key++)
+        if (name_in(section, key).n) return key;
+    return NULL;
+}
+
+const struct schema_key *schema_find(const struct schema_key *section, struct span name)
+{
+    for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL;)
+        if (span_eq(name_in(section, key), name)) return key;
+    return NULL;
+}
+
+const char *schema_name(const struct schema_key *key)
+{
+    const char *dot = strrchr(key->path, '.');
+    return dot ? dot + 1 : key->path;
+}
+
+const char *schema_suggest(const struct schema_key *section, struct span word)
+{
+    for (unsigned i = 0; i < schema_nkeys; i++) /* right name, wrong section */
+        if (span_eq(span_str(schema_name(&schema_keys[i])), word)) return schema_keys[i].path;
+    struct suggestion nearest = {.word = word};
+    for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL;)
+        suggestion_offer(&nearest, schema_name(key));
+    return nearest.best;
+}
