@@ -1,0 +1,37 @@
+/* file_store.h - partner data from a file that operators edit: loads it, watches it, keeps the policy in
+ * step.
+ *
+ *   directory event --200 ms--.
+ *   every 10 s ---------------+--> read and check (pool thread) --> apply in slices (loop) --> policy
+ *   SIGHUP (reload) ----------'            |
+ *                                          `-- any fault: report it, keep what is loaded
+ *
+ * The directory is watched, not the file: a watch on the file is lost at the first rename over it (editors,
+ * Kubernetes' ..data links). Events only say "look again", so the watch is renewed and the file looked at
+ * afresh each time; what an event cannot show (a directory that was replaced, a network file system) the look
+ * every 10 s finds. There is no event for "written and closed": a file that is half-written when it is read
+ * is refused by its last line or by its changed times, and read again at the next event.
+ *
+ * Thread: [control].
+ */
+#ifndef STORE_FILE_STORE_H
+#define STORE_FILE_STORE_H
+
+#include "store/store.h"
+
+struct file_store_options {
+    uint64_t quiet_ms;     /* a change is looked at when nothing has happened for this long */
+    uint64_t quiet_max_ms; /* but no later than this after the first event */
+    uint64_t poll_ms;      /* look at the file without an event */
+    uint64_t slice_us;     /* longest turn of applying partners */
+};
+
+extern const struct file_store_options file_store_defaults;
+
+/* Loads `path` (blocking, so that the policy is ready before a listener opens) and goes on watching it. A
+ * first load that fails is no error here. `policy` must outlive the store. Owns: the caller, until
+ * (*out)->ops->close(). Errors: ERR_NOMEM, ERR_IO (the loop refused a handle). */
+enum err file_store_open(uv_loop_t *loop, const char *path, struct policy *policy,
+                         const struct file_store_options *options, struct store **out);
+
+#endif
