@@ -1,0 +1,296 @@
+/* The way in: a request head is checked, decided, and either answered here or rewritten and sent on. */
+#include "proxy/exchange.h"
+
+#include "proxy/conn.h"
+#include "proxy/forward.h"
+#include "proxy/worker.h"
+
+#include <openssl/crypto.h>
+
+enum { LOG_PATH_MAX = 1024 };
+
+/* --- heads that are refused ------------------------------------------------------------------------ */
+
+static enum reply_id reply_of_refusal(enum head_refusal r)
+{
+    switch (r) {
+    case HEAD_REFUSAL_TARGET_TOO_LONG: return REPLY_URI_TOO_LONG;
+    case HEAD_REFUSAL_HEAD_TOO_LARGE:
+    case HEAD_REFUSAL_TOO_MANY_FIELDS: return REPLY_HEADERS_TOO_LARGE;
+    case HEAD_REFUSAL_NONE:
+    case HEAD_REFUSAL_CONTROL_BYTES:
+    case HEAD_REFUSAL_SYNTAX:
+    case HEAD_REFUSAL_METHOD:
+    case HEAD_REFUSAL_VERSION:
+    case HEAD_REFUSAL_TARGET:
+    case HEAD_REFUSAL_FIELD_NAME:
+    case HEAD_REFUSAL_FIELD_VALUE:
+    case HEAD_REFUSAL_HOST:
+    case HEAD_REFUSAL_CONTENT_LENGTH:
+    case HEAD_REFUSAL_TRANSFER_ENCODING:
+    case HEAD_REFUSAL_STATUS:
+    case HEAD_REFUSAL_UPGRADE:
+    case HEAD_REFUSAL_COUNT: break;
+    }
+    return REPLY_DECODE_ERROR;
+}
+
+static void count_refusal(struct worker *w, enum head_refusal r)
+{
+    metrics_add(w->metrics, METRIC_BAD_REQUESTS, r, 1);
+    if (r == HEAD_REFUSAL_TARGET_TOO_LONG) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TARGET, 1);
+    if (r == HEAD_REFUSAL_HEAD_TOO_LARGE) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_HEAD, 1);
+    if (r == HEAD_REFUSAL_TOO_MANY_FIELDS) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_HEADER_COUNT, 1);
+}
+
+static void refuse(struct exchange *x, enum head_refusal why)
+{
+    count_refusal(x->conn->worker, why);
+    x->refusal = (uint8_t)why;
+    x->keep_alive = false;
+    exchange_reply(x, reply_of_refusal(why), END_CLIENT, PHASE_REQUEST_HEAD);
+}
+
+/* There is no memory even for an answer. */
+static void give_up(struct conn *c)
+{
+    metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+    conn_close(c);
+}
+
+void exchange_refuse(struct conn *c, size_t n, enum head_refusal why)
+{
+    struct exchange *x = exchange_create(c);
+    if (!x) {
+        give_up(c);
+        return;
+    }
+    x->bytes_in = n;
+    refuse(x, why);
+}
+
+void exchange_refuse_late(struct conn *c)
+{
+    struct exchange *x = exchange_create(c);
+    if (!x) {
+        give_up(c);
+        return;
+    }
+    x->bytes_in = c->input_n;
+    exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_HEAD);
+}
+
+void exchange_count_lost_head(struct conn *c)
+{
+    metrics_add2(c->worker->metrics, METRIC_ENDS, END_CLIENT, PHASE_REQUEST_HEAD, 1);
+}
+
+/* --- decision -------------------------------------------------------------------------------------- */
+
+static bool verdict_is_cached(const struct conn *c, const struct decide_query *q)
+{
+    const struct verdict_cache *v = &c->verdict;
+    return v->n && q->has_route && q->has_environment && q->nauthorization == 1 &&
+           v->n == q->authorization.n && v->env == q->env &&
+           v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
+           CRYPTO_memcmp(v->key, q->authorization.p, v->n) == 0;
+}
+
+static void keep_verdict(struct conn *c, const struct decide_query *q, const struct decision *d)
+{
+    struct verdict_cache *v = &c->verdict;
+    conn_forget_verdict(c);
+    if (d->deny != DENY_NONE || q->authorization.n > VERDICT_KEY_MAX) return;
+    v->generation = d->generation;
+    v->valid_until_ms = d->valid_until_ms;
+    v->partner = d->partner;
+    v->slot = (uint8_t)d->slot;
+    v->env = (uint8_t)q->env;
+    v->n = (uint8_t)q->authorization.n;
+    memcpy(v->key, q->authorization.p, q->authorization.n);
+}
+
+/* Fills in the decision, from the connection's memory when nothing has changed. */
+static void decide_request(struct conn *c, const struct decide_query *q, struct decision *d)
+{
+    struct worker *w = c->worker;
+    if (verdict_is_cached(c, q)) {
+        const struct verdict_cache *v = &c->verdict;
+        *d = (struct decision){.deny = DENY_NONE, .slot = (enum token_slot)v->slot, .partner = v->partner};
+        metrics_add(w->metrics, METRIC_VERDICT_CACHE_HITS, 0, 1);
+        return;
+    }
+    decide(w->policy, w->hasher, q, d);
+    metrics_add(w->metrics, METRIC_VERDICT_CACHE_MISSES, 0, 1);
+    keep_verdict(c, q, d);
+}
+
+static enum reply_id reply_of_verdict(enum verdict v)
+{
+    switch (v) {
+    case VERDICT_ALLOW: return REPLY_NONE;
+    case VERDICT_NOT_FOUND: return REPLY_NOT_FOUND;
+    case VERDICT_UNAVAILABLE: return REPLY_UNAVAILABLE;
+    case VERDICT_MISSING_TOKEN: return REPLY_MISSING_TOKEN;
+    case VERDICT_INVALID_TOKEN: return REPLY_INVALID_TOKEN;
+    case VERDICT_FORBIDDEN_ORIGIN: return REPLY_FORBIDDEN_ORIGIN;
+    case VERDICT_FAULT: return REPLY_INTERNAL_ERROR;
+    }
+    return REPLY_INTERNAL_ERROR;
+}
+
+/* Decides; answers a denial. True when the request is let in, with the partner's view. */
+static bool let_in(struct exchange *x, const struct req_head *req, const struct partner_view **view)
+{
+    struct conn *c = x->conn;
+    struct worker *w = x->conn->worker;
+    struct decision d;
+    enum environment env;
+    bool has_env = config_find_host(w->config, req->host, &env);
+    if (!has_env) env = ENV_PRODUCTION;
+    const struct decide_query q = {
+        .has_route = req->parts.route != ROUTE_NONE,
+        .has_environment = has_env,
+        .env = env,
+        .nauthorization = req->nauthorization,
+        .authorization = req->authorization,
+        .source = &c->source,
+        .wall_ms = w->loop.wall_ms,
+    };
+    x->has_env = has_env;
+    x->env = (uint8_t)env;
+    x->route = (uint8_t)req->parts.route;
+    decide_request(c, &q, &d);
+    x->decided = true;
+    x->deny = (uint8_t)d.deny;
+    x->slot = (uint8_t)d.slot;
+    x->partner = d.partner;
+    *view = d.partner == PARTNER_INDEX_NONE ? NULL : policy_view(w->policy, d.partner);
+    if (*view) {
+        struct span id = partner_view_id(*view);
+        const char *copy = arena_dup(&x->arena, id.p, id.n);
+        x->partner_id = span_of(copy, copy ? id.n : 0);
+    }
+    if (d.deny == DENY_NONE && *view) return true;
+    /* A view that is gone although the verdict allowed: the partner was removed between two look-ups. */
+    if (d.deny == DENY_NONE) x->deny = DENY_TOKEN_UNKNOWN;
+    metrics_add2(w->metrics, METRIC_AUTH_DENIED, x->deny, has_env ? env : (unsigned)METRICS_ENV_NONE, 1);
+    exchange_reply(x, reply_of_verdict(deny_verdict((enum deny)x->deny)), END_GATEWAY, PHASE_DECIDE);
+    return false;
+}
+
+/* --- start ----------------------------------------------------------------------------------------- */
+
+static void note_request(struct exchange *x, const struct req_head *req, size_t n)
+{
+    struct worker *w = x->conn->worker;
+    struct conn *c = x->conn;
+    uint64_t requests_max = w->config->limits.requests_per_connection;
+    x->bytes_in = n;
+    x->method = (uint8_t)req->method;
+    x->minor = req->minor;
+    x->keep_alive = req->keep_alive;
+    x->expect_continue = req->expect_continue;
+    x->req = req->body == BODY_NONE ? SIDE_DONE : SIDE_BODY;
+    x->body_since_ms = w->loop.now_ms;
+    body_reader_init(&x->req_body, req->body, req->content_length, &w->body_limits);
+    if (!x->keep_alive || w->draining) c->close_after = true;
+    if (requests_max && c->nrequests >= requests_max) {
+        c->close_after = true;
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_REQUESTS_PER_CONNECTION, 1);
+    }
+    if (req->naliases) metrics_add(w->metrics, METRIC_ALIAS_FIELDS_DROPPED, 0, req->naliases);
+}
+
+static void note_path(struct exchange *x, struct span path)
+{
+    size_t n = path.n < LOG_PATH_MAX ? path.n : LOG_PATH_MAX;
+    const char *copy = arena_dup(&x->arena, path.p, n);
+    x->path = span_of(copy, copy ? n : 0);
+}
+
+/* Checks that come after the token and before the backend. True when the request may go on. */
+static bool may_forward(struct exchange *x, const struct req_head *req)
+{
+    struct worker *w = x->conn->worker;
+    struct span key;
+    if (req->body == BODY_LENGTH && req->content_length > w->config->limits.body_bytes) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_BODY, 1);
+        exchange_reply(x, REPLY_BODY_TOO_LARGE, END_GATEWAY, PHASE_REQUEST_HEAD);
+        return false;
+    }
+    if (x->route != ROUTE_WS) return true;
+    if (!ws_is_upgrade_request(req, &key)) {
+        exchange_reply(x, REPLY_UPGRADE_REQUIRED, END_GATEWAY, PHASE_REQUEST_HEAD);
+        return false;
+    }
+    if (w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX] + w->nupgrades >=
+            w->config->limits.tunnels_per_worker ||
+        w->draining) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
+        exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
+        return false;
+    }
+    memcpy(x->ws_key, key.p, WS_KEY_LEN);
+    x->upgrade = true;
+    w->nupgrades++;
+    return true;
+}
+
+/* Writes the head for the backend into the arena. */
+static enum err rewrite_head(struct exchange *x, const struct req_head *req, struct span origin,
+                             const struct partner_view *view)
+{
+    struct worker *w = x->conn->worker;
+    char client[ADDR_TEXT_MAX];
+    size_t nclient = addr_format(&x->conn->source, client);
+    const struct forward_identity id = {
+        .request_id = span_of(x->request_id, UUID_LEN),
+        .client = span_of(client, nclient),
+        .proto = SPAN("http"),
+        .env = (enum environment)x->env,
+        .slot = (enum token_slot)x->slot,
+        .partner = view,
+    };
+    struct outbuf o = outbuf_of(w->out, w->out_bytes);
+    forward_request(&o, req, origin, x->upgrade, &w->config->identity, &id);
+    if (o.overflow) return ERR_LIMIT;
+    x->head = span_of(arena_dup(&x->arena, o.p, o.n), o.n);
+    return x->head.p ? ERR_OK : ERR_NOMEM;
+}
+
+/* A tunnel keeps its connection, so the pool keeps its own; what may not be sent twice goes on a connection
+ * that was looked at. */
+static enum lease first_lease(const struct exchange *x)
+{
+    if (x->upgrade) return LEASE_FRESH;
+    return method_is_idempotent((enum http_method)x->method) ? LEASE_ANY : LEASE_CHECKED;
+}
+
+void exchange_start(struct conn *c, const char *head, size_t n)
+{
+    struct worker *w = c->worker;
+    struct req_head *req = &w->req;
+    const struct partner_view *view;
+    struct exchange *x = exchange_create(c);
+    if (!x) {
+        give_up(c);
+        return;
+    }
+    enum head_refusal refusal = http_parse_request(w->parser, head, n, &w->head_limits, req);
+    note_request(x, req, n);
+    if (refusal) {
+        refuse(x, refusal);
+        return;
+    }
+    note_path(x, req->parts.path);
+    if (!let_in(x, req, &view) || !may_forward(x, req)) return;
+    enum err e = rewrite_head(x, req, req->parts.origin, view);
+    if (e) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);
+        exchange_reply(x, e == ERR_LIMIT ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,
+                       PHASE_REQUEST_HEAD);
+        return;
+    }
+    exchange_lease(x, first_lease(x));
+}

@@ -1,0 +1,534 @@
+#include "proxy/conn.h"
+
+#include "base/log.h"
+#include "http/reply.h"
+#include "proxy/exchange.h"
+#include "proxy/tunnel.h"
+#include "proxy/worker.h"
+
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    CRLF_PAIRS_MAX = 4,  /* empty lines before a request that are forgiven */
+    REFUSED_EXTRA = 256, /* connections over the limit that still get a 503 */
+    DRAIN_IDLE_MS = 300, /* an idle connection of a draining worker waits for a request on its way */
+    REPLY_BYTES_MAX = 1024,
+};
+
+static void set_state(struct conn *c, enum conn_state to)
+{
+    static const uint8_t moves[] = {
+        [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSED,
+        [CONN_HEAD] = 1 << CONN_IDLE | 1 << CONN_EXCHANGE | 1 << CONN_CLOSED,
+        [CONN_EXCHANGE] =
+            1 << CONN_FLUSH | 1 << CONN_IDLE | 1 << CONN_LINGER | 1 << CONN_TUNNEL | 1 << CONN_CLOSED,
+        [CONN_FLUSH] = 1 << CONN_IDLE | 1 << CONN_LINGER | 1 << CONN_CLOSED,
+        [CONN_LINGER] = 1 << CONN_CLOSED,
+        [CONN_TUNNEL] = 1 << CONN_LINGER | 1 << CONN_CLOSED,
+        [CONN_CLOSED] = 0,
+    };
+    BUG_IF(!(moves[c->state] & 1 << to), "a client connection makes a move that does not exist");
+    c->state = (uint8_t)to;
+    c->since_ms = c->worker->loop.now_ms;
+}
+
+/* --- input ----------------------------------------------------------------------------------------- */
+
+void conn_drop_input(struct conn *c)
+{
+    free(c->input);
+    c->input = NULL;
+    c->input_at = c->input_n = c->input_cap = 0;
+}
+
+struct span conn_early_input(const struct conn *c)
+{
+    return span_of(c->input + c->input_at, c->input_n);
+}
+
+/* Bounded: reading pauses when more than `pipelined` waits, so at most one read is added to that. */
+static enum err keep_input(struct conn *c, const char *p, size_t n)
+{
+    if (c->input_at + c->input_n + n > c->input_cap) {
+        size_t cap = c->input_n + n;
+        if (cap < 2 * (size_t)c->input_n) cap = 2 * (size_t)c->input_n; /* a head that comes byte by byte */
+        char *grown = malloc(cap);
+        if (!grown) return ERR_NOMEM;
+        if (c->input_n) memcpy(grown, c->input + c->input_at, c->input_n);
+        free(c->input);
+        c->input = grown;
+        c->input_at = 0;
+        c->input_cap = (uint32_t)cap;
+    }
+    memcpy(c->input + c->input_at + c->input_n, p, n);
+    c->input_n += (uint32_t)n;
+    return ERR_OK;
+}
+
+/* --- requests -------------------------------------------------------------------------------------- */
+
+static size_t refuse_head(struct conn *c, size_t n, enum head_refusal why)
+{
+    set_state(c, CONN_EXCHANGE);
+    exchange_refuse(c, n, why);
+    return n;
+}
+
+/* Looks for a whole head at the start of p; returns the bytes used, 0 to wait for more. */
+static size_t take_head(struct conn *c, const char *p, size_t n)
+{
+    const struct config_limits *limits = &c->worker->config->limits;
+    if (c->scan.at == 0) {
+        size_t skip = head_skip_crlf(p, n, CRLF_PAIRS_MAX - (unsigned)c->ncrlf);
+        if (skip) {
+            c->ncrlf = (uint8_t)(c->ncrlf + skip / 2);
+            if (c->state == CONN_HEAD) set_state(c, CONN_IDLE);
+            return skip;
+        }
+        c->head_us = c->worker->loop.now_us;
+        if (n == 1 && p[0] == '\r') { /* perhaps half of an empty line */
+            if (c->state == CONN_IDLE) set_state(c, CONN_HEAD);
+            return 0;
+        }
+    }
+    enum scan_result r = head_scan(&c->scan, p, n);
+    if (r == SCAN_REFUSE) return refuse_head(c, n, HEAD_REFUSAL_CONTROL_BYTES);
+    if (r == SCAN_MORE) {
+        if (n >= limits->head_bytes)
+            return refuse_head(c, n, c->scan.lf ? HEAD_REFUSAL_HEAD_TOO_LARGE : HEAD_REFUSAL_TARGET_TOO_LONG);
+        if (c->state == CONN_IDLE) set_state(c, CONN_HEAD);
+        return 0;
+    }
+    size_t end = c->scan.end;
+    head_scan_init(&c->scan);
+    if (end > limits->head_bytes) return refuse_head(c, end, HEAD_REFUSAL_HEAD_TOO_LARGE);
+    c->nrequests++;
+    c->ncrlf = 0;
+    set_state(c, CONN_EXCHANGE);
+    exchange_start(c, p, end);
+    return end;
+}
+
+/* One step with received bytes; returns how many were used, 0 to wait. */
+static size_t step(struct conn *c, const char *p, size_t n)
+{
+    switch ((enum conn_state)c->state) {
+    case CONN_IDLE:
+    case CONN_HEAD: return take_head(c, p, n);
+    case CONN_EXCHANGE: return exchange_feed(c->exchange, p, n);
+    case CONN_FLUSH:
+    case CONN_TUNNEL: return 0;
+    case CONN_LINGER:
+    case CONN_CLOSED: return n;
+    }
+    return 0;
+}
+
+static size_t drive(struct conn *c, const char *p, size_t n)
+{
+    size_t at = 0;
+    c->in_drive = true;
+    while (at < n) {
+        size_t used = step(c, p + at, n - at);
+        if (used == 0) break;
+        at += used;
+    }
+    c->in_drive = false;
+    return at;
+}
+
+static void drive_input(struct conn *c)
+{
+    if (c->input_n == 0 || c->in_drive) return;
+    size_t used = drive(c, c->input + c->input_at, c->input_n);
+    c->input_at += (uint32_t)used;
+    c->input_n -= (uint32_t)used;
+    if (c->input_n == 0) conn_drop_input(c);
+}
+
+/* --- deadlines and reading ------------------------------------------------------------------------- */
+
+static uint64_t write_deadline(struct conn *c)
+{
+    if (!stream_is_blocked(&c->stream)) {
+        c->write_since_ms = 0;
+        return WHEEL_NEVER;
+    }
+    if (c->write_since_ms == 0 || c->write_mark != c->stream.bytes_out) {
+        c->write_since_ms = c->worker->loop.now_ms;
+        c->write_mark = c->stream.bytes_out;
+    }
+    return c->write_since_ms + c->worker->config->timeouts.client_write_ms;
+}
+
+static uint64_t deadline(struct conn *c)
+{
+    const struct config_timeouts *t = &c->worker->config->timeouts;
+    uint64_t write, body;
+    switch ((enum conn_state)c->state) {
+    case CONN_IDLE: return c->since_ms + (c->worker->draining ? DRAIN_IDLE_MS : t->keep_alive_ms);
+    case CONN_HEAD: return c->since_ms + t->request_head_ms;
+    case CONN_EXCHANGE:
+        write = write_deadline(c);
+        body = exchange_body_deadline(c->exchange);
+        return write < body ? write : body;
+    case CONN_FLUSH: return write_deadline(c);
+    case CONN_LINGER: return stream_is_blocked(&c->stream) ? write_deadline(c) : c->since_ms + t->linger_ms;
+    case CONN_TUNNEL:
+    case CONN_CLOSED: return WHEEL_NEVER;
+    }
+    return WHEEL_NEVER;
+}
+
+static bool wants_input(const struct conn *c)
+{
+    if (c->state == CONN_EXCHANGE && exchange_is_reading(c->exchange)) return exchange_can_take(c->exchange);
+    if (c->state == CONN_EXCHANGE || c->state == CONN_FLUSH)
+        return c->input_n < c->worker->config->limits.pipelined_bytes;
+    return true;
+}
+
+/* Sends a request head that waited for its body, adjusts reading and deadline to the state. */
+static void update(struct conn *c)
+{
+    if (c->state == CONN_EXCHANGE) exchange_push(c->exchange);
+    if (c->state == CONN_CLOSED || c->state == CONN_TUNNEL) return;
+    if (wants_input(c))
+        stream_read_resume(&c->stream);
+    else
+        stream_read_pause(&c->stream);
+    loop_deadline_at(&c->worker->loop, &c->timer, deadline(c));
+}
+
+/* The client has sent its FIN. What it sent before counts: only a request that cannot become whole any more
+ * is lost, and a connection that waits for the next one is over. */
+static void judge_eof(struct conn *c)
+{
+    if (c->state == CONN_HEAD) {
+        exchange_count_lost_head(c);
+        conn_close(c);
+    } else if (c->state == CONN_IDLE && c->input_n == 0) {
+        conn_close(c);
+    } else if (c->state == CONN_EXCHANGE && c->input_n == 0 && exchange_awaits_body(c->exchange)) {
+        exchange_abort(c->exchange, END_CLIENT);
+        conn_close(c);
+    }
+}
+
+void conn_update(struct conn *c)
+{
+    if (c->in_drive) return; /* the outermost frame does it */
+    drive_input(c);
+    if (c->stream.eof) judge_eof(c);
+    update(c);
+}
+
+/* --- ends ------------------------------------------------------------------------------------------ */
+
+void conn_close(struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (c->state == CONN_CLOSED) return;
+    set_state(c, CONN_CLOSED);
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        w->conns = c->next;
+    if (c->next) c->next->prev = c->prev;
+    w->nconns--;
+    if (c->source_counted) sources_remove(&w->sources, &c->source);
+    metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
+    metrics_add(w->metrics, METRIC_CLIENT_BYTES_RECEIVED, 0, c->stream.bytes_in);
+    metrics_add(w->metrics, METRIC_CLIENT_BYTES_SENT, 0, c->stream.bytes_out);
+    loop_deadline_clear(&w->loop, &c->timer);
+    conn_forget_verdict(c);
+    /* Bytes that never left would make what did leave look like all there was. */
+    stream_close(&c->stream, c->cut || stream_is_blocked(&c->stream) ? STREAM_END_RESET : STREAM_END_CLOSE);
+}
+
+/* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it
+ * ends too. Closing with unread input would make the kernel send RST and destroy our answer on its way. */
+static void begin_linger(struct conn *c)
+{
+    if (c->stream.eof && !stream_is_blocked(&c->stream)) {
+        conn_close(c);
+        return;
+    }
+    set_state(c, CONN_LINGER);
+    if (!c->in_drive) conn_drop_input(c);
+    stream_shutdown(&c->stream);
+}
+
+/* The last byte of an answer is with the kernel. */
+static void after_flush(struct conn *c)
+{
+    if (c->close_after) {
+        begin_linger(c);
+    } else {
+        set_state(c, CONN_IDLE);
+        head_scan_init(&c->scan);
+    }
+}
+
+void conn_exchange_done(struct conn *c)
+{
+    c->exchange = NULL;
+    if (c->cut || c->stream.write_failed) {
+        conn_close(c);
+        return;
+    }
+    if (stream_is_blocked(&c->stream))
+        set_state(c, CONN_FLUSH);
+    else
+        after_flush(c);
+    conn_update(c);
+}
+
+void conn_forget_verdict(struct conn *c)
+{
+    OPENSSL_cleanse(&c->verdict, sizeof c->verdict);
+}
+
+static void on_timer(struct wheel_entry *e)
+{
+    struct conn *c = (struct conn *)((char *)e - offsetof(struct conn, timer));
+    if (deadline(c) > c->worker->loop.now_ms) { /* it moved, or bytes went out meanwhile */
+        update(c);
+        return;
+    }
+    switch ((enum conn_state)c->state) {
+    case CONN_IDLE: begin_linger(c); break;
+    case CONN_HEAD:
+        set_state(c, CONN_EXCHANGE);
+        exchange_refuse_late(c);
+        break;
+    case CONN_EXCHANGE:
+        exchange_client_timeout(c->exchange, write_deadline(c) <= c->worker->loop.now_ms);
+        break;
+    case CONN_FLUSH:
+    case CONN_LINGER: conn_close(c); break;
+    case CONN_TUNNEL:
+    case CONN_CLOSED: break;
+    }
+    update(c);
+}
+
+/* --- stream events --------------------------------------------------------------------------------- */
+
+static void on_read(struct stream *s, const char *p, size_t n)
+{
+    struct conn *c = conn_of(s);
+    if (c->input_n == 0) {
+        size_t used = drive(c, p, n);
+        p += used;
+        n -= used;
+    }
+    if (n && c->state != CONN_CLOSED && c->state != CONN_LINGER && keep_input(c, p, n)) {
+        metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+        if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_GATEWAY);
+        conn_close(c);
+        return;
+    }
+    conn_update(c);
+}
+
+static void on_eof(struct stream *s)
+{
+    struct conn *c = conn_of(s);
+    if (c->state == CONN_LINGER && !stream_is_blocked(s))
+        conn_close(c); /* else on_drained() does */
+    else
+        conn_update(c);
+}
+
+static void on_drained(struct stream *s)
+{
+    struct conn *c = conn_of(s);
+    if (c->state == CONN_EXCHANGE) {
+        exchange_client_drained(c->exchange);
+    } else if (c->state == CONN_FLUSH) {
+        if (s->write_failed)
+            conn_close(c);
+        else
+            after_flush(c);
+    } else if (c->state == CONN_LINGER) {
+        if (s->eof || s->write_failed)
+            conn_close(c);
+        else
+            c->since_ms = c->worker->loop.now_ms; /* the FIN is out only now */
+    }
+    conn_update(c);
+}
+
+static void on_failed(struct stream *s, enum err e)
+{
+    struct conn *c = conn_of(s);
+    (void)e; /* what matters is that the client is gone */
+    if (c->state == CONN_HEAD) exchange_count_lost_head(c);
+    if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_CLIENT);
+    conn_close(c);
+}
+
+static void on_closed(struct stream *s)
+{
+    struct conn *c = conn_of(s);
+    struct worker *w = c->worker;
+    conn_drop_input(c);
+    free(c);
+    worker_object_closed(w);
+}
+
+static const struct stream_events events = {
+    .on_read = on_read,
+    .on_eof = on_eof,
+    .on_drained = on_drained,
+    .on_failed = on_failed,
+    .on_closed = on_closed,
+};
+
+/* --- accept ---------------------------------------------------------------------------------------- */
+
+/* 503 without looking at the request. */
+static void answer_refused(struct conn *c, enum limit_id limit)
+{
+    char id[UUID_LEN], text[REPLY_BYTES_MAX];
+    struct worker *w = c->worker;
+    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+    uuid7_write(&w->random, w->loop.wall_ms, id);
+    struct outbuf o = outbuf_of(text, sizeof text);
+    reply_write(&o, REPLY_UNAVAILABLE,
+                &(struct reply_options){.request_id = span_of(id, UUID_LEN), .wall_ms = w->loop.wall_ms});
+    struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
+    if (stream_write(&c->stream, &iov, 1))
+        conn_close(c);
+    else
+        begin_linger(c);
+}
+
+static void note_source(struct conn *c)
+{
+    const struct policy *p = c->worker->policy;
+    if (!policy_is_ready(p)) return;
+    c->source_known =
+        policy_source_known(p, ENV_PRODUCTION, &c->source) || policy_source_known(p, ENV_SANDBOX, &c->source);
+    if (!c->source_known) metrics_add(c->worker->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
+}
+
+static struct conn *create(struct worker *w, int fd, const struct sockaddr *from)
+{
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c) {
+        (void)close(fd);
+        return NULL;
+    }
+    if (stream_open(&c->stream, &w->loop, fd, &events)) {
+        free(c);
+        return NULL;
+    }
+    c->worker = w;
+    c->source = addr_from_sockaddr(from);
+    c->since_ms = w->loop.now_ms;
+    wheel_entry_init(&c->timer, on_timer);
+    c->next = w->conns;
+    if (c->next) c->next->prev = c;
+    w->conns = c;
+    w->nconns++;
+    worker_object_opened(w);
+    return c;
+}
+
+/* Counts the connection for its address; a unix socket has none. Errors: those of sources_add(). */
+static enum err count_source(struct conn *c)
+{
+    uint32_t max = c->worker->config->limits.connections_per_source;
+    if (c->source.family == ADDR_NONE) return ERR_OK;
+    enum err e = sources_add(&c->worker->sources, &c->source, max);
+    c->source_counted = e == ERR_OK;
+    return e;
+}
+
+void conn_accept(struct worker *w, int fd, const struct sockaddr *from)
+{
+    const struct config_limits *limits = &w->config->limits;
+    metrics_add(w->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
+    struct conn *c = w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? create(w, fd, from) : NULL;
+    if (!c) {
+        if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
+            (void)close(fd); /* else create() did */
+        metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+        return;
+    }
+    metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
+    enum err counted = count_source(c);
+    if (w->nconns > limits->connections_per_worker) {
+        answer_refused(c, LIMIT_CONNECTIONS_PER_WORKER);
+    } else if (counted) {
+        answer_refused(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
+    } else {
+        note_source(c);
+        stream_read_now(&c->stream); /* TCP_DEFER_ACCEPT: the request is usually there */
+    }
+    update(c);
+}
+
+/* --- tunnels and shutdown -------------------------------------------------------------------------- */
+
+void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *tunnel_events)
+{
+    set_state(c, CONN_TUNNEL);
+    loop_deadline_clear(&c->worker->loop, &c->timer);
+    conn_forget_verdict(c);
+    c->tunnel = t;
+    c->stream.events = tunnel_events;
+}
+
+void conn_tunnel_done(struct conn *c, bool linger)
+{
+    c->tunnel = NULL;
+    c->stream.events = &events;
+    stream_read_resume(&c->stream);
+    if (linger && !c->stream.write_failed)
+        begin_linger(c);
+    else
+        conn_close(c);
+    update(c);
+}
+
+static void drain(struct conn *c)
+{
+    c->close_after = true;
+    if (c->state == CONN_TUNNEL)
+        tunnel_end(c->tunnel, TUNNEL_END_SHUTDOWN);
+    else if (c->state == CONN_IDLE)
+        c->since_ms = c->worker->loop.now_ms;
+    update(c);
+}
+
+static void cut(struct conn *c)
+{
+    if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_SHUTDOWN);
+    if (c->state == CONN_TUNNEL) tunnel_cut(c->tunnel, TUNNEL_END_SHUTDOWN);
+    conn_close(c);
+}
+
+/* Ending one connection may end others, but never frees one within the same turn: `next` stays readable. */
+static void for_each(struct worker *w, void (*fn)(struct conn *c))
+{
+    for (struct conn *c = w->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state != CONN_CLOSED) fn(c);
+    }
+}
+
+void conn_drain_all(struct worker *w)
+{
+    for_each(w, drain);
+}
+
+void conn_cut_all(struct worker *w)
+{
+    for_each(w, cut);
+}

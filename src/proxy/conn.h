@@ -1,0 +1,116 @@
+/* conn.h - one client connection: whose turn it is, its input, its deadline, its end.
+ *
+ *   accept -> IDLE -> HEAD -> EXCHANGE -> FLUSH -> IDLE ...      requests one after the other, answers in
+ * order |           `----> LINGER -> CLOSED
+ *                               `-> TUNNEL
+ *
+ * The next request is parsed only when the current exchange is over and its last byte is with the kernel;
+ * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer. The
+ * connection remembers its last verdict, keyed by the exact Authorization bytes, the environment and the
+ * policy generation.
+ *
+ * Thread: [worker].
+ */
+#ifndef PROXY_CONN_H
+#define PROXY_CONN_H
+
+#include "net/stream.h"
+#include "policy/decide.h"
+#include "proxy/end.h"
+#include "http/scan.h"
+
+struct exchange;
+struct tunnel;
+struct worker;
+
+enum conn_state {
+    CONN_IDLE = 0, /* between requests; no buffer. Deadline: keep_alive */
+    CONN_HEAD,     /* part of a head is in `input`. Deadline: request_head */
+    CONN_EXCHANGE, /* `exchange` is set. Deadline: request body rate, client write */
+    CONN_FLUSH,    /* answered; the last bytes wait in the stream. Deadline: client write */
+    CONN_LINGER,   /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
+    CONN_TUNNEL,   /* `tunnel` is set and owns the stream's events */
+    CONN_CLOSED,   /* waits for the stream's on_closed, then freed */
+};
+
+enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up each time */
+
+/* The last verdict of this connection that let a request in. */
+struct verdict_cache {
+    uint64_t generation;
+    uint64_t valid_until_ms;
+    uint32_t partner;
+    uint8_t slot;
+    uint8_t env;
+    uint8_t n; /* bytes of key; 0 = empty */
+    char key[VERDICT_KEY_MAX];
+};
+
+struct conn {
+    struct stream stream; /* first: conn_of() */
+    struct worker *worker;
+    struct conn *prev, *next; /* worker->conns */
+    struct wheel_entry timer;
+    union {
+        struct exchange *exchange; /* CONN_EXCHANGE */
+        struct tunnel *tunnel;     /* CONN_TUNNEL */
+    };
+    char *input; /* owned: received, not yet used */
+    uint32_t input_at, input_n, input_cap;
+    struct head_scan scan;
+    struct addr source;
+    uint64_t since_ms;       /* of the current deadline class */
+    uint64_t head_us;        /* when the first byte of the current request came */
+    uint64_t write_since_ms; /* no byte has gone out since; 0 = nothing waits */
+    uint64_t write_mark;     /* stream.bytes_out at write_since_ms */
+    uint64_t nrequests;
+    uint8_t state;       /* enum conn_state */
+    uint8_t ncrlf;       /* empty lines before the current request */
+    bool in_drive;       /* conn_drive() is on the stack: it goes on by itself */
+    bool close_after;    /* the current answer is the last one */
+    bool cut;            /* end with RST instead of FIN: what was sent must not look complete */
+    bool source_counted; /* in worker->sources */
+    bool source_known;   /* on some partner's list when it was accepted */
+    struct verdict_cache verdict;
+};
+
+static inline struct conn *conn_of(struct stream *s)
+{
+    return (struct conn *)s;
+}
+
+/* Takes over an accepted socket. Over a connection limit it is answered 503 or reset. */
+void conn_accept(struct worker *w, int fd, const struct sockaddr *from);
+
+/* The exchange is over and freed; the connection goes on with the next request or ends, as close_after and
+ * cut say. */
+void conn_exchange_done(struct conn *c);
+
+/* Something changed (the backend took bytes, connected, answered): goes on with waiting input, adjusts
+ * reading and deadline. May end the exchange and the connection. */
+void conn_update(struct conn *c);
+
+/* EXCHANGE -> TUNNEL; `events` get the stream from now on. Input that came early is the tunnel's to take with
+ * conn_take_input(). */
+void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *events);
+
+/* Bytes that arrived before the tunnel opened; valid until conn_drop_input(). */
+struct span conn_early_input(const struct conn *c);
+void conn_drop_input(struct conn *c);
+
+/* TUNNEL -> LINGER or CLOSED. */
+void conn_tunnel_done(struct conn *c, bool linger);
+
+/* Wipes the remembered verdict. */
+void conn_forget_verdict(struct conn *c);
+
+/* Closes: with FIN, or with RST when what was sent must not be taken for whole (`cut`, or bytes still wait).
+ * Idempotent; the memory goes in a later turn. The exchange must be over. */
+void conn_close(struct conn *c);
+
+/* Shutdown: idle connections get a moment for a request that is already on its way, then close; others end
+ * after their answer; tunnels are closed with 1001. */
+void conn_drain_all(struct worker *w);
+void conn_cut_all(struct worker *w);
+
+#endif

@@ -1,0 +1,475 @@
+#include "proxy/exchange.h"
+
+#include "base/log.h"
+#include "proxy/access_log.h"
+#include "proxy/conn.h"
+#include "proxy/relay.h"
+#include "proxy/worker.h"
+
+#include <stdlib.h>
+
+enum {
+    FREE_EXCHANGES_MAX = 256,
+    ARENA_BYTES_MAX = 1024 * 1024,
+    DROP_BODY_MAX = 64 * 1024, /* an unread body up to this is read and dropped to keep the connection */
+    REPLY_BYTES_MAX = 1024,
+};
+
+static void on_timer(struct wheel_entry *e);
+static void on_lease(struct upstream_wait *w);
+
+static struct worker *worker_of(const struct exchange *x)
+{
+    return x->conn->worker;
+}
+
+static void set_state(struct exchange *x, enum exchange_state to)
+{
+    static const uint8_t moves[] = {
+        [EXCHANGE_START] =
+            1 << EXCHANGE_WAITING | 1 << EXCHANGE_CONNECTING | 1 << EXCHANGE_ACTIVE | 1 << EXCHANGE_DROPPING,
+        [EXCHANGE_WAITING] =
+            1 << EXCHANGE_WAITING | 1 << EXCHANGE_CONNECTING | 1 << EXCHANGE_ACTIVE | 1 << EXCHANGE_DROPPING,
+        [EXCHANGE_CONNECTING] =
+            1 << EXCHANGE_ACTIVE | 1 << EXCHANGE_WAITING | 1 << EXCHANGE_START | 1 << EXCHANGE_DROPPING,
+        [EXCHANGE_ACTIVE] = 1 << EXCHANGE_START | 1 << EXCHANGE_DROPPING,
+        [EXCHANGE_DROPPING] = 0,
+    };
+    BUG_IF(!(moves[x->state] & 1 << to), "an exchange makes a move that does not exist");
+    x->state = (uint8_t)to;
+}
+
+/* --- life ------------------------------------------------------------------------------------------ */
+
+struct exchange *exchange_create(struct conn *c)
+{
+    struct worker *w = c->worker;
+    struct exchange *x = w->free_exchanges;
+    if (x) {
+        w->free_exchanges = x->next_free;
+        w->nfree_exchanges--;
+    } else {
+        x = malloc(sizeof *x);
+        if (!x) return NULL;
+    }
+    *x = (struct exchange){.conn = c, .partner = PARTNER_INDEX_NONE, .started_us = c->head_us};
+    x->wait.on_lease = on_lease;
+    wheel_entry_init(&x->timer, on_timer);
+    arena_init(&x->arena, &w->arenas, ARENA_BYTES_MAX);
+    uuid7_write(&w->random, w->loop.wall_ms, x->request_id);
+    c->exchange = x;
+    w->nexchanges++;
+    metrics_gauge_set(w->metrics, METRIC_EXCHANGES_ACTIVE, 0, w->nexchanges);
+    return x;
+}
+
+void exchange_release(struct exchange *x, bool clean)
+{
+    struct upconn *up = x->up;
+    upstream_wait_cancel(&worker_of(x)->upstreams[x->env], &x->wait);
+    if (!up) return;
+    x->up = NULL;
+    if (clean)
+        upstream_return(up);
+    else
+        upstream_discard(up);
+}
+
+static void count(const struct exchange *x, enum end_who who, enum end_phase phase)
+{
+    struct worker *w = worker_of(x);
+    unsigned env = x->has_env ? x->env : (unsigned)METRICS_ENV_NONE;
+    metrics_add2(w->metrics, METRIC_ENDS, who, phase, 1);
+    if (x->status) metrics_count_request(w->metrics, env, x->route, x->method, x->status);
+    if (x->answered_us && x->sent_us && x->answered_us >= x->sent_us)
+        metrics_observe(w->metrics, METRIC_UPSTREAM_RESPONSE, x->env, x->answered_us - x->sent_us);
+    if (x->status != 101)
+        metrics_observe(w->metrics, METRIC_HTTP_REQUEST_DURATION, x->route, w->loop.now_us - x->started_us);
+}
+
+void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase)
+{
+    struct worker *w = worker_of(x);
+    if (x->upgrade) w->nupgrades--;
+    exchange_release(x, false);
+    count(x, who, phase);
+    access_log_exchange(w, x, who, phase);
+    loop_deadline_clear(&w->loop, &x->timer);
+    arena_reset(&x->arena);
+    w->nexchanges--;
+    metrics_gauge_set(w->metrics, METRIC_EXCHANGES_ACTIVE, 0, w->nexchanges);
+    if (w->nfree_exchanges >= FREE_EXCHANGES_MAX) {
+        free(x);
+        return;
+    }
+    x->next_free = w->free_exchanges;
+    w->free_exchanges = x;
+    w->nfree_exchanges++;
+}
+
+void exchange_finish(struct exchange *x, enum end_who who, enum end_phase phase)
+{
+    struct conn *c = x->conn;
+    exchange_free(x, who, phase);
+    conn_exchange_done(c);
+}
+
+static enum end_phase current_phase(const struct exchange *x)
+{
+    if (x->state == EXCHANGE_WAITING) return PHASE_QUEUE;
+    if (x->state == EXCHANGE_CONNECTING) return PHASE_CONNECT;
+    if (x->res == SIDE_BODY) return PHASE_RESPONSE_BODY;
+    return x->req == SIDE_DONE ? PHASE_RESPONSE_HEAD : PHASE_REQUEST_BODY;
+}
+
+void exchange_abort(struct exchange *x, enum end_who who)
+{
+    struct conn *c = x->conn;
+    if (x->res == SIDE_BODY && x->res_until_close) c->cut = true;
+    exchange_free(x, who, current_phase(x));
+    c->exchange = NULL;
+}
+
+void exchange_pool_free(struct worker *w)
+{
+    while (w->free_exchanges) {
+        struct exchange *x = w->free_exchanges;
+        w->free_exchanges = x->next_free;
+        free(x);
+    }
+    w->nfree_exchanges = 0;
+}
+
+/* --- local answers --------------------------------------------------------------------------------- */
+
+/* The rest of the request can be read and dropped, so that the connection may go on. */
+static bool may_drop_body(const struct exchange *x)
+{
+    return x->req_body.kind == BODY_LENGTH && !x->expect_continue && x->req_body.left <= DROP_BODY_MAX;
+}
+
+void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum end_phase phase)
+{
+    struct conn *c = x->conn;
+    struct worker *w = worker_of(x);
+    char text[REPLY_BYTES_MAX];
+    bool drops = x->req == SIDE_BODY && may_drop_body(x);
+    bool keep = x->keep_alive && x->minor == 1 && !reply_def(id)->closes && !c->close_after && !w->draining &&
+                (x->req == SIDE_DONE || drops);
+    struct outbuf o = outbuf_of(text, sizeof text);
+    exchange_release(x, false);
+    reply_write(&o, id,
+                &(struct reply_options){.request_id = span_of(x->request_id, UUID_LEN),
+                                        .keep_alive = keep,
+                                        .head = x->method == METHOD_HEAD,
+                                        .wall_ms = w->loop.wall_ms});
+    BUG_IF(o.overflow, "an answer of the gateway is larger than its buffer");
+    x->status = reply_def(id)->status;
+    x->res = SIDE_DONE;
+    x->bytes_out += o.n;
+    struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
+    if (stream_write(&c->stream, &iov, 1)) c->stream.write_failed = true;
+    if (!keep) c->close_after = true;
+    if (keep && x->req != SIDE_DONE) {
+        loop_deadline_clear(&w->loop, &x->timer);
+        x->dropped = true;
+        x->end_who = (uint8_t)who;
+        x->end_phase = (uint8_t)phase;
+        set_state(x, EXCHANGE_DROPPING);
+        return;
+    }
+    exchange_finish(x, who, phase);
+}
+
+/* --- the backend's connection ---------------------------------------------------------------------- */
+
+static void lease_failed(struct exchange *x, enum err e)
+{
+    struct worker *w = worker_of(x);
+    if (e == ERR_LIMIT || e == ERR_NOMEM) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_UPSTREAM_WAITING : LIMIT_MEMORY, 1);
+        exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
+        return;
+    }
+    log_warn("upstream_connect_failed", KV_STR("env", environment_name((enum environment)x->env)), KV_ERR(e),
+             KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+    exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
+}
+
+void exchange_lease(struct exchange *x, enum lease kind)
+{
+    struct worker *w = worker_of(x);
+    struct upconn *up;
+    enum err e = upstream_lease(&w->upstreams[x->env], x, &x->wait, kind, &answer_events, &up);
+    if (e == ERR_AGAIN) {
+        set_state(x, EXCHANGE_WAITING);
+        exchange_arm(x);
+        return;
+    }
+    if (e) {
+        lease_failed(x, e);
+        return;
+    }
+    x->up = up;
+    x->reused = up->reused;
+    x->leased_us = w->loop.now_us;
+    if (up->state == UPCONN_CONNECTING) {
+        x->connect_attempts++;
+        set_state(x, EXCHANGE_CONNECTING);
+        exchange_arm(x);
+        return;
+    }
+    exchange_connected(x);
+}
+
+static void on_lease(struct upstream_wait *wait)
+{
+    struct exchange *x = (struct exchange *)((char *)wait - offsetof(struct exchange, wait));
+    struct conn *c = x->conn;
+    exchange_lease(x, x->retried || x->upgrade ? LEASE_FRESH : LEASE_CHECKED);
+    conn_update(c);
+}
+
+void exchange_connected(struct exchange *x)
+{
+    if (x->up->state == UPCONN_CONNECTING) upconn_connected(x->up);
+    x->connected_us = worker_of(x)->loop.now_us;
+    x->body_since_ms = worker_of(x)->loop.now_ms; /* until now we did not take it */
+    x->up_out_start = x->up_out_mark = x->up->stream.bytes_out;
+    set_state(x, EXCHANGE_ACTIVE);
+    exchange_arm(x);
+    if (x->req == SIDE_DONE) exchange_push(x); /* else the body's first bytes travel with the head */
+}
+
+/* A failed write does not end the exchange: the backend may have answered early, and reading finds out. */
+static void note_write(struct exchange *x, enum err e)
+{
+    if (e) x->dropped = true;
+}
+
+static void request_sent(struct exchange *x)
+{
+    x->req = SIDE_DONE;
+    x->sent_us = worker_of(x)->loop.now_us;
+    exchange_arm(x);
+}
+
+void exchange_push(struct exchange *x)
+{
+    if (x->state != EXCHANGE_ACTIVE || x->head_sent) return;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)x->head.p, .iov_len = x->head.n};
+    x->head_sent = true;
+    note_write(x, stream_write(&x->up->stream, &iov, 1));
+    if (x->req == SIDE_DONE) request_sent(x);
+}
+
+/* --- request body ---------------------------------------------------------------------------------- */
+
+bool exchange_can_take(const struct exchange *x)
+{
+    return x->dropped || !stream_is_blocked(&x->up->stream);
+}
+
+static void body_failed(struct exchange *x, enum body_result r)
+{
+    struct worker *w = worker_of(x);
+    x->keep_alive = false;
+    if (r == BODY_TOO_LARGE) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_BODY, 1);
+    if (r == BODY_LIMIT) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_CHUNK_FRAMING, 1);
+    if (x->res != SIDE_HEAD) { /* an answer is under way: it ends here */
+        x->conn->close_after = true;
+        x->conn->cut = x->res_until_close;
+        exchange_finish(x, END_CLIENT, PHASE_REQUEST_BODY);
+        return;
+    }
+    exchange_reply(x, r == BODY_TOO_LARGE ? REPLY_BODY_TOO_LARGE : REPLY_DECODE_ERROR, END_CLIENT,
+                   PHASE_REQUEST_BODY);
+}
+
+static void body_done(struct exchange *x)
+{
+    if (x->state == EXCHANGE_DROPPING) {
+        x->req = SIDE_DONE;
+        exchange_finish(x, (enum end_who)x->end_who, (enum end_phase)x->end_phase);
+        return;
+    }
+    request_sent(x);
+}
+
+size_t exchange_feed(struct exchange *x, const char *p, size_t n)
+{
+    struct relay relay;
+    size_t at = 0;
+    enum body_result result = BODY_OK;
+    if (!exchange_is_reading(x) || !exchange_can_take(x)) return 0;
+    relay_begin(&relay, x->up ? &x->up->stream : NULL, x->req_body.kind == BODY_CHUNKED);
+    if (!x->dropped && !x->head_sent) relay_raw(&relay, x->head);
+    while (at < n && result == BODY_OK && !body_is_done(&x->req_body)) {
+        size_t used;
+        struct span data;
+        result = body_read(&x->req_body, p + at, n - at, &used, &data);
+        at += used;
+        if (result == BODY_OK && !x->dropped) relay_data(&relay, data);
+    }
+    x->bytes_in += at;
+    if (result != BODY_OK) {
+        body_failed(x, result);
+        return n;
+    }
+    if (!x->dropped) {
+        if (body_is_done(&x->req_body)) relay_end(&relay);
+        note_write(x, relay_flush(&relay));
+        x->head_sent = true;
+    }
+    if (body_is_done(&x->req_body))
+        body_done(x);
+    else if (x->state == EXCHANGE_ACTIVE)
+        exchange_arm(x);
+    return at;
+}
+
+/* The client asked to be told before it sends its body, and the backend has said nothing yet. */
+static bool awaits_continue(const struct exchange *x)
+{
+    return x->expect_continue && x->ninterim == 0 && x->req_body.total == 0 && x->state == EXCHANGE_ACTIVE;
+}
+
+uint64_t exchange_body_deadline(struct exchange *x)
+{
+    const struct config_timeouts *t = &worker_of(x)->config->timeouts;
+    uint64_t now = worker_of(x)->loop.now_ms;
+    if (!exchange_is_reading(x)) return WHEEL_NEVER;
+    if (!exchange_can_take(x)) { /* it is we who do not read: the client's clock stands still */
+        if (x->paused_since_ms == 0) x->paused_since_ms = now;
+        return WHEEL_NEVER;
+    }
+    if (awaits_continue(x)) return WHEEL_NEVER; /* the client rightly waits for the backend's word */
+    if (x->paused_since_ms) {
+        x->body_since_ms += now - x->paused_since_ms;
+        x->paused_since_ms = 0;
+    }
+    return x->body_since_ms + t->request_body_ms + x->req_body.total * 1000 / t->request_body_rate;
+}
+
+/* --- what the client does meanwhile ---------------------------------------------------------------- */
+
+void exchange_client_timeout(struct exchange *x, bool writing)
+{
+    struct conn *c = x->conn;
+    c->close_after = true;
+    if (writing || x->res != SIDE_HEAD) {
+        c->cut = writing || x->res == SIDE_BODY;
+        exchange_finish(x, END_TIMEOUT, writing ? PHASE_RESPONSE_BODY : PHASE_REQUEST_BODY);
+        return;
+    }
+    exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_BODY);
+}
+
+void exchange_client_drained(struct exchange *x)
+{
+    struct conn *c = x->conn;
+    if (c->stream.write_failed) {
+        exchange_abort(x, END_CLIENT);
+        conn_close(c);
+        return;
+    }
+    if (!x->up) return;
+    stream_read_resume(&x->up->stream);
+    exchange_arm(x);
+}
+
+/* --- deadlines and failures of the backend --------------------------------------------------------- */
+
+/* How long the backend may take for what it has to do next; 0 when it is somebody else's turn. */
+static uint64_t active_patience(const struct exchange *x, const struct config_timeouts *t)
+{
+    if (x->req != SIDE_DONE) {
+        if (stream_is_blocked(&x->up->stream)) return t->upstream_idle_ms;
+        return awaits_continue(x) ? t->upstream_response_ms : 0; /* else the client's body is awaited */
+    }
+    if (x->res == SIDE_HEAD) return t->upstream_response_ms;
+    return x->up->stream.reading ? t->upstream_idle_ms : 0; /* paused: the client has its write deadline */
+}
+
+void exchange_arm(struct exchange *x)
+{
+    struct worker *w = worker_of(x);
+    const struct config_timeouts *t = &w->config->timeouts;
+    uint64_t after = 0;
+    switch ((enum exchange_state)x->state) {
+    case EXCHANGE_WAITING:
+    case EXCHANGE_CONNECTING: after = t->upstream_connect_ms; break;
+    case EXCHANGE_ACTIVE: after = active_patience(x, t); break;
+    case EXCHANGE_START:
+    case EXCHANGE_DROPPING: break;
+    }
+    if (after)
+        loop_deadline(&w->loop, &x->timer, after);
+    else
+        loop_deadline_at(&w->loop, &x->timer, WHEEL_NEVER);
+}
+
+static void on_timer(struct wheel_entry *e)
+{
+    struct exchange *x = (struct exchange *)((char *)e - offsetof(struct exchange, timer));
+    struct conn *c = x->conn;
+    if (x->state == EXCHANGE_WAITING) {
+        metrics_add(worker_of(x)->metrics, METRIC_LIMITS_HIT, LIMIT_UPSTREAM_WAITING, 1);
+        exchange_reply(x, REPLY_UNAVAILABLE, END_TIMEOUT, PHASE_QUEUE);
+    } else if (x->state == EXCHANGE_ACTIVE && stream_is_blocked(&x->up->stream) &&
+               x->up_out_mark != x->up->stream.bytes_out) {
+        x->up_out_mark = x->up->stream.bytes_out; /* slow, but it moves */
+        exchange_arm(x);
+    } else {
+        if (x->state == EXCHANGE_CONNECTING)
+            metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
+        exchange_backend_failed(x, END_TIMEOUT, current_phase(x), REPLY_UPSTREAM_TIMEOUT);
+    }
+    conn_update(c);
+}
+
+/* The request may be sent again on a new connection: nothing of an answer has come, no body bytes are gone,
+ * and either the method is idempotent or the backend cannot have seen the request. Spec: RFC 9110
+ * section 9.2.2. */
+static bool may_retry(const struct exchange *x)
+{
+    bool body_taken = x->req_body.kind != BODY_NONE && (x->req_body.total || x->req == SIDE_DONE);
+    bool nothing_sent = !x->head_sent || x->up->stream.bytes_out == x->up_out_start;
+    if (x->answer_began || body_taken) return false;
+    if (x->state == EXCHANGE_CONNECTING)
+        return x->connect_attempts < worker_of(x)->upstreams[x->env].addresses.n;
+    if (!x->reused || x->retried) return false;
+    return nothing_sent || (x->req == SIDE_DONE && method_is_idempotent((enum http_method)x->method));
+}
+
+static void retry(struct exchange *x)
+{
+    struct worker *w = worker_of(x);
+    if (x->state == EXCHANGE_ACTIVE) {
+        x->retried = true;
+        metrics_add(w->metrics, METRIC_UPSTREAM_RETRIES, x->env, 1);
+    }
+    exchange_release(x, false);
+    x->head_sent = x->dropped = false;
+    x->sent_us = 0;
+    set_state(x, EXCHANGE_START);
+    exchange_lease(x, LEASE_FRESH);
+}
+
+void exchange_backend_failed(struct exchange *x, enum end_who who, enum end_phase phase, enum reply_id reply)
+{
+    struct conn *c = x->conn;
+    if ((x->state == EXCHANGE_CONNECTING || reply == REPLY_UPSTREAM_UNAVAILABLE) && may_retry(x)) {
+        retry(x);
+        return;
+    }
+    if (x->res == SIDE_HEAD) {
+        exchange_reply(x, reply, who, phase);
+        return;
+    }
+    /* Part of the answer is out: end so that it cannot be taken for whole. With a length or chunks a FIN does
+     * that; an answer that is delimited by the close itself needs a reset. */
+    c->close_after = true;
+    c->cut = x->res_until_close;
+    exchange_finish(x, who, phase);
+}

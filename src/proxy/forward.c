@@ -1,0 +1,110 @@
+#include "proxy/forward.h"
+
+#include "http/reply.h"
+
+static void write_field(struct outbuf *o, struct span name, struct span value)
+{
+    outbuf_span(o, name);
+    outbuf_span(o, SPAN(": "));
+    outbuf_span(o, value);
+    outbuf_span(o, SPAN("\r\n"));
+}
+
+static bool is_removed_by_config(const struct config_identity *rules, struct span name)
+{
+    for (uint32_t i = 0; i < rules->nremove; i++)
+        if (span_ieq(name, span_str(rules->remove[i]))) return true;
+    return false;
+}
+
+static void write_request_fields(struct outbuf *o, const struct req_head *req,
+                                 const struct config_identity *rules)
+{
+    for (uint32_t i = 0; i < req->nfields; i++) {
+        const struct http_field *f = &req->fields[i];
+        if (f->drop || f->id == FIELD_HOST) continue;
+        if (f->id == FIELD_AUTHORIZATION && !rules->pass_authorization) continue;
+        if (rules->nremove && is_removed_by_config(rules, f->name)) continue;
+        write_field(o, f->name, f->value);
+    }
+}
+
+static void write_request_framing(struct outbuf *o, const struct req_head *req)
+{
+    if (req->body == BODY_CHUNKED) {
+        outbuf_span(o, SPAN("Transfer-Encoding: chunked\r\n"));
+    } else if (req->has_content_length) {
+        outbuf_span(o, SPAN("Content-Length: "));
+        outbuf_u64(o, req->content_length);
+        outbuf_span(o, SPAN("\r\n"));
+    }
+}
+
+static void write_identity(struct outbuf *o, const struct req_head *req, const struct forward_identity *id)
+{
+    char widget[PARTNER_WIDGET_TEXT_BYTES];
+    partner_view_widget_id(id->partner, widget);
+    write_field(o, SPAN("X-Request-Id"), id->request_id);
+    write_field(o, SPAN("X-Forwarded-For"), id->client);
+    write_field(o, SPAN("X-Forwarded-Proto"), id->proto);
+    write_field(o, SPAN("X-Forwarded-Host"), req->host_field);
+    write_field(o, SPAN("X-Proof-Partner-Id"), partner_view_id(id->partner));
+    write_field(o, SPAN("X-Proof-Widget-Id"), span_str(widget));
+    write_field(o, SPAN("X-Proof-Environment"), span_str(environment_name(id->env)));
+    write_field(o, SPAN("X-Proof-Off-Ramp"), id->partner->off_ramp ? SPAN("enabled") : SPAN("disabled"));
+    write_field(o, SPAN("X-Proof-Token-Slot"), span_str(token_slot_name(id->slot)));
+}
+
+void forward_request(struct outbuf *o, const struct req_head *req, struct span origin, bool upgrade,
+                     const struct config_identity *rules, const struct forward_identity *id)
+{
+    outbuf_span(o, method_name(req->method));
+    outbuf_char(o, ' ');
+    outbuf_span(o, origin);
+    outbuf_span(o, SPAN(" HTTP/1.1\r\n"));
+    write_field(o, SPAN("Host"), req->host_field);
+    write_request_fields(o, req, rules);
+    write_request_framing(o, req);
+    if (upgrade) outbuf_span(o, SPAN("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+    write_identity(o, req, id);
+    outbuf_span(o, SPAN("\r\n"));
+}
+
+static void write_response_framing(struct outbuf *o, const struct res_head *res,
+                                   const struct forward_answer *a)
+{
+    if (a->chunked) {
+        outbuf_span(o, SPAN("Transfer-Encoding: chunked\r\n"));
+    } else if (res->has_content_length) {
+        outbuf_span(o, SPAN("Content-Length: "));
+        outbuf_u64(o, res->content_length);
+        outbuf_span(o, SPAN("\r\n"));
+    }
+}
+
+void forward_response(struct outbuf *o, const struct res_head *res, const struct forward_answer *a)
+{
+    bool has_date = false;
+    outbuf_span(o, SPAN("HTTP/1.1 "));
+    outbuf_u64(o, res->status);
+    outbuf_char(o, ' ');
+    outbuf_span(o, res->reason.n ? res->reason : span_str(status_phrase(res->status)));
+    outbuf_span(o, SPAN("\r\n"));
+    for (uint32_t i = 0; i < res->nfields; i++) {
+        const struct http_field *f = &res->fields[i];
+        if (f->id == FIELD_DATE) has_date = true;
+        if (!f->drop) write_field(o, f->name, f->value);
+    }
+    if (a->upgrade) {
+        outbuf_span(o, SPAN("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+    } else if (res->status >= 200) {
+        write_response_framing(o, res, a);
+        if (!has_date) outbuf_span(o, a->date_line);
+        if (!a->keep_alive)
+            outbuf_span(o, SPAN("Connection: close\r\n"));
+        else if (a->client_minor == 0)
+            outbuf_span(o, SPAN("Connection: keep-alive\r\n"));
+    }
+    if (a->upgrade || res->status >= 200) write_field(o, SPAN("X-Request-Id"), a->request_id);
+    outbuf_span(o, SPAN("\r\n"));
+}

@@ -1,0 +1,56 @@
+#include "proxy/relay.h"
+
+#include "base/outbuf.h"
+
+void relay_begin(struct relay *r, struct stream *to, bool chunked)
+{
+    r->to = to;
+    r->chunked = chunked;
+    r->flushed = false;
+    r->failed = ERR_OK;
+    r->written = 0;
+    r->n = r->nframes = 0;
+}
+
+static void add(struct relay *r, const char *p, size_t n)
+{
+    r->iov[r->n++] =
+        (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = n}; /* iovec is not const-correct */
+    r->written += n;
+}
+
+enum err relay_flush(struct relay *r)
+{
+    if (r->n && !r->failed) r->failed = stream_write(r->to, r->iov, r->n);
+    if (r->n) r->flushed = true;
+    r->n = r->nframes = 0;
+    return r->failed;
+}
+
+void relay_raw(struct relay *r, struct span bytes)
+{
+    if (r->n == STREAM_IOV_MAX) (void)relay_flush(r); /* the failure is kept in `failed` */
+    add(r, bytes.p, bytes.n);
+}
+
+void relay_data(struct relay *r, struct span data)
+{
+    if (data.n == 0) return;
+    if (!r->chunked) {
+        relay_raw(r, data);
+        return;
+    }
+    if (r->nframes == RELAY_RUNS_MAX || r->n + 3 > STREAM_IOV_MAX) (void)relay_flush(r);
+    struct outbuf frame = outbuf_of(r->frames[r->nframes], RELAY_FRAME_MAX);
+    outbuf_hex(&frame, data.n);
+    outbuf_span(&frame, SPAN("\r\n"));
+    r->nframes++;
+    add(r, frame.p, frame.n);
+    add(r, data.p, data.n);
+    add(r, "\r\n", 2);
+}
+
+void relay_end(struct relay *r)
+{
+    if (r->chunked) relay_raw(r, SPAN("0\r\n\r\n"));
+}

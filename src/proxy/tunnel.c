@@ -1,0 +1,268 @@
+#include "proxy/tunnel.h"
+
+#include "proxy/access_log.h"
+#include "proxy/conn.h"
+#include "proxy/worker.h"
+
+#include <stdlib.h>
+
+enum {
+    BOUNDARY_WAIT_MS = 1000, /* for a frame to end, before a close frame is given up */
+    WS_CLOSE_GOING_AWAY = 1001,
+};
+
+static const struct stream_events client_events, backend_events;
+
+/* --- ends ------------------------------------------------------------------------------------------ */
+
+static void finish(struct tunnel *t, enum tunnel_end why, bool linger)
+{
+    struct worker *w = t->worker;
+    struct conn *c = t->conn;
+    access_log_tunnel_closed(w, t, why);
+    metrics_add(w->metrics, METRIC_TUNNELS_CLOSED, why, 1);
+    w->ntunnels[t->env]--;
+    metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
+    loop_deadline_clear(&w->loop, &t->timer);
+    upstream_discard(t->up);
+    free(t);
+    conn_tunnel_done(c, linger);
+}
+
+void tunnel_cut(struct tunnel *t, enum tunnel_end why)
+{
+    finish(t, why, false);
+}
+
+/* The close frame goes out when the backend's stream stands between two frames. */
+static bool try_close_frame(struct tunnel *t)
+{
+    char frame[127];
+    if (!ws_at_boundary(&t->from_backend) || t->from_backend.close_seen) return false;
+    const char *text = t->ending_why == TUNNEL_END_IDLE ? "idle" : "going away";
+    struct iovec iov = {.iov_base = frame,
+                        .iov_len = ws_close_frame(WS_CLOSE_GOING_AWAY, span_str(text), frame)};
+    if (stream_write(&t->conn->stream, &iov, 1)) t->conn->stream.write_failed = true;
+    finish(t, (enum tunnel_end)t->ending_why, true);
+    return true;
+}
+
+void tunnel_end(struct tunnel *t, enum tunnel_end why)
+{
+    if (t->ending) return;
+    t->ending = true;
+    t->ending_why = (uint8_t)why;
+    if (!try_close_frame(t)) loop_deadline(&t->worker->loop, &t->timer, BOUNDARY_WAIT_MS);
+}
+
+/* --- deadlines ------------------------------------------------------------------------------------- */
+
+/* One side has bytes waiting, or has sent its FIN: then patience is shorter. */
+static bool is_pressed(const struct tunnel *t)
+{
+    const struct stream *client = &t->conn->stream, *backend = &t->up->stream;
+    return stream_is_blocked(client) || stream_is_blocked(backend) || client->eof || backend->eof;
+}
+
+static void arm(struct tunnel *t)
+{
+    const struct config_timeouts *timeouts = &t->worker->config->timeouts;
+    uint64_t patience = is_pressed(t) ? timeouts->client_write_ms : timeouts->tunnel_idle_ms;
+    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, t->active_ms + patience);
+}
+
+static uint64_t bytes_out(const struct tunnel *t)
+{
+    return t->conn->stream.bytes_out + t->up->stream.bytes_out;
+}
+
+static void note_activity(struct tunnel *t)
+{
+    t->active_ms = t->worker->loop.now_ms;
+    t->out_mark = bytes_out(t);
+    arm(t);
+}
+
+static void on_timer(struct wheel_entry *e)
+{
+    struct tunnel *t = (struct tunnel *)((char *)e - offsetof(struct tunnel, timer));
+    if (t->ending) {
+        finish(t, (enum tunnel_end)t->ending_why, false);
+    } else if (bytes_out(t) != t->out_mark) { /* slow, but it moves */
+        note_activity(t);
+    } else if (stream_is_blocked(&t->conn->stream) || stream_is_blocked(&t->up->stream)) {
+        finish(t, TUNNEL_END_WRITE_STALL, false);
+    } else if (t->conn->stream.eof || t->up->stream.eof) {
+        finish(t, t->conn->stream.eof ? TUNNEL_END_CLIENT : TUNNEL_END_BACKEND, false);
+    } else {
+        tunnel_end(t, TUNNEL_END_IDLE);
+    }
+}
+
+/* --- the two half-pipes ---------------------------------------------------------------------------- */
+
+static void count_messages(struct tunnel *t, struct ws_follower *f, unsigned direction, const char *p,
+                           size_t n)
+{
+    uint64_t before = f->messages;
+    ws_follow(f, p, n);
+    if (f->messages != before)
+        metrics_add(t->worker->metrics, METRIC_TUNNEL_MESSAGES, direction, f->messages - before);
+}
+
+/* False when the tunnel is over. */
+static bool pass(struct tunnel *t, struct stream *from, struct stream *to, const char *p, size_t n,
+                 enum tunnel_end gone)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+    enum err e = stream_write(to, &iov, 1);
+    if (e) {
+        finish(t, e == ERR_NOMEM ? TUNNEL_END_MEMORY : gone, gone == TUNNEL_END_BACKEND);
+        return false;
+    }
+    if (stream_is_blocked(to)) stream_read_pause(from);
+    note_activity(t);
+    return true;
+}
+
+static void on_client_read(struct stream *s, const char *p, size_t n)
+{
+    struct tunnel *t = conn_of(s)->tunnel;
+    t->client_bytes += n;
+    count_messages(t, &t->from_client, METRICS_FROM_CLIENT, p, n);
+    (void)pass(t, s, &t->up->stream, p, n, TUNNEL_END_BACKEND);
+}
+
+static void on_backend_read(struct stream *s, const char *p, size_t n)
+{
+    struct tunnel *t = upconn_of(s)->tunnel;
+    t->backend_bytes += n;
+    count_messages(t, &t->from_backend, METRICS_FROM_BACKEND, p, n);
+    if (pass(t, s, &t->conn->stream, p, n, TUNNEL_END_CLIENT) && t->ending) (void)try_close_frame(t);
+}
+
+/* A FIN is passed on behind the bytes before it; after both, the tunnel is over. */
+static void pass_eof(struct tunnel *t, struct stream *from, struct stream *to, enum tunnel_end who)
+{
+    if (to->eof) {
+        finish(t, who, from == &t->up->stream || stream_is_blocked(&t->conn->stream));
+        return;
+    }
+    stream_shutdown(to);
+    note_activity(t);
+}
+
+static void on_client_eof(struct stream *s)
+{
+    struct tunnel *t = conn_of(s)->tunnel;
+    pass_eof(t, s, &t->up->stream, TUNNEL_END_BACKEND);
+}
+
+static void on_backend_eof(struct stream *s)
+{
+    struct tunnel *t = upconn_of(s)->tunnel;
+    pass_eof(t, s, &t->conn->stream, TUNNEL_END_CLIENT);
+}
+
+static void on_client_drained(struct stream *s)
+{
+    struct tunnel *t = conn_of(s)->tunnel;
+    stream_read_resume(&t->up->stream);
+    note_activity(t);
+}
+
+static void on_backend_drained(struct stream *s)
+{
+    struct tunnel *t = upconn_of(s)->tunnel;
+    stream_read_resume(&t->conn->stream);
+    note_activity(t);
+}
+
+static void on_client_failed(struct stream *s, enum err e)
+{
+    (void)e;
+    finish(conn_of(s)->tunnel, TUNNEL_END_CLIENT, false);
+}
+
+static void on_backend_failed(struct stream *s, enum err e)
+{
+    (void)e;
+    finish(upconn_of(s)->tunnel, TUNNEL_END_BACKEND, true);
+}
+
+/* Closing goes through finish(), which gives both streams back to their owners first. */
+static void on_closed(struct stream *s)
+{
+    BUG_IF(s != NULL, "a stream was closed behind its tunnel");
+}
+
+static const struct stream_events client_events = {
+    .on_read = on_client_read,
+    .on_eof = on_client_eof,
+    .on_drained = on_client_drained,
+    .on_failed = on_client_failed,
+    .on_closed = on_closed,
+};
+
+static const struct stream_events backend_events = {
+    .on_read = on_backend_read,
+    .on_eof = on_backend_eof,
+    .on_drained = on_backend_drained,
+    .on_failed = on_backend_failed,
+    .on_closed = on_closed,
+};
+
+/* --- start ----------------------------------------------------------------------------------------- */
+
+static struct tunnel *create(const struct exchange *x)
+{
+    struct worker *w = x->conn->worker;
+    struct tunnel *t = calloc(1, sizeof *t + x->partner_id.n);
+    if (!t) return NULL;
+    t->conn = x->conn;
+    t->up = x->up;
+    t->worker = w;
+    wheel_entry_init(&t->timer, on_timer);
+    ws_follower_init(&t->from_client, true);
+    ws_follower_init(&t->from_backend, false);
+    t->opened_us = w->loop.now_us;
+    t->partner = x->partner;
+    t->env = x->env;
+    t->slot = x->slot;
+    memcpy(t->request_id, x->request_id, UUID_LEN);
+    t->npartner_id = (uint8_t)x->partner_id.n;
+    if (t->npartner_id) memcpy(t->partner_id, x->partner_id.p, t->npartner_id);
+    return t;
+}
+
+/* What the client sent before the 101 reached it, in order. */
+static void pass_early_input(struct conn *c)
+{
+    struct span early = conn_early_input(c);
+    if (early.n) on_client_read(&c->stream, early.p, early.n);
+    conn_drop_input(c);
+}
+
+void tunnel_start(struct exchange *x, struct span head, struct span early)
+{
+    struct conn *c = x->conn;
+    struct worker *w = c->worker;
+    struct tunnel *t = create(x);
+    if (!t) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+        exchange_backend_failed(x, END_GATEWAY, PHASE_RESPONSE_HEAD, REPLY_UNAVAILABLE);
+        return;
+    }
+    x->up = NULL; /* the tunnel's now */
+    exchange_free(x, END_OK, PHASE_TUNNEL);
+    w->ntunnels[t->env]++;
+    metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
+    conn_become_tunnel(c, t, &client_events);
+    upconn_become_tunnel(t->up, t, &backend_events);
+    stream_read_resume(&c->stream);
+    note_activity(t);
+    if (!pass(t, &t->up->stream, &c->stream, head.p, head.n, TUNNEL_END_CLIENT)) return;
+    if (early.n) on_backend_read(&t->up->stream, early.p, early.n);
+    if (c->state == CONN_TUNNEL) pass_early_input(c);
+    if (c->state == CONN_TUNNEL && c->stream.eof) on_client_eof(&c->stream);
+}

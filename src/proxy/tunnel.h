@@ -1,0 +1,52 @@
+/* tunnel.h - a WebSocket between a client and the backend: two half-pipes.
+ *
+ *   client stream --on_read--> follow frames --> upstream stream      reading pauses while the other side's
+ *   client stream <-- follow frames <--on_read-- upstream stream      bytes wait: at most one read is
+ * buffered
+ *
+ * Bytes are passed on as they are; frame headers are only followed (ws.h), so that messages can be counted
+ * and a close frame can be put between two frames. A FIN of one side is passed on; a tunnel that is half
+ * closed or cannot deliver ends after timeouts.client_write without progress, any other after
+ * timeouts.tunnel_idle.
+ *
+ * An idle tunnel holds this struct, the connection and the upstream connection, and no buffer. It keeps no
+ * pointer to the configuration's or the policy's changing parts: only the partner's index and identifier.
+ *
+ * Thread: [worker].
+ */
+#ifndef PROXY_TUNNEL_H
+#define PROXY_TUNNEL_H
+
+#include "proxy/exchange.h"
+
+struct tunnel {
+    struct conn *conn;
+    struct upconn *up;
+    struct worker *worker;
+    struct wheel_entry timer;
+    struct ws_follower from_client, from_backend;
+    uint64_t active_ms; /* last byte in either direction */
+    uint64_t out_mark;  /* bytes_out of both streams at active_ms */
+    uint64_t opened_us;
+    uint64_t client_bytes, backend_bytes; /* received since the tunnel opened */
+    uint32_t partner;                     /* index */
+    uint8_t env, slot;
+    bool ending;        /* a close frame is to be sent at the next boundary */
+    uint8_t ending_why; /* enum tunnel_end */
+    char request_id[UUID_LEN];
+    uint8_t npartner_id;
+    char partner_id[]; /* npartner_id bytes */
+};
+
+/* Turns an exchange whose backend answered with a valid 101 into a tunnel: sends `head` and the bytes that
+ * followed it to the client, and what the client sent early to the backend. The exchange is over when this
+ * returns. */
+void tunnel_start(struct exchange *x, struct span head, struct span early);
+
+/* Ends in order: the client gets a close frame (1001) at a frame boundary, at most a second later. */
+void tunnel_end(struct tunnel *t, enum tunnel_end why);
+
+/* Ends at once. The client connection is left in CONN_LINGER or CONN_CLOSED. */
+void tunnel_cut(struct tunnel *t, enum tunnel_end why);
+
+#endif

@@ -1,0 +1,277 @@
+#include "proxy/upstream.h"
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "proxy/worker.h"
+
+#include <stdlib.h>
+
+enum { SUSPECT_AFTER_MS = 1000 }; /* a backend may give up an idle connection from about here on */
+
+/* The one setter; the table holds the moves that exist. */
+static void set_state(struct upconn *c, enum upconn_state to)
+{
+    static const uint8_t moves[] = {
+        [UPCONN_CONNECTING] = 1 << UPCONN_LEASED | 1 << UPCONN_CLOSED,
+        [UPCONN_LEASED] = 1 << UPCONN_IDLE | 1 << UPCONN_TUNNEL | 1 << UPCONN_CLOSED,
+        [UPCONN_IDLE] = 1 << UPCONN_LEASED | 1 << UPCONN_CLOSED,
+        [UPCONN_TUNNEL] = 1 << UPCONN_CLOSED,
+        [UPCONN_CLOSED] = 0,
+    };
+    BUG_IF(!(moves[c->state] & 1 << to), "an upstream connection makes a move that does not exist");
+    c->state = (uint8_t)to;
+}
+
+static void update_gauges(const struct upstream *u)
+{
+    metrics_gauge_set(u->worker->metrics, METRIC_UPSTREAM_CONNECTIONS_OPEN, u->env, u->nconns);
+    metrics_gauge_set(u->worker->metrics, METRIC_UPSTREAM_CONNECTIONS_IDLE, u->env, u->nidle);
+}
+
+void upstream_init(struct upstream *u, struct worker *w, enum environment env)
+{
+    const struct config_limits *limits = &w->config->limits;
+    *u = (struct upstream){.worker = w, .env = env};
+    u->idle.prev = u->idle.next = &u->idle;
+    u->waiting.prev = u->waiting.next = &u->waiting;
+    u->conns_max = limits->upstream_connections;
+    u->idle_max = limits->upstream_idle_connections;
+    u->waiting_max = limits->upstream_waiting;
+    u->keep_alive_ms = w->config->timeouts.upstream_keep_alive_ms;
+}
+
+void upstream_set_addresses(struct upstream *u, const struct address_list *list)
+{
+    u->addresses = *list;
+    u->next_address = 0;
+    u->addresses_version++;
+    upstream_drain(u);
+}
+
+/* --- idle ------------------------------------------------------------------------------------------ */
+
+static void idle_unlink(struct upconn *c)
+{
+    c->prev->next = c->next;
+    c->next->prev = c->prev;
+    c->prev = c->next = NULL;
+    c->pool->nidle--;
+    loop_deadline_clear(&c->pool->worker->loop, &c->timer);
+}
+
+static void idle_push(struct upconn *c)
+{
+    struct upstream *u = c->pool;
+    c->next = u->idle.next;
+    c->prev = &u->idle;
+    u->idle.next->prev = c;
+    u->idle.next = c;
+    u->nidle++;
+    c->idle_since_ms = u->worker->loop.now_ms;
+    loop_deadline(&u->worker->loop, &c->timer, u->keep_alive_ms);
+}
+
+static void on_idle_due(struct wheel_entry *e)
+{
+    upstream_discard((struct upconn *)((char *)e - offsetof(struct upconn, timer)));
+}
+
+static void on_idle_read(struct stream *s, const char *p, size_t n)
+{
+    (void)p;
+    log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name(upconn_of(s)->pool->env)),
+             KV_UINT("bytes", n));
+    upstream_discard(upconn_of(s));
+}
+
+static void on_idle_eof(struct stream *s)
+{
+    upstream_discard(upconn_of(s));
+}
+
+static void on_idle_drained(struct stream *s)
+{
+    (void)s; /* nothing is written while idle; the last bytes of a request may have waited */
+}
+
+static void on_idle_failed(struct stream *s, enum err e)
+{
+    (void)e; /* a backend may drop an idle connection in any way it likes */
+    upstream_discard(upconn_of(s));
+}
+
+static void free_upconn(struct stream *s)
+{
+    struct upconn *c = upconn_of(s);
+    struct worker *w = c->pool->worker;
+    free(c->head);
+    free(c);
+    worker_object_closed(w);
+}
+
+static const struct stream_events idle_events = {
+    .on_read = on_idle_read,
+    .on_eof = on_idle_eof,
+    .on_drained = on_idle_drained,
+    .on_failed = on_idle_failed,
+    .on_closed = free_upconn,
+};
+
+/* --- lease ----------------------------------------------------------------------------------------- */
+
+/* Starts connecting to the next address, or to the one after it when that fails at once (no route, no IPv6).
+ */
+static enum err connect_any(struct upstream *u, struct upconn *c, const struct stream_events *events)
+{
+    enum err e = ERR_NOT_FOUND;
+    for (uint32_t i = 0; i < u->addresses.n; i++) {
+        const struct socket_address *a = &u->addresses.addresses[u->next_address++ % u->addresses.n];
+        e = stream_connect(&c->stream, &u->worker->loop, a, events);
+        if (e == ERR_OK || e == ERR_NOMEM) break;
+        metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, u->env, 1);
+    }
+    /* Descriptors that have run out are not a queue that is full, nor is an interrupted call a wait. */
+    return e == ERR_LIMIT || e == ERR_AGAIN ? ERR_IO : e;
+}
+
+static enum err dial(struct upstream *u, const struct stream_events *events, struct upconn **out)
+{
+    struct upconn *c = calloc(1, sizeof *c);
+    if (!c) return ERR_NOMEM;
+    enum err e = connect_any(u, c, events);
+    if (e) {
+        free(c);
+        return e;
+    }
+    c->pool = u;
+    c->addresses_version = u->addresses_version;
+    wheel_entry_init(&c->timer, on_idle_due);
+    metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECTS, u->env, 1);
+    u->nconns++;
+    worker_object_opened(u->worker);
+    *out = c;
+    return ERR_OK;
+}
+
+static void wait_push(struct upstream *u, struct upstream_wait *w)
+{
+    w->prev = u->waiting.prev;
+    w->next = &u->waiting;
+    u->waiting.prev->next = w;
+    u->waiting.prev = w;
+    u->nwaiting++;
+}
+
+void upstream_wait_cancel(struct upstream *u, struct upstream_wait *w)
+{
+    if (!w->next) return;
+    w->prev->next = w->next;
+    w->next->prev = w->prev;
+    w->prev = w->next = NULL;
+    u->nwaiting--;
+}
+
+/* The newest idle connection, NULL when there is none. With LEASE_CHECKED, one that has been idle for long is
+ * asked first: the backend's FIN may be here already, and only the event for it is not. */
+static struct upconn *idle_pop(struct upstream *u, enum lease kind)
+{
+    while (kind != LEASE_FRESH && u->idle.next != &u->idle) {
+        struct upconn *c = u->idle.next;
+        bool suspect = kind == LEASE_CHECKED && u->worker->loop.now_ms - c->idle_since_ms >= SUSPECT_AFTER_MS;
+        if (!suspect || stream_is_quiet(&c->stream)) {
+            idle_unlink(c);
+            return c;
+        }
+        upstream_discard(c);
+    }
+    return NULL;
+}
+
+enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstream_wait *wait,
+                        enum lease kind, const struct stream_events *events, struct upconn **out)
+{
+    struct upconn *c = idle_pop(u, kind);
+    if (c) {
+        c->stream.events = events;
+        c->reused = true;
+        set_state(c, UPCONN_LEASED);
+        metrics_add(u->worker->metrics, METRIC_UPSTREAM_REUSES, u->env, 1);
+    } else {
+        if (u->nidle && u->nconns >= u->conns_max) upstream_discard(u->idle.prev); /* room for a fresh one */
+        if (u->nconns >= u->conns_max) {
+            if (u->nwaiting >= u->waiting_max) return ERR_LIMIT;
+            wait_push(u, wait);
+            return ERR_AGAIN;
+        }
+        enum err e = dial(u, events, &c);
+        if (e) return e;
+    }
+    c->user = user;
+    update_gauges(u);
+    *out = c;
+    return ERR_OK;
+}
+
+void upconn_connected(struct upconn *c)
+{
+    set_state(c, UPCONN_LEASED);
+}
+
+/* Wakes waiting exchanges, the longest waiting first, while there is something to have. */
+static void serve_queue(struct upstream *u)
+{
+    while (u->waiting.next != &u->waiting && (u->nidle || u->nconns < u->conns_max)) {
+        struct upstream_wait *w = u->waiting.next;
+        upstream_wait_cancel(u, w);
+        w->on_lease(w);
+    }
+}
+
+void upstream_return(struct upconn *c)
+{
+    struct upstream *u = c->pool;
+    if (u->worker->draining || c->addresses_version != u->addresses_version || u->nidle >= u->idle_max ||
+        c->stream.eof || stream_is_blocked(&c->stream)) {
+        upstream_discard(c);
+        return;
+    }
+    set_state(c, UPCONN_IDLE);
+    c->user = NULL;
+    c->stream.events = &idle_events;
+    stream_read_resume(&c->stream);
+    idle_push(c);
+    update_gauges(u);
+    serve_queue(u);
+}
+
+void upstream_discard(struct upconn *c)
+{
+    struct upstream *u = c->pool;
+    if (c->state == UPCONN_CLOSED) return;
+    if (c->state == UPCONN_IDLE) idle_unlink(c);
+    set_state(c, UPCONN_CLOSED);
+    c->user = NULL;
+    c->tunnel = NULL;
+    c->stream.events = &idle_events;
+    u->nconns--;
+    update_gauges(u);
+    stream_close(&c->stream, STREAM_END_CLOSE);
+    serve_queue(u);
+}
+
+void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_events *events)
+{
+    set_state(c, UPCONN_TUNNEL);
+    c->user = NULL;
+    c->tunnel = tunnel;
+    c->stream.events = events;
+    free(c->head);
+    c->head = NULL;
+    c->head_n = c->head_cap = 0;
+}
+
+void upstream_drain(struct upstream *u)
+{
+    while (u->idle.next != &u->idle)
+        upstream_discard(u->idle.next);
+}

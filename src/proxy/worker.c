@@ -1,0 +1,297 @@
+#include "proxy/worker.h"
+
+#include "base/log.h"
+#include "http/reply.h"
+#include "proxy/conn.h"
+#include "proxy/exchange.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    FREE_ARENA_BLOCKS_MAX = 512, /* 2 MiB kept for reuse */
+    HEAD_ROOM = 2048,            /* what the gateway's own fields add to a head, at most */
+};
+
+struct addresses_message {
+    struct loop_message message;
+    struct worker *worker;
+    enum environment env;
+    struct address_list list;
+};
+
+static void on_turn_begin(void *arg)
+{
+    epoch_online(((struct worker *)arg)->reader);
+}
+
+static void on_turn_end(void *arg)
+{
+    epoch_offline(((struct worker *)arg)->reader);
+}
+
+static void close_fds(const int *fds, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        (void)close(fds[i]);
+}
+
+static void init_limits(struct worker *w)
+{
+    const struct config *c = w->config;
+    w->head_limits = (struct head_limits){
+        .fields_max = c->limits.header_count,
+        .target_bytes_max = (uint32_t)c->limits.target_bytes,
+        .alias = c->fields.alias,
+        .alias_allowed = c->fields.alias_allowed_spans,
+        .nalias_allowed = c->fields.nalias_allowed,
+    };
+    w->response_head_limits =
+        (struct head_limits){.fields_max = c->limits.header_count, .alias = ALIAS_ALLOW};
+    w->body_limits = (struct body_limits){
+        .body_bytes_max = c->limits.body_bytes,
+        .chunk_ext_bytes_max = (uint32_t)c->limits.chunk_extension_bytes,
+        .trailer_bytes_max = (uint32_t)c->limits.trailer_bytes,
+    };
+    w->response_body_limits = w->body_limits;
+    w->response_body_limits.body_bytes_max = UINT64_MAX; /* the backend's answers are not ours to bound */
+}
+
+static bool init_parts(struct worker *w)
+{
+    const struct config_limits *limits = &w->config->limits;
+    const struct loop_hooks hooks = {.on_turn_begin = on_turn_begin, .on_turn_end = on_turn_end, .arg = w};
+    uint64_t head_max =
+        limits->head_bytes > limits->response_head_bytes ? limits->head_bytes : limits->response_head_bytes;
+    w->out_bytes = head_max + limits->target_bytes + HEAD_ROOM;
+    w->out = malloc(w->out_bytes);
+    w->parser = http_parser_create();
+    w->hasher = token_hasher_create();
+    w->metrics = metrics_block_create();
+    if (!w->out || !w->parser || !w->hasher || !w->metrics) return false;
+    if (sources_init(&w->sources)) return false;
+    if (epochs_register(policy_epochs(w->policy), &w->reader)) return false;
+    arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
+    random_source_init(&w->random);
+    init_limits(w);
+    return loop_init(&w->loop, limits->buffer_bytes, &hooks) == ERR_OK;
+}
+
+static void free_parts(struct worker *w)
+{
+    exchange_pool_free(w);
+    arena_pool_deinit(&w->arenas);
+    if (w->reader) epochs_unregister(policy_epochs(w->policy), w->reader);
+    sources_deinit(&w->sources);
+    token_hasher_destroy(w->hasher);
+    http_parser_destroy(w->parser);
+    free(w->out);
+    free(w);
+}
+
+struct worker *worker_create(unsigned index, const struct config *config, struct policy *policy,
+                             const int *fds, uint32_t nfds)
+{
+    struct worker *w = calloc(1, sizeof *w);
+    if (!w) {
+        close_fds(fds, nfds);
+        return NULL;
+    }
+    w->index = index;
+    w->config = config;
+    w->policy = policy;
+    if (!init_parts(w)) {
+        free_parts(w);
+        close_fds(fds, nfds);
+        return NULL;
+    }
+    epoch_offline(w->reader); /* loop_init() began a turn; nothing reads before the thread runs */
+    w->nlisteners = nfds;
+    for (uint32_t i = 0; i < nfds; i++)
+        w->listeners[i] = (struct worker_listener){.worker = w, .fd = fds[i]};
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        upstream_init(&w->upstreams[e], w, (enum environment)e);
+    return w;
+}
+
+void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg)
+{
+    w->on_stopped = fn;
+    w->on_stopped_arg = arg;
+}
+
+/* --- life of the thread ---------------------------------------------------------------------------- */
+
+static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
+{
+    struct worker_listener *wl = l->user;
+    conn_accept(wl->worker, fd, from);
+}
+
+static void block_signals(void)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, NULL); /* signals are control's */
+}
+
+static void run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    block_signals();
+    (void)snprintf(name, sizeof name, "w%u", w->index);
+    if (log_thread_attach(name)) log_warn("log_ring_missing", KV_STR("thread", name));
+    loop_run(&w->loop);
+    epoch_offline(w->reader);
+    loop_deinit(&w->loop);
+    if (w->on_stopped) w->on_stopped(w, w->on_stopped_arg);
+}
+
+/* The loop does not run yet, so its handles may be made from here. */
+static enum err open_listeners(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->nlisteners; i++) {
+        struct worker_listener *wl = &w->listeners[i];
+        int fd = wl->fd;
+        wl->fd = -1; /* listener_open() owns it, also when it fails */
+        enum err e = listener_open(&wl->listener, &w->loop, fd, on_accept, wl);
+        if (e) return e;
+    }
+    return ERR_OK;
+}
+
+enum err worker_start(struct worker *w)
+{
+    enum err e = open_listeners(w);
+    if (e) return e;
+    if (uv_thread_create(&w->thread, run, w)) return ERR_IO;
+    w->started = true;
+    return ERR_OK;
+}
+
+void worker_join(struct worker *w)
+{
+    if (!w->started) return;
+    (void)uv_thread_join(&w->thread); /* fails only for a thread that was joined before */
+    w->started = false;
+}
+
+/* The thread never ran: what it would have closed is closed here. */
+static void close_unstarted(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->nlisteners; i++) {
+        if (w->listeners[i].fd >= 0) (void)close(w->listeners[i].fd);
+        listener_close(&w->listeners[i].listener, NULL);
+    }
+    conn_cut_all(w); /* what the listeners still took */
+    loop_close(&w->loop);
+    loop_run(&w->loop);
+    loop_deinit(&w->loop);
+    epoch_offline(w->reader);
+}
+
+void worker_destroy(struct worker *w)
+{
+    if (!w) return;
+    if (w->loop.read_buffer) close_unstarted(w);
+    free_parts(w);
+}
+
+void worker_object_opened(struct worker *w)
+{
+    w->nobjects++;
+}
+
+static void end_when_empty(struct worker *w)
+{
+    if (!w->draining || w->nobjects || w->closing) return;
+    w->closing = true;
+    loop_deadline_clear(&w->loop, &w->drain_bound);
+    loop_close(&w->loop);
+}
+
+void worker_object_closed(struct worker *w)
+{
+    w->nobjects--;
+    end_when_empty(w);
+}
+
+/* --- messages from control ------------------------------------------------------------------------- */
+
+static void on_addresses(struct loop_message *message)
+{
+    struct addresses_message *m = (struct addresses_message *)message;
+    upstream_set_addresses(&m->worker->upstreams[m->env], &m->list);
+    free(m);
+}
+
+enum err worker_set_addresses(struct worker *w, enum environment env, const struct address_list *list)
+{
+    if (!w->started) {
+        upstream_set_addresses(&w->upstreams[env], list);
+        return ERR_OK;
+    }
+    struct addresses_message *m = malloc(sizeof *m);
+    if (!m) return ERR_NOMEM;
+    *m = (struct addresses_message){.message.deliver = on_addresses, .worker = w, .env = env, .list = *list};
+    if (!loop_post(&w->loop, &m->message)) free(m); /* it is going away: addresses no longer matter */
+    return ERR_OK;
+}
+
+static void on_drain_bound(struct wheel_entry *e)
+{
+    struct worker *w = (struct worker *)((char *)e - offsetof(struct worker, drain_bound));
+    w->cut_by_bound = true;
+    log_warn("shutdown_bound_met", KV_UINT("connections", w->nconns));
+    conn_cut_all(w);
+}
+
+static void on_drain(struct loop_message *message)
+{
+    struct worker *w = (struct worker *)((char *)message - offsetof(struct worker, drain_message));
+    w->draining = true;
+    for (uint32_t i = 0; i < w->nlisteners; i++)
+        listener_close(&w->listeners[i].listener, NULL);
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        upstream_drain(&w->upstreams[e]);
+    wheel_entry_init(&w->drain_bound, on_drain_bound);
+    loop_deadline(&w->loop, &w->drain_bound, w->config->timeouts.shutdown_ms);
+    conn_drain_all(w);
+    end_when_empty(w);
+}
+
+static void on_cut(struct loop_message *message)
+{
+    conn_cut_all((struct worker *)((char *)message - offsetof(struct worker, cut_message)));
+}
+
+void worker_drain(struct worker *w, bool now)
+{
+    if (!w->drain_posted) {
+        w->drain_posted = true;
+        w->drain_message.deliver = on_drain;
+        (void)loop_post(&w->loop, &w->drain_message); /* refused only by a loop that has ended already */
+    }
+    if (now && !w->cut_posted) {
+        w->cut_posted = true;
+        w->cut_message.deliver = on_cut;
+        (void)loop_post(&w->loop, &w->cut_message);
+    }
+}
+
+struct span worker_date_line(struct worker *w)
+{
+    uint64_t second = w->loop.wall_ms / 1000;
+    if (second != w->date_second) {
+        struct outbuf o = outbuf_of(w->date_line, sizeof w->date_line);
+        outbuf_span(&o, SPAN("Date: "));
+        http_date_write(&o, w->loop.wall_ms);
+        outbuf_span(&o, SPAN("\r\n"));
+        w->date_line_n = (uint8_t)o.n;
+        w->date_second = second;
+    }
+    return span_of(w->date_line, w->date_line_n);
+}

@@ -1,0 +1,115 @@
+/* worker.h - one thread of the data plane: a loop, its listeners, its client connections and its pools.
+ *
+ *   control --start--> worker thread: listeners -> conns -> exchanges -> upstreams
+ *           --messages (loop_post)--> addresses changed, drain
+ *
+ * Everything a worker owns stays on its thread for life. It shares the configuration (immutable), the policy
+ * (wait-free reads, epoch.h) and its metrics block and log ring (single writer each).
+ *
+ * Thread: worker_create, worker_start, worker_join, worker_destroy, worker_drain, worker_set_addresses
+ * [control]; the rest [worker].
+ */
+#ifndef PROXY_WORKER_H
+#define PROXY_WORKER_H
+
+#include "base/arena.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "config/config.h"
+#include "http/body.h"
+#include "net/listener.h"
+#include "policy/decide.h"
+#include "proxy/sources.h"
+#include "proxy/upstream.h"
+
+struct conn;
+struct exchange;
+
+/* A listening socket that control has opened for this worker. */
+struct worker_listener {
+    struct listener listener;
+    struct worker *worker;
+    int fd; /* before the start */
+};
+
+struct worker {
+    /* set once */
+    unsigned index;
+    const struct config *config;
+    struct policy *policy;
+    struct epoch_reader *reader;
+    struct metrics_block *metrics;
+    struct worker_listener listeners[CONFIG_LISTENERS_MAX];
+    uint32_t nlisteners;
+    void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
+    void *on_stopped_arg;
+    uv_thread_t thread;
+    bool started;
+    struct head_limits head_limits, response_head_limits;
+    struct body_limits body_limits, response_body_limits;
+
+    /* control */
+    struct loop_message drain_message, cut_message; /* embedded: shutting down needs no memory */
+    bool drain_posted, cut_posted;
+
+    /* this thread */
+    struct loop loop;
+    struct http_parser *parser;
+    struct token_hasher *hasher;
+    struct random_source random;
+    struct arena_pool arenas;
+    struct exchange *free_exchanges; /* linked by next_free */
+    uint32_t nfree_exchanges;
+    struct upstream upstreams[ENV_COUNT];
+    struct sources sources;
+    struct conn *conns; /* list of all client connections */
+    uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
+    uint32_t nupgrades; /* exchanges that may become tunnels */
+    uint32_t nobjects;  /* connections of both kinds that libuv still knows */
+    bool draining;
+    bool closing;      /* the loop's own handles are being closed */
+    bool cut_by_bound; /* connections were cut at the end of the drain; read by control after worker_join() */
+    struct wheel_entry drain_bound;
+    uint64_t date_second; /* for which date_line was written */
+    char date_line[40];
+    uint8_t date_line_n;
+    struct req_head req; /* scratch: valid inside one call */
+    struct res_head res; /* scratch: valid inside one call */
+    char *out;           /* scratch: heads are written here */
+    size_t out_bytes;
+};
+
+/* Takes over the listening sockets. Errors: NULL when memory is out; the sockets are closed then. */
+struct worker *worker_create(unsigned index, const struct config *config, struct policy *policy,
+                             const int *fds, uint32_t nfds);
+
+/* Called on the worker's thread when it has nothing left to do. Set before worker_start(). */
+void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg);
+
+/* Starts the thread. Errors: ERR_IO. */
+enum err worker_start(struct worker *w);
+
+/* Stops accepting, ends what is idle, lets the rest finish within the configured bound; then the thread ends.
+ * A second call with `now` cuts everything at once. */
+void worker_drain(struct worker *w, bool now);
+
+/* New backend addresses of one environment. Errors: ERR_NOMEM. */
+enum err worker_set_addresses(struct worker *w, enum environment env, const struct address_list *list);
+
+/* Waits for the thread; harmless when it was never started. */
+void worker_join(struct worker *w);
+
+/* After worker_join(). Owns nothing of the configuration or the policy. */
+void worker_destroy(struct worker *w);
+
+/* --- for the files of this floor ---------------------------------------------------------------- */
+
+/* Every object with a stream says when it begins and when libuv has let go of it; a draining worker ends
+ * when the last one is gone. */
+void worker_object_opened(struct worker *w);
+void worker_object_closed(struct worker *w);
+
+/* "Date: ...\r\n" of this second. Valid until the next call. */
+struct span worker_date_line(struct worker *w);
+
+#endif
