@@ -8,6 +8,7 @@
 enum {
     ACCEPTS_PER_TURN = 64, /* a flood of connections must not starve those that are open */
     REST_MS = 500,
+    LAST_ACCEPTS_MAX = 65536, /* a flood must not keep a listener from closing */
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -33,9 +34,9 @@ static bool accept_one(struct listener *l)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct listener *l = poll->data;
-    (void)status; /* an error shows itself in accept4() */
     (void)events;
     loop_turn(l->loop);
+    if (status < 0) loop_deadline(l->loop, &l->rest, REST_MS); /* libuv has stopped the handle */
     for (int i = 0; i < ACCEPTS_PER_TURN && l->open; i++)
         if (!accept_one(l)) return;
 }
@@ -64,6 +65,7 @@ enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_a
 static void on_uv_closed(uv_handle_t *handle)
 {
     struct listener *l = handle->data;
+    loop_turn(l->loop);
     if (l->on_closed) l->on_closed(l);
 }
 
@@ -71,8 +73,8 @@ void listener_close(struct listener *l, void (*on_closed)(struct listener *l))
 {
     if (!l->open) return;
     l->on_closed = on_closed;
-    while (accept_one(l)) {
-        /* bounded by the backlog: the kernel may add while we take, but not faster for long */
+    for (int i = 0; i < LAST_ACCEPTS_MAX && accept_one(l); i++) {
+        /* all that waits in the queue */
     }
     l->open = false;
     loop_deadline_clear(l->loop, &l->rest);

@@ -72,7 +72,7 @@ static void start_request(struct resolver *r)
     char service[8];
     (void)snprintf(service, sizeof service, "%u", (unsigned)r->port);
     const struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
     r->request.data = r;
     if (uv_getaddrinfo(&r->loop->uv, &r->request, on_resolved, r->host, service, &hints) == 0)
         r->busy = true;

@@ -80,6 +80,11 @@ static void remove_stale_socket(const struct socket_address *a)
     (void)close(fd);
 }
 
+static bool set_v6_only(int fd, const struct socket_address *a, bool dual_stack)
+{
+    return a->any.sa_family != AF_INET6 || option_on(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+}
+
 static bool set_listen_options(int fd, const struct socket_address *a, bool dual_stack, bool defer_accept)
 {
     if (a->any.sa_family == AF_UNIX) return true;
@@ -87,7 +92,7 @@ static bool set_listen_options(int fd, const struct socket_address *a, bool dual
         return false;
     if (!option_on(fd, IPPROTO_TCP, TCP_NODELAY, 1)) return false;
     if (defer_accept && !option_on(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, DEFER_ACCEPT_S)) return false;
-    return a->any.sa_family != AF_INET6 || option_on(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+    return set_v6_only(fd, a, dual_stack);
 }
 
 enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
@@ -108,6 +113,18 @@ enum err socket_listen(const struct socket_address *a, int backlog, bool dual_st
     }
     *out = fd;
     return ERR_OK;
+}
+
+enum err socket_probe(const struct socket_address *a, bool dual_stack, int *sys)
+{
+    if (a->any.sa_family == AF_UNIX || socket_address_port(a) == 0) return ERR_OK;
+    int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool ok = fd >= 0 && option_on(fd, SOL_SOCKET, SO_REUSEADDR, 1) && set_v6_only(fd, a, dual_stack) &&
+              bind(fd, &a->any, a->len) == 0;
+    *sys = ok ? 0 : errno;
+    if (fd >= 0) (void)close(fd);
+    if (ok) return ERR_OK;
+    return *sys == EADDRINUSE ? ERR_EXISTS : ERR_IO;
 }
 
 enum err socket_connect(const struct socket_address *a, int *out)

@@ -34,6 +34,11 @@ uint16_t socket_address_port(const struct socket_address *a);
 enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
                        int *fd, int *sys);
 
+/* Finds out whether somebody listens on `a` already, even with SO_REUSEPORT, which would let two gateways
+ * that know nothing of each other share the connections. Port 0 is always free. Errors: ERR_EXISTS, ERR_IO
+ * (`*sys` = errno). */
+enum err socket_probe(const struct socket_address *a, bool dual_stack, int *sys);
+
 /* Starts connecting; ERR_OK may still mean "in progress" (the stream finds out).
  * Errors: ERR_REFUSED, ERR_UNREACHABLE, ERR_IO, ... */
 enum err socket_connect(const struct socket_address *a, int *fd);

@@ -103,6 +103,12 @@ void stream_read_now(struct stream *s)
     if (s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
 }
 
+bool stream_is_quiet(const struct stream *s)
+{
+    char byte;
+    return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 static void finish_shutdown(struct stream *s)
 {
     if (!s->shut_wanted || s->shut_done || s->pending_n || s->state != STREAM_OPEN) return;
@@ -158,7 +164,11 @@ static void finish_connect(struct stream *s)
     s->state = STREAM_OPEN;
     update_interest(s);
     if (s->events->on_connected) s->events->on_connected(s);
-    if (s->state == STREAM_OPEN && s->pending_n) flush_pending(s);
+    if (s->state != STREAM_OPEN) return;
+    if (s->pending_n)
+        flush_pending(s);
+    else
+        finish_shutdown(s);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)

@@ -77,6 +77,9 @@ void stream_read_resume(struct stream *s);
 /* Tries one recv right now instead of waiting for the next turn (after accept with TCP_DEFER_ACCEPT). */
 void stream_read_now(struct stream *s);
 
+/* Nothing waits to be read, neither bytes nor the other side's FIN (one system call). */
+bool stream_is_quiet(const struct stream *s);
+
 enum { STREAM_IOV_MAX = 64 };
 
 /* Sends the slices, in order; what the kernel does not take is copied to `pending`. n <= STREAM_IOV_MAX.

@@ -4,7 +4,7 @@
  *
  * Moving a deadline further away only stores a number; the entry stays where it is and is linked anew when
  * its slot comes round and it is not due yet. A request on a keep-alive connection therefore costs a store,
- * not a list operation and not a libuv timer (55-122 ns each). Deadlines fire up to one tick late, never
+ * not a list operation and not a libuv timer (55-122 ns each). Deadlines fire up to two ticks late, never
  * early.
  *
  * Thread: [worker or control] a wheel belongs to one loop.
