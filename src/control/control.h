@@ -1,0 +1,27 @@
+/* control.h - the main thread: starts everything, watches signals, ends everything.
+ *
+ *   control_run: log -> policy -> store (first load) -> sockets -> workers -> admin -> loop
+ *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once    SIGHUP: partner data anew    SIGUSR1: reopen logs
+ *
+ * Thread: [control]; call once, before any other thread exists.
+ */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include "config/config.h"
+
+/* Exit codes of the process. */
+enum {
+    EXIT_OK = 0,
+    EXIT_CONFIG = 1,  /* cannot start: do not restart in a loop */
+    EXIT_USAGE = 2,   /* wrong command line; also a forced quit */
+    EXIT_UNCLEAN = 3, /* connections were cut because the shutdown bound was met */
+};
+
+/* Runs the gateway until it is told to stop; returns the exit code. `version` is for the log and metrics. */
+int control_run(const struct config *config, const char *version, const char *commit);
+
+/* The tables behind docs/METRICS.md. */
+void control_metrics_reference(struct outbuf *o);
+
+#endif

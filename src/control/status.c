@@ -1,0 +1,180 @@
+#include "control/status.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* --- readiness ------------------------------------------------------------------------------------- */
+
+struct check {
+    const char *name;
+    bool passed;
+};
+
+bool status_write_ready(const struct status *s, struct outbuf *o)
+{
+    const struct check checks[] = {
+        {"listening", s->listening},
+        {"partner_data", policy_is_ready(s->policy)},
+        {"backend_resolved", s->unresolved == 0},
+        {"not_draining", !s->draining},
+    };
+    bool ready = true;
+    const char *comma = "";
+    outbuf_str(o, "{\"failed\":[");
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        if (checks[i].passed) continue;
+        ready = false;
+        outbuf_fmt(o, "%s\"%s\"", comma, checks[i].name);
+        comma = ",";
+    }
+    outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
+    if (s->store) {
+        struct store_status store;
+        s->store->ops->status(s->store, &store);
+        outbuf_fmt(o, ",\"store_up\":%s,\"store_error\":", store.up ? "true" : "false");
+        outbuf_json(o, span_str(store.last_error));
+    }
+    outbuf_str(o, "}\n");
+    return ready;
+}
+
+/* --- metrics --------------------------------------------------------------------------------------- */
+
+/* Read once per scrape. */
+struct facts {
+    const struct status *status;
+    struct store_status store;
+    struct policy_stats policy;
+    struct rusage usage;
+    struct rlimit fds;
+    uint64_t resident_bytes, virtual_bytes;
+};
+
+static void read_memory(struct facts *f)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    unsigned long size = 0, resident = 0;
+    if (!file) return; /* /proc is not mounted: the values stay 0 */
+    if (fscanf(file, "%lu %lu", &size, &resident) == 2) {
+        uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+        f->virtual_bytes = size * page;
+        f->resident_bytes = resident * page;
+    }
+    (void)fclose(file);
+}
+
+static uint64_t count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    uint64_t n = 0;
+    if (!dir) return 0;
+    while (readdir(dir))
+        n++;
+    (void)closedir(dir);
+    return n > 3 ? n - 3 : 0; /* without ".", ".." and the descriptor of the directory itself */
+}
+
+static void read_facts(const struct status *s, struct facts *f)
+{
+    *f = (struct facts){.status = s};
+    if (s->store) s->store->ops->status(s->store, &f->store);
+    policy_stats(s->policy, &f->policy);
+    (void)getrusage(RUSAGE_SELF, &f->usage); /* neither fails for the own process */
+    (void)getrlimit(RLIMIT_NOFILE, &f->fds);
+    read_memory(f);
+}
+
+static uint64_t cpu_ms(const struct facts *f)
+{
+    const struct timeval *u = &f->usage.ru_utime, *s = &f->usage.ru_stime;
+    return ((uint64_t)u->tv_sec + (uint64_t)s->tv_sec) * 1000 +
+           ((uint64_t)u->tv_usec + (uint64_t)s->tv_usec) / 1000;
+}
+
+static bool is_ready(const struct facts *f)
+{
+    const struct status *s = f->status;
+    return s->listening && !s->draining && s->unresolved == 0 && policy_is_ready(s->policy);
+}
+
+/* name, kind, value in thousandths?, value, help */
+/* clang-format off */
+#define FAMILY_MAP(XX) \
+    XX("proofgw_ready", GAUGE, false, is_ready(f), \
+       "1 while /readyz answers 200.") \
+    XX("proofgw_workers", GAUGE, false, f->status->workers, \
+       "Worker threads.") \
+    XX("proofgw_store_up", GAUGE, false, f->store.up, \
+       "1 while the last read of the partner data succeeded.") \
+    XX("proofgw_store_loads_total", COUNTER, false, f->store.loads_total, \
+       "Partner data loads that succeeded.") \
+    XX("proofgw_store_load_failures_total", COUNTER, false, f->store.load_failures_total, \
+       "Partner data loads that failed; the data before them stays in force.") \
+    XX("proofgw_store_records_rejected", GAUGE, false, f->store.records_rejected, \
+       "Records that the last load refused.") \
+    XX("proofgw_store_last_load_timestamp_seconds", GAUGE, true, f->store.loaded_at_ms, \
+       "When partner data was last loaded; 0 = never.") \
+    XX("proofgw_store_last_load_duration_seconds", GAUGE, true, f->store.load_us / 1000, \
+       "How long that load took.") \
+    XX("proofgw_policy_generation", GAUGE, false, policy_generation(f->status->policy), \
+       "Changes of the policy since the start.") \
+    XX("proofgw_policy_partners", GAUGE, false, f->policy.partners, \
+       "Partners in memory.") \
+    XX("proofgw_policy_tokens", GAUGE, false, f->policy.tokens, \
+       "Token digests in memory, current and previous.") \
+    XX("proofgw_policy_prefixes", GAUGE, false, f->policy.prefixes, \
+       "Prefixes of all allowlists, merged per list.") \
+    XX("proofgw_policy_bytes", GAUGE, false, f->policy.bytes, \
+       "Memory of the policy.") \
+    XX("proofgw_policy_limbo_bytes", GAUGE, false, f->policy.limbo_bytes, \
+       "Memory that waits for workers to look away before it is freed.") \
+    XX("proofgw_log_dropped_lines_total", COUNTER, false, log_dropped_total(), \
+       "Log lines dropped because the log was slower than the gateway.") \
+    XX("proofgw_log_write_errors_total", COUNTER, false, log_write_errors_total(), \
+       "Failed writes of log lines.") \
+    XX("process_cpu_seconds_total", COUNTER, true, cpu_ms(f), \
+       "User and system CPU time spent.") \
+    XX("process_open_fds", GAUGE, false, count_fds(), \
+       "Open file descriptors.") \
+    XX("process_max_fds", GAUGE, false, f->fds.rlim_cur, \
+       "Most file descriptors that may be open.") \
+    XX("process_resident_memory_bytes", GAUGE, false, f->resident_bytes, \
+       "Resident memory.") \
+    XX("process_virtual_memory_bytes", GAUGE, false, f->virtual_bytes, \
+       "Virtual memory.") \
+    XX("process_start_time_seconds", GAUGE, true, f->status->started_wall_ms, \
+       "When the process started.")
+/* clang-format on */
+
+#define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
+
+void status_write_metrics(const struct status *s, struct outbuf *o)
+{
+    struct facts facts, *f = &facts;
+    const struct metric_label build[] = {{"version", s->version}, {"commit", s->commit}};
+    read_facts(s, f);
+    metrics_family(o, "proofgw_build_info", METRIC_GAUGE, BUILD_INFO_HELP);
+    metrics_sample(o, "proofgw_build_info", build, 2, 1);
+#define XX(name, kind, milli, value, help)                                                                   \
+    metrics_family(o, name, METRIC_##kind, help);                                                            \
+    (milli ? metrics_sample_milli : metrics_sample)(o, name, NULL, 0, (uint64_t)(value));
+    FAMILY_MAP(XX)
+#undef XX
+}
+
+void status_reference(struct outbuf *o)
+{
+    static const char *const kinds[] = {[METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge"};
+    outbuf_str(o, "\nOf the process as a whole:\n\n| Metric | Type | Meaning |\n|---|---|---|\n");
+    outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
+#define XX(name, kind, milli, value, help)                                                                   \
+    outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
+    FAMILY_MAP(XX)
+#undef XX
+}

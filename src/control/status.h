@@ -1,0 +1,34 @@
+/* status.h - what the admin listener says: readiness, and the metric families that control owns.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_STATUS_H
+#define CONTROL_STATUS_H
+
+#include "base/outbuf.h"
+#include "policy/policy.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+
+/* Everything that readiness and metrics look at; control keeps it up to date. */
+struct status {
+    const struct policy *policy;
+    const struct store *store; /* NULL before it is open */
+    const char *version, *commit;
+    unsigned workers;
+    unsigned unresolved; /* backend names without an address so far */
+    bool listening, draining;
+    uint64_t started_wall_ms;
+};
+
+/* JSON for /readyz; true when ready. */
+bool status_write_ready(const struct status *s, struct outbuf *o);
+
+/* Families of control, after those of the workers: store, policy, build, process. */
+void status_write_metrics(const struct status *s, struct outbuf *o);
+
+/* The same families as Markdown rows, for docs/METRICS.md. */
+void status_reference(struct outbuf *o);
+
+#endif

@@ -1,0 +1,153 @@
+/* main.c - arguments, process set-up, exit code. */
+#include "config/config.h"
+#include "control/control.h"
+#include "gw_version.h"
+#include "http/reply.h"
+
+#include <getopt.h>
+#include <llhttp.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <uv.h>
+#include <yaml.h>
+
+enum { REFERENCE_BYTES_MAX = 64 * 1024 };
+
+static const char help[] =
+    "proofgw - the API gateway in front of Proof's partner API\n"
+    "\n"
+    "usage:\n"
+    "  proofgw [run] [-c FILE]      run in the foreground\n"
+    "  proofgw check [-c] FILE      check a configuration: exit 0, or 1 with every error and its place\n"
+    "  proofgw config-reference     print docs/CONFIG.md; --yaml prints conf/gateway.yaml\n"
+    "  proofgw metrics-reference    print docs/METRICS.md\n"
+    "  proofgw errors-reference     print docs/API-ERRORS.md\n"
+    "\n"
+    "options:\n"
+    "  -c, --config FILE   configuration file (default: " GW_DEFAULT_CONFIG ")\n"
+    "  -t, --test          the same as check\n"
+    "  -V, --version       version, commit and library versions\n"
+    "  -h, --help          this text\n"
+    "\n"
+    "signals:\n"
+    "  TERM INT QUIT   stop accepting, finish what is in flight, exit; a second one ends at once\n"
+    "  HUP             load the partner data again\n"
+    "  USR1            open the log files again\n"
+    "\n"
+    "exit codes: 0 stopped in order, 1 cannot start or the configuration is wrong, 2 wrong usage or forced\n"
+    "quit, 3 the shutdown bound was met and connections were cut\n";
+
+/* Memory of this process holds tokens in clear for moments: it goes into no core dump, and no other process
+ * of the same user may look into it. */
+static void protect_memory(void)
+{
+    const struct rlimit none = {0, 0};
+    (void)setrlimit(RLIMIT_CORE, &none);          /* lowering a limit cannot fail */
+    (void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L); /* cannot fail with this value */
+}
+
+static int print_version(void)
+{
+    int major, minor, patch;
+    yaml_get_version(&major, &minor, &patch);
+    (void)printf("proofgw %s (%s)\nlibuv %s\nllhttp %d.%d.%d\n%s\nlibyaml %d.%d.%d\n", GW_VERSION, GW_COMMIT,
+                 uv_version_string(), LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
+                 OpenSSL_version(OPENSSL_VERSION), major, minor, patch);
+    return EXIT_OK;
+}
+
+static int print_reference(void (*write)(struct outbuf *o), const char *title)
+{
+    char *memory = malloc(REFERENCE_BYTES_MAX);
+    if (!memory) return EXIT_CONFIG;
+    struct outbuf o = outbuf_of(memory, REFERENCE_BYTES_MAX);
+    outbuf_str(&o, title);
+    write(&o);
+    BUG_IF(o.overflow, "a reference page is larger than its buffer");
+    (void)fwrite(o.p, 1, o.n, stdout);
+    free(memory);
+    return fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+}
+
+static int check(const char *path)
+{
+    struct config *config;
+    if (config_load(path, &config, stderr)) return EXIT_CONFIG;
+    config_destroy(config);
+    (void)printf("%s: ok\n", path);
+    return EXIT_OK;
+}
+
+static int run(const char *path)
+{
+    struct config *config;
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN); /* until control watches it: a reload during the start must not kill us */
+    protect_memory();
+    if (config_load(path, &config, stderr)) return EXIT_CONFIG;
+    int code = control_run(config, GW_VERSION, GW_COMMIT);
+    config_destroy(config);
+    return code;
+}
+
+static int usage(const char *what, const char *word)
+{
+    (void)fprintf(stderr, "proofgw: %s%s%s\nTry 'proofgw --help'.\n", what, word ? ": " : "",
+                  word ? word : "");
+    return EXIT_USAGE;
+}
+
+static const char metrics_title[] =
+    "# Metrics\n\nPrinted by `proofgw metrics-reference`; a test keeps this page in step. Served as "
+    "Prometheus text on\n"
+    "`/metrics` of the admin listener. A rate over a counter is the usual way to look at them.\n\n";
+
+struct options {
+    const char *config;
+    bool test, yaml;
+};
+
+static int dispatch(const char *command, const struct options *o)
+{
+    const char *path = o->config ? o->config : GW_DEFAULT_CONFIG;
+    if (strcmp(command, "run") == 0) return o->test ? check(path) : run(path);
+    if (strcmp(command, "check") == 0) return check(path);
+    if (strcmp(command, "metrics-reference") == 0)
+        return print_reference(control_metrics_reference, metrics_title);
+    if (strcmp(command, "errors-reference") == 0) return print_reference(reply_reference, "");
+    if (strcmp(command, "config-reference") == 0) {
+        (o->yaml ? config_reference_yaml : config_reference_markdown)(stdout);
+        return fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+    }
+    return usage("unknown command", command);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
+        {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
+        {"yaml", no_argument, NULL, 'y'},         {NULL, 0, NULL, 0},
+    };
+    struct options o = {0};
+    for (int c; (c = getopt_long(argc, argv, "c:tVh", longs, NULL)) != -1;) {
+        switch (c) {
+        case 'c': o.config = optarg; break;
+        case 't': o.test = true; break;
+        case 'y': o.yaml = true; break;
+        case 'V': return print_version();
+        case 'h': return fputs(help, stdout) < 0 ? EXIT_CONFIG : EXIT_OK;
+        default: return EXIT_USAGE; /* getopt has said why */
+        }
+    }
+    const char *command = optind < argc ? argv[optind++] : "run";
+    bool takes_file = strcmp(command, "check") == 0 || strcmp(command, "run") == 0;
+    if (takes_file && optind < argc && !o.config) o.config = argv[optind++];
+    if (optind < argc) return usage("unexpected argument", argv[optind]);
+    return dispatch(command, &o);
+}
