@@ -1,0 +1,9 @@
+# proof-load: the load generator of bench/*.sh; not installed.
+if(TARGET gw_http AND TARGET gw_net)
+  add_executable(proof-load
+    "${CMAKE_CURRENT_LIST_DIR}/proof_load.c"
+    "${CMAKE_CURRENT_LIST_DIR}/tool.c"
+    "${CMAKE_CURRENT_LIST_DIR}/load/client.c")
+  target_include_directories(proof-load PRIVATE "${CMAKE_CURRENT_LIST_DIR}")
+  target_link_libraries(proof-load PRIVATE gw_http gw_net)
+endif()

@@ -1,0 +1,16 @@
+/* tool.h - what the command-line tools of bench/ share. Thread: [any]. */
+#ifndef BENCH_TOOL_H
+#define BENCH_TOOL_H
+
+#include "net/socket.h"
+
+/* Parses 127.0.0.1:PORT, [::1]:PORT or unix:PATH; port 0 is accepted. */
+bool tool_parse_address(const char *text, struct socket_address *out);
+
+/* Parses a decimal number from `min` to `max`. */
+bool tool_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out);
+
+/* As many descriptors as the system allows: tunnels are counted in thousands. */
+void tool_raise_descriptor_limit(void);
+
+#endif
