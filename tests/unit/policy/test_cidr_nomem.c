@@ -1,0 +1,272 @@
+/* cidr_set and cidr_tree when memory is out: every operation is repeated with one allocation more granted
+ * each time. Until it succeeds it must report ERR_NOMEM and leave what was there unchanged.
+ *
+ * Needs the linker options -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc; without them
+ * nothing can fail and the tests are skipped. */
+#include "helper_twin.h"
+#include "policy/cidr_set.h"
+#include "policy/cidr_tree.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static bool is_limited;
+static unsigned ngranted; /* allocations that still succeed, when limited */
+static bool was_refused;
+
+void *__real_malloc(size_t n) __attribute__((weak));
+void *__real_calloc(size_t count, size_t n) __attribute__((weak));
+void *__real_realloc(void *p, size_t n) __attribute__((weak));
+void *__real_aligned_alloc(size_t alignment, size_t n) __attribute__((weak));
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t count, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
+
+static bool refuse(void)
+{
+    if (!is_limited) return false;
+    if (ngranted > 0) {
+        ngranted--;
+        return false;
+    }
+    was_refused = true;
+    return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return refuse() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t count, size_t n)
+{
+    return refuse() ? NULL : __real_calloc(count, n);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return refuse() ? NULL : __real_realloc(p, n);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t n)
+{
+    return refuse() ? NULL : __real_aligned_alloc(alignment, n);
+}
+
+static void grant(unsigned n)
+{
+    ngranted = n;
+    was_refused = false;
+    is_limited = true;
+}
+
+/* Ends the limit. Was an allocation refused? */
+static bool end_grant(void)
+{
+    is_limited = false;
+    return was_refused;
+}
+
+static void skip_unless_wrapped(void)
+{
+    if (!__real_malloc) skip();
+}
+
+enum { GRANTS_MAX = 100000 };
+
+struct fixture {
+    struct epochs *epochs;
+    struct cidr_tree *tree;
+    struct prefixes live; /* what is in the tree */
+};
+
+static struct fixture open_tree(void)
+{
+    struct fixture f = {.epochs = epochs_create()};
+    assert_non_null(f.epochs);
+    f.tree = cidr_tree_create(f.epochs);
+    assert_non_null(f.tree);
+    return f;
+}
+
+static void close_tree(struct fixture *f)
+{
+    cidr_tree_destroy(f->tree);
+    epochs_destroy(f->epochs);
+    prefixes_free(&f->live);
+}
+
+static bool tree_has(const void *t, const struct addr *a)
+{
+    return cidr_tree_has(t, a);
+}
+
+static void check(const struct fixture *f, const struct prefixes *pool)
+{
+    struct prefixes_random r = {1};
+    struct twin twin;
+    twin_init(&twin, f->live.v, f->live.n);
+    twin_compare(&twin, pool, &r, tree_has, f->tree);
+    twin_free(&twin);
+}
+
+/* Repeats a change until it succeeds; checks the tree before and after. Returns how often it failed. */
+static unsigned change(struct fixture *f, const struct prefixes *pool, const struct cidr *c, bool is_add)
+{
+    for (unsigned granted = 0; granted < GRANTS_MAX; granted++) {
+        grant(granted);
+        const enum err e = is_add ? cidr_tree_add(f->tree, c) : cidr_tree_remove(f->tree, c);
+        const bool is_refused = end_grant();
+        if (e) {
+            assert_int_equal(e, ERR_NOMEM);
+            assert_true(is_refused);
+            check(f, pool);
+            continue;
+        }
+        if (is_add) prefixes_push(&f->live, *c);
+        for (uint32_t i = 0; !is_add; i++) {
+            if (cidr_compare(&f->live.v[i], c) != 0) continue;
+            f->live.v[i] = f->live.v[--f->live.n];
+            break;
+        }
+        check(f, pool);
+        return granted;
+    }
+    fail_msg("never succeeded");
+    return 0;
+}
+
+static void a_change_happens_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    skip_unless_wrapped();
+    struct fixture f = open_tree();
+    struct prefixes pool = {0}, changes = {0};
+    struct prefixes_random r = {2};
+    prefixes_partner(&pool, &r, ADDR_V4, 300);
+    prefixes_partner(&pool, &r, ADDR_V6, 300);
+    prefixes_text(&changes, "192.0.2.0/24");
+    prefixes_text(&changes, "16.0.0.0/4"); /* many slots that have chunks of their own */
+    prefixes_text(&changes, "2001:db8::/32");
+    prefixes_text(&changes, "2000::/4"); /* many chunks */
+    for (uint32_t i = 0; i < 4; i++)
+        prefixes_push(&pool, changes.v[i]);
+    assert_int_equal(cidr_tree_build(f.tree, pool.v, pool.n - 4), ERR_OK);
+    for (uint32_t i = 0; i < pool.n - 4; i++)
+        prefixes_push(&f.live, pool.v[i]);
+    unsigned nfailed[4];
+    for (uint32_t i = 0; i < changes.n; i++)
+        nfailed[i] = change(&f, &pool, &changes.v[i], true);
+    for (uint32_t i = 0; i < changes.n; i++)
+        nfailed[i] += change(&f, &pool, &changes.v[i], false);
+    for (uint32_t i = 0; i < changes.n; i++)
+        assert_true(nfailed[i] >
+                    1); /* an add that covers whole chunks may need no memory; its removal does */
+    prefixes_free(&changes);
+    prefixes_free(&pool);
+    close_tree(&f);
+}
+
+/* One after the other, so that blocks grow, chunks change their form, parts are split and joined. */
+static void growth_and_shrinking_survive_every_failure(void **state)
+{
+    (void)state;
+    skip_unless_wrapped();
+    struct fixture f = open_tree();
+    struct prefixes pool = {0};
+    for (uint32_t i = 0; i < 150; i++) {
+        prefixes_v4(&pool, UINT32_C(0x0a0a0000) + 2 * i, 32);
+        prefixes_v6(&pool, UINT64_C(0x20010db800000000) + i / 2, 2 * i, 128);
+    }
+    for (uint32_t i = 0; i < pool.n; i++)
+        (void)change(&f, &pool, &pool.v[i], true);
+    for (uint32_t i = 0; i < pool.n; i++)
+        (void)change(&f, &pool, &pool.v[(i * 7) % pool.n], false);
+    assert_int_equal(f.live.n, 0);
+    prefixes_free(&pool);
+    close_tree(&f);
+}
+
+static void a_failed_load_leaves_the_tree_empty(void **state)
+{
+    (void)state;
+    skip_unless_wrapped();
+    struct fixture f = open_tree();
+    struct prefixes pool = {0};
+    struct prefixes_random r = {3};
+    prefixes_partner(&pool, &r, ADDR_V4, 100);
+    prefixes_partner(&pool, &r, ADDR_V6, 300);
+    prefixes_text(&pool, "16.0.0.0/4");
+    enum err e = ERR_NOMEM;
+    for (unsigned granted = 0; e && granted < GRANTS_MAX; granted++) {
+        grant(granted);
+        e = cidr_tree_build(f.tree, pool.v, pool.n);
+        (void)end_grant();
+        if (e) assert_int_equal(e, ERR_NOMEM);
+        if (e && granted % 8 == 0) check(&f, &pool);
+    }
+    for (uint32_t i = 0; i < pool.n; i++)
+        prefixes_push(&f.live, pool.v[i]);
+    check(&f, &pool);
+    prefixes_free(&pool);
+    close_tree(&f);
+}
+
+static void a_tree_is_created_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    skip_unless_wrapped();
+    struct epochs *epochs = epochs_create();
+    struct cidr_tree *t = NULL;
+    unsigned granted = 0;
+    for (; !t && granted < GRANTS_MAX; granted++) {
+        grant(granted);
+        t = cidr_tree_create(epochs);
+        assert_true(end_grant() == !t);
+    }
+    assert_true(granted > 3);
+    cidr_tree_destroy(t);
+    epochs_destroy(epochs);
+}
+
+static void a_set_is_built_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    skip_unless_wrapped();
+    struct prefixes pool = {0};
+    struct prefixes_random r = {4};
+    static const uint32_t sizes[] = {0, 4, 40};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        pool.n = 0;
+        prefixes_partner(&pool, &r, ADDR_V4, sizes[i]);
+        prefixes_partner(&pool, &r, ADDR_V6, sizes[i]);
+        struct cidr_set *s = NULL;
+        unsigned granted = 0;
+        enum err e = ERR_NOMEM;
+        for (; e && granted < GRANTS_MAX; granted++) {
+            grant(granted);
+            e = cidr_set_build(pool.v, pool.n, &s);
+            assert_true(end_grant() == (e == ERR_NOMEM));
+            assert_true((s != NULL) == (e == ERR_OK));
+        }
+        assert_int_equal(granted, sizes[i] < 10 ? 2 : 5);
+        cidr_set_destroy(s);
+    }
+    prefixes_free(&pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_change_happens_whole_or_not_at_all),
+        cmocka_unit_test(growth_and_shrinking_survive_every_failure),
+        cmocka_unit_test(a_failed_load_leaves_the_tree_empty),
+        cmocka_unit_test(a_tree_is_created_whole_or_not_at_all),
+        cmocka_unit_test(a_set_is_built_whole_or_not_at_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
