@@ -22,8 +22,18 @@ enum {
     STATUS_BYTES_MAX = 32 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
+    CHANGES_MAX = 1024,
     FDS_RESERVED = 64, /* besides connections */
     SIGNALS = 5,
+};
+
+/* Partners that changed in this turn of the control loop; beyond CHANGES_MAX the workers look at everybody.
+ */
+struct changes {
+    struct loop_message flush;
+    bool flush_posted;
+    uint32_t n;
+    uint32_t indices[CHANGES_MAX];
 };
 
 enum control_phase { CONTROL_STARTING = 0, CONTROL_RUNNING, CONTROL_DRAINING, CONTROL_CLOSING };
@@ -49,6 +59,7 @@ struct control {
     uv_timer_t exit_bound;     /* for a name server that does not answer while we want to end */
     uv_signal_t signals[SIGNALS];
     struct wheel_entry collect;
+    struct changes changes;
     enum control_phase phase;
     int exit_code;
 };
@@ -201,6 +212,28 @@ static void on_collect(struct wheel_entry *e)
     struct control *c = (struct control *)((char *)e - offsetof(struct control, collect));
     policy_collect(c->policy);
     loop_deadline(&c->loop, &c->collect, COLLECT_MS);
+}
+
+static void on_flush_changes(struct loop_message *m)
+{
+    struct changes *changes = (struct changes *)((char *)m - offsetof(struct changes, flush));
+    struct control *c = (struct control *)((char *)changes - offsetof(struct control, changes));
+    for (unsigned i = 0; i < c->nworkers; i++)
+        worker_policy_changed(c->workers[i].worker, changes->indices, changes->n, changes->n == CHANGES_MAX);
+    changes->n = 0;
+    changes->flush_posted = false;
+}
+
+/* Gathers; the workers hear of it at the end of the turn. */
+static void on_policy_change(uint32_t index, void *arg)
+{
+    struct control *c = arg;
+    struct changes *changes = &c->changes;
+    if (changes->n < CHANGES_MAX) changes->indices[changes->n++] = index;
+    if (changes->flush_posted) return;
+    changes->flush_posted = true;
+    changes->flush.deliver = on_flush_changes;
+    (void)loop_post(&c->loop, &changes->flush); /* refused only while closing: the workers have ended */
 }
 
 /* Descriptors: as many as the system lets us have; a warning when that is fewer than the limits promise. */
@@ -372,6 +405,7 @@ void control_metrics_reference(struct outbuf *o)
  * start that takes long can be watched. */
 static enum err start(struct control *c)
 {
+    policy_on_change(c->policy, on_policy_change, c);
     enum err e = watch_signals(c);
     if (e == ERR_OK) e = store_open(&c->loop.uv, c->config, c->policy, &c->store);
     if (e) return e;

@@ -1,8 +1,7 @@
 /* cidr_sort.h - sorts many prefixes of one family by address: for bulk loads.
  *
- * A least-significant-digit radix sort on the high 64 bits (IPv4 uses the top 32, so half of the passes
- * fall away), then a comparison sort within the rare runs that share them. Measured five times faster than
- * qsort() on a million.
+ * A least-significant-digit radix sort on 32 or 64 bits of address; IPv6 prefixes that share their high half
+ * are then put in order by comparison. Five times faster than qsort() on a million.
  *
  * Private to cidr_tree. Thread: [any, pure].
  */
@@ -12,20 +11,42 @@
 #include "base/err.h"
 #include "policy/cidr_stree.h"
 
-struct cidr_key {
-    uint64_t hi, lo; /* IPv4: the address is the top half of `hi`, `lo` is 0 */
-    uint32_t len;    /* 0..32 or 0..128 */
+/* An IPv4 prefix in one word. */
+static inline uint64_t cidr_key4(uint32_t net, unsigned len)
+{
+    return (uint64_t)net << 32 | len;
+}
+
+static inline uint32_t cidr_key4_first(uint64_t key)
+{
+    return (uint32_t)(key >> 32);
+}
+
+static inline unsigned cidr_key4_len(uint64_t key)
+{
+    return (unsigned)(key & 0xff);
+}
+
+static inline uint32_t cidr_key4_last(uint64_t key)
+{
+    return cidr_key4_first(key) | (uint32_t)(UINT64_C(0xffffffff) >> cidr_key4_len(key));
+}
+
+struct cidr_key6 {
+    uint64_t hi, lo;
+    uint32_t len; /* 0..128 */
 };
 
 /* The last address of the prefix. */
-static inline struct key6 cidr_key_last(const struct cidr_key *k)
+static inline struct key6 cidr_key6_last(const struct cidr_key6 *k)
 {
     const uint64_t hi = k->len < 64 ? UINT64_MAX >> k->len : 0;
     const uint64_t lo = k->len <= 64 ? UINT64_MAX : k->len < 128 ? UINT64_MAX >> (k->len - 64) : 0;
     return (struct key6){k->hi | hi, k->lo | lo};
 }
 
-/* Orders by address, then length. Errors: ERR_NOMEM (the order is unchanged). */
-enum err cidr_sort(struct cidr_key *v, size_t n);
+/* Orders by address; IPv6 by address, then length. Errors: ERR_NOMEM (the order is unchanged). */
+enum err cidr_sort4(uint64_t *v, size_t n);
+enum err cidr_sort6(struct cidr_key6 *v, size_t n);
 
 #endif

@@ -48,39 +48,55 @@ enum err cidr_tree_remove(struct cidr_tree *t, const struct cidr *c)
     return change(t, c, -1);
 }
 
-/* IPv4 from the front, IPv6 behind. Returns how many are IPv4. */
-static size_t split_families(const struct cidr *cidrs, size_t n, struct cidr_key *keys)
+/* The prefixes of a load, by family. */
+struct keys {
+    uint64_t *v4;
+    struct cidr_key6 *v6;
+    size_t n4, n6;
+};
+
+static enum err keys_init(struct keys *k, const struct cidr *cidrs, size_t n)
 {
-    size_t n4 = 0, n6 = n;
+    size_t n4 = 0;
+    for (size_t i = 0; i < n; i++)
+        n4 += cidrs[i].net.family == ADDR_V4;
+    *k = (struct keys){.v4 = malloc(n4 * sizeof *k->v4 + 1), .v6 = malloc((n - n4) * sizeof *k->v6 + 1)};
+    if (!k->v4 || !k->v6) return ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
         const struct addr *a = &cidrs[i].net;
-        const bool is_v4 = a->family == ADDR_V4;
-        struct cidr_key *k = is_v4 ? &keys[n4++] : &keys[--n6];
-        k->hi = is_v4 ? (uint64_t)a->v4 << 32 : a->v6.hi;
-        k->lo = is_v4 ? 0 : a->v6.lo;
-        k->len = cidrs[i].len;
+        if (a->family == ADDR_V4)
+            k->v4[k->n4++] = cidr_key4(a->v4, cidrs[i].len);
+        else
+            k->v6[k->n6++] = (struct cidr_key6){a->v6.hi, a->v6.lo, cidrs[i].len};
     }
-    return n4;
+    return cidr_sort4(k->v4, k->n4) || cidr_sort6(k->v6, k->n6) ? ERR_NOMEM : ERR_OK;
+}
+
+static void keys_deinit(struct keys *k)
+{
+    free(k->v4);
+    free(k->v6);
+}
+
+/* Both families or neither. */
+static enum err load(struct cidr_tree *t, const struct keys *k)
+{
+    if (tree4_load(t->v4, k->v4, k->n4)) return ERR_NOMEM;
+    if (tree6_load(t->v6, k->v6, k->n6)) {
+        tree4_load_cancel(t->v4);
+        return ERR_NOMEM;
+    }
+    tree4_load_commit(t->v4);
+    return ERR_OK;
 }
 
 enum err cidr_tree_build(struct cidr_tree *t, const struct cidr *cidrs, size_t n)
 {
     if (!tree4_is_empty(t->v4) || !tree6_is_empty(t->v6)) return ERR_EXISTS;
-    if (n == 0) return ERR_OK;
-    struct cidr_key *keys = malloc(n * sizeof *keys);
-    if (!keys) return ERR_NOMEM;
-    const size_t n4 = split_families(cidrs, n, keys);
-    enum err e = cidr_sort(keys, n4);
-    if (!e) e = cidr_sort(keys + n4, n - n4);
-    if (!e) e = tree4_load(t->v4, keys, n4);
-    if (!e) {
-        e = tree6_load(t->v6, keys + n4, n - n4);
-        if (e)
-            tree4_load_cancel(t->v4);
-        else
-            tree4_load_commit(t->v4);
-    }
-    free(keys);
+    struct keys k;
+    enum err e = keys_init(&k, cidrs, n);
+    if (!e) e = load(t, &k);
+    keys_deinit(&k);
     return e;
 }
 

@@ -225,24 +225,29 @@ static uint32_t find(struct diffs *d, uint32_t place)
     return lower;
 }
 
+/* Moves the differences from index `from` on to index `to`. */
+static void shift(struct diffs *d, uint32_t from, uint32_t to)
+{
+    const uint32_t n = d->n - from;
+    if (n) {
+        memmove(d->by + to, d->by + from, n * sizeof *d->by);
+        memmove(places(d) + to, places(d) + from, n * sizeof *places(d));
+    }
+    d->n = to + n;
+}
+
 /* Adds to the difference at one place. There is room. */
 static void add_diff(struct diffs *d, uint32_t place, int32_t by)
 {
-    uint16_t *at = places(d);
     const uint32_t i = find(d, place);
-    if (i < d->n && at[i] == place) {
+    if (i < d->n && places(d)[i] == place) {
         d->by[i] += by;
-        if (d->by[i] != 0) return;
-        d->n--;
-        memmove(d->by + i, d->by + i + 1, (d->n - i) * sizeof *d->by);
-        memmove(at + i, at + i + 1, (d->n - i) * sizeof *at);
+        if (d->by[i] == 0) shift(d, i + 1, i);
         return;
     }
-    memmove(d->by + i + 1, d->by + i, (d->n - i) * sizeof *d->by);
-    memmove(at + i + 1, at + i, (d->n - i) * sizeof *at);
+    shift(d, i, i + 1);
     d->by[i] = by;
-    at[i] = (uint16_t)place;
-    d->n++;
+    places(d)[i] = (uint16_t)place;
 }
 
 /* Counts a prefix in or out. Prefixes longer than /16 need room for two differences in their slot. */
@@ -315,28 +320,30 @@ bool tree4_is_empty(const struct tree4 *t)
     return true;
 }
 
-/* Counts the prefixes in that start in one slot: v[0..n). */
-static bool load_slot(struct tree4 *t, const struct cidr_key *v, size_t n)
+static uint32_t slot_of(uint64_t key)
 {
-    const uint32_t slot = (uint32_t)(v->hi >> 48);
+    return cidr_key4_first(key) >> 16;
+}
+
+/* Counts the prefixes in that start in one slot: v[0..n). */
+static bool load_slot(struct tree4 *t, const uint64_t *v, size_t n)
+{
     uint32_t ninside = 0;
     for (size_t i = 0; i < n; i++)
-        ninside += v[i].len > 16;
+        ninside += cidr_key4_len(v[i]) > 16;
     /* Never more places than addresses, however many prefixes. */
     const uint32_t room = ninside < SLOT_SIZE / 2 ? 2 * ninside : SLOT_SIZE;
-    if (ninside && !reserve(t, slot, room)) return false;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t first = (uint32_t)(v[i].hi >> 32);
-        apply(t, first, (uint32_t)(cidr_key_last(&v[i]).hi >> 32), 1);
-    }
-    trim(t, slot);
+    if (ninside && !reserve(t, slot_of(v[0]), room)) return false;
+    for (size_t i = 0; i < n; i++)
+        apply(t, cidr_key4_first(v[i]), cidr_key4_last(v[i]), 1);
+    trim(t, slot_of(v[0]));
     return true;
 }
 
-enum err tree4_load(struct tree4 *t, const struct cidr_key *v, size_t n)
+enum err tree4_load(struct tree4 *t, const uint64_t *v, size_t n)
 {
     for (size_t i = 0, end; i < n; i = end) {
-        for (end = i + 1; end < n && v[end].hi >> 48 == v[i].hi >> 48;)
+        for (end = i + 1; end < n && slot_of(v[end]) == slot_of(v[i]);)
             end++;
         if (!load_slot(t, v + i, end - i)) {
             tree4_load_cancel(t);

@@ -376,12 +376,12 @@ static bool close_before(struct load *l, const struct key6 *a)
 }
 
 /* Prefixes are nested or apart, so a stack of those that are open yields all ends in order. */
-static bool sweep(struct load *l, const struct cidr_key *v, size_t n)
+static bool sweep(struct load *l, const struct cidr_key6 *v, size_t n)
 {
     if (!add_part(l, (struct key6){0, 0})) return false;
     for (size_t i = 0; i < n; i++) {
         const struct key6 first = {v[i].hi, v[i].lo};
-        const struct key6 last = cidr_key_last(&v[i]);
+        const struct key6 last = cidr_key6_last(&v[i]);
         if (!close_before(l, &first) || !push(l, first, 1)) return false;
         const bool is_open =
             l->nopen && l->open[l->nopen - 1].last.hi == last.hi && l->open[l->nopen - 1].last.lo == last.lo;
@@ -414,7 +414,7 @@ static void take_over(struct tree6 *t, const struct load *l, struct chunk_map *m
     retire(t, old, old->bytes);
 }
 
-enum err tree6_load(struct tree6 *t, const struct cidr_key *v, size_t n)
+enum err tree6_load(struct tree6 *t, const struct cidr_key6 *v, size_t n)
 {
     struct load l = {.memory = t->memory};
     struct chunk_map *m = NULL;

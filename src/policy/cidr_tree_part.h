@@ -42,13 +42,13 @@ enum err tree6_change(struct tree6 *t, struct key6 first, struct key6 last, int3
 bool tree4_is_empty(const struct tree4 *t);
 bool tree6_is_empty(const struct tree6 *t);
 
-/* Loads sorted prefixes into an empty half, invisible to readers until commit. After ERR_NOMEM, or cancel,
- * the half is empty. */
-enum err tree4_load(struct tree4 *t, const struct cidr_key *v, size_t n);
+/* Loads sorted prefixes (cidr_sort.h) into an empty half, invisible to readers until commit. After ERR_NOMEM,
+ * or cancel, the half is empty. */
+enum err tree4_load(struct tree4 *t, const uint64_t *v, size_t n);
 void tree4_load_commit(struct tree4 *t);
 void tree4_load_cancel(struct tree4 *t);
 
 /* One step for the second half: published when it succeeds. */
-enum err tree6_load(struct tree6 *t, const struct cidr_key *v, size_t n);
+enum err tree6_load(struct tree6 *t, const struct cidr_key6 *v, size_t n);
 
 #endif

@@ -85,28 +85,32 @@ static enum deny decide_token(struct token_hasher *h, const struct decide_query 
     return token_digest(h, token, digest) ? DENY_FAULT : DENY_NONE;
 }
 
-static enum deny decide_partner(const struct policy *p, const struct decide_query *q, const uint8_t *digest,
-                                struct decision *out)
+static enum deny decide_partner(const struct policy *p, const uint8_t *digest, enum environment env,
+                                const struct addr *source, uint64_t wall_ms, struct decision *out)
 {
     const struct partner_view *v = find_owner(p, digest, &out->partner, &out->slot);
     if (!v) return DENY_TOKEN_UNKNOWN;
     if (!v->enabled) return DENY_PARTNER_DISABLED;
     if (out->slot == SLOT_PREVIOUS) {
         uint64_t expires_ms = partner_view_previous_expires_ms(v);
-        if (q->wall_ms >= expires_ms) return DENY_TOKEN_EXPIRED;
+        if (wall_ms >= expires_ms) return DENY_TOKEN_EXPIRED;
         out->valid_until_ms = expires_ms;
     }
-    return partner_view_allows(v, q->env, q->source) ? DENY_NONE : DENY_ADDRESS;
+    return partner_view_allows(v, env, source) ? DENY_NONE : DENY_ADDRESS;
+}
+
+/* The generation comes first: whatever changes from here on makes it an old one. */
+static struct decision begin(const struct policy *p)
+{
+    return (struct decision){
+        .partner = PARTNER_INDEX_NONE, .generation = policy_generation(p), .valid_until_ms = UINT64_MAX};
 }
 
 void decide(const struct policy *p, struct token_hasher *h, const struct decide_query *q,
             struct decision *out)
 {
-    /* The generation comes first: whatever changes from here on makes it an old one. */
-    *out = (struct decision){
-        .partner = PARTNER_INDEX_NONE, .generation = policy_generation(p), .valid_until_ms = UINT64_MAX};
-
     uint8_t digest[TOKEN_DIGEST_BYTES];
+    *out = begin(p);
     if (!q->has_route) {
         out->deny = DENY_NO_ROUTE;
     } else if (!q->has_environment) {
@@ -115,6 +119,13 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
         out->deny = DENY_NO_POLICY;
     } else {
         out->deny = decide_token(h, q, digest);
-        if (!out->deny) out->deny = decide_partner(p, q, digest, out);
+        if (!out->deny) out->deny = decide_partner(p, digest, q->env, q->source, q->wall_ms, out);
     }
+}
+
+void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
+                  enum environment env, const struct addr *source, uint64_t wall_ms, struct decision *out)
+{
+    *out = begin(p);
+    out->deny = decide_partner(p, digest, env, source, wall_ms, out);
 }

@@ -14,19 +14,19 @@
 
 /* symbol, label (log `deny=`, metric `reason=`) */
 /* clang-format off */
-#define DENY_MAP(XX)                                                                                            \
-    XX(NONE, "none")                          /* let in */                                                      \
-    XX(NO_ROUTE, "no_route")                  /* 404: the path is not ours */                                   \
-    XX(NO_HOST, "no_host")                    /* 404: the host belongs to no environment */                     \
-    XX(NO_POLICY, "no_policy")                /* 503: no partner data yet */                                    \
-    XX(TOKEN_MISSING, "token_missing")        /* 401 missing_token: no Authorization field */                   \
-    XX(TOKEN_REPEATED, "token_repeated")      /* 401 missing_token: more than one */                            \
-    XX(TOKEN_SCHEME, "token_scheme")          /* 401 missing_token: another scheme */                           \
-    XX(TOKEN_MALFORMED, "token_malformed")    /* 401 invalid_token: not a b64token */                           \
-    XX(TOKEN_UNKNOWN, "token_unknown")        /* 401 invalid_token */                                           \
-    XX(TOKEN_EXPIRED, "token_expired")        /* 401 invalid_token: previous token after its grace period */    \
-    XX(PARTNER_DISABLED, "partner_disabled")  /* 401 invalid_token */                                           \
-    XX(ADDRESS, "address")                    /* 403: not on the partner's list of this environment */          \
+#define DENY_MAP(XX)                                                                                        \
+    XX(NONE, "none")                          /* let in */                                                  \
+    XX(NO_ROUTE, "no_route")                  /* 404: the path is not ours */                               \
+    XX(NO_HOST, "no_host")                    /* 404: the host belongs to no environment */                 \
+    XX(NO_POLICY, "no_policy")                /* 503: no partner data yet */                                \
+    XX(TOKEN_MISSING, "token_missing")        /* 401 missing_token: no Authorization field */               \
+    XX(TOKEN_REPEATED, "token_repeated")      /* 401 missing_token: more than one */                        \
+    XX(TOKEN_SCHEME, "token_scheme")          /* 401 missing_token: another scheme */                       \
+    XX(TOKEN_MALFORMED, "token_malformed")    /* 401 invalid_token: not a b64token */                       \
+    XX(TOKEN_UNKNOWN, "token_unknown")        /* 401 invalid_token */                                       \
+    XX(TOKEN_EXPIRED, "token_expired")        /* 401 invalid_token: previous token after its grace period */\
+    XX(PARTNER_DISABLED, "partner_disabled")  /* 401 invalid_token */                                       \
+    XX(ADDRESS, "address")                    /* 403: not on the partner's list of this environment */      \
     XX(FAULT, "fault")                        /* 500: the digest could not be computed */
 
 enum deny {
@@ -77,5 +77,9 @@ struct decision {
  * changes hands or slots during the look-up is found with its old or its new owner. */
 void decide(const struct policy *p, struct token_hasher *h, const struct decide_query *q,
             struct decision *out);
+
+/* The same for something that was let in before and is still open: the token is known by its digest. */
+void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
+                  enum environment env, const struct addr *source, uint64_t wall_ms, struct decision *out);
 
 #endif

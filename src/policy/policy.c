@@ -74,7 +74,7 @@ enum err policy_sync_end(struct policy *p, uint32_t *removed)
     p->is_syncing = false;
     if (!policy_is_ready(p)) {
         atomic_store_explicit(&p->is_ready, true, memory_order_release);
-        policy_bump(p);
+        policy_bump(p, PARTNER_INDEX_NONE);
     }
     if (removed) *removed = nremoved;
     return ERR_OK;
@@ -146,6 +146,12 @@ void policy_collect(struct policy *p)
         l = next;
     }
     (void)epochs_collect(p->epochs); /* what is left is in policy_stats() */
+}
+
+void policy_on_change(struct policy *p, policy_change_fn fn, void *arg)
+{
+    p->on_change = fn;
+    p->on_change_arg = arg;
 }
 
 uint32_t policy_find(const struct policy *p, struct span id)

@@ -66,6 +66,11 @@ void policy_sync_abort(struct policy *p);
 /* Frees what no reader can see any more; call from a timer and after batches of changes. */
 void policy_collect(struct policy *p);
 
+/* Called after every visible change with the index whose tokens, flags or lists are not what they were. Who
+ * holds something open for that partner asks decide_again(). It must not change the policy. */
+typedef void (*policy_change_fn)(uint32_t index, void *arg);
+void policy_on_change(struct policy *p, policy_change_fn fn, void *arg);
+
 /* The index of a partner, or PARTNER_INDEX_NONE. */
 uint32_t policy_find(const struct policy *p, struct span id);
 

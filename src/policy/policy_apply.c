@@ -154,7 +154,7 @@ static void commit(struct policy *p, const struct change *c)
     union directory_entry *entry = directory_entry(&p->directory, c->index);
     entry->seen = p->sync & DIRECTORY_SEEN_MAX;
     entry->is_robbed = 0;
-    policy_bump(p);
+    policy_bump(p, c->index);
 
     policy_account_in(p, c->view);
     if (c->old && c->ghost == PARTNER_INDEX_NONE) {

@@ -113,7 +113,7 @@ void policy_vacate(struct policy *p, struct leaving *l)
         p->npartners--;
     }
     (void)directory_publish(&p->directory, l->index, NULL); /* returns l->view */
-    policy_bump(p);
+    policy_bump(p, l->index);
     policy_account_out(p, l->view);
     policy_leave(p, l);
 }

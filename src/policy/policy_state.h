@@ -40,13 +40,16 @@ struct policy {
     uint32_t npartners;
     uint64_t nprefixes[ENV_COUNT];
     size_t view_bytes;
+    policy_change_fn on_change; /* or NULL */
+    void *on_change_arg;
 };
 
-/* The last step of every visible change. */
-static inline void policy_bump(struct policy *p)
+/* The last step of every visible change; `index`: whose view or tokens changed, or PARTNER_INDEX_NONE. */
+static inline void policy_bump(struct policy *p, uint32_t index)
 {
     uint64_t g = atomic_load_explicit(&p->generation, memory_order_relaxed);
     atomic_store_explicit(&p->generation, g + 1, memory_order_release);
+    if (p->on_change && index != PARTNER_INDEX_NONE) p->on_change(index, p->on_change_arg);
 }
 
 static inline bool policy_owns_token(const struct policy *p, uint32_t index, const uint8_t *digest)

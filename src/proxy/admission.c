@@ -161,19 +161,21 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
     x->env = (uint8_t)env;
     x->route = (uint8_t)req->parts.route;
     decide_request(c, &q, &d);
-    x->decided = true;
+    *view = policy_view(w->policy, d.partner);
+    if (!d.deny && !*view) { /* replaced between the two look-ups: decide on what is there now */
+        decide(w->policy, w->hasher, &q, &d);
+        *view = policy_view(w->policy, d.partner);
+    }
+    if (!d.deny && !*view) d.deny = DENY_TOKEN_UNKNOWN; /* removed */
     x->deny = (uint8_t)d.deny;
     x->slot = (uint8_t)d.slot;
     x->partner = d.partner;
-    *view = d.partner == PARTNER_INDEX_NONE ? NULL : policy_view(w->policy, d.partner);
     if (*view) {
         struct span id = partner_view_id(*view);
         const char *copy = arena_dup(&x->arena, id.p, id.n);
         x->partner_id = span_of(copy, copy ? id.n : 0);
     }
-    if (d.deny == DENY_NONE && *view) return true;
-    /* A view that is gone although the verdict allowed: the partner was removed between two look-ups. */
-    if (d.deny == DENY_NONE) x->deny = DENY_TOKEN_UNKNOWN;
+    if (!x->deny) return true;
     metrics_add2(w->metrics, METRIC_AUTH_DENIED, x->deny, has_env ? env : (unsigned)METRICS_ENV_NONE, 1);
     exchange_reply(x, reply_of_verdict(deny_verdict((enum deny)x->deny)), END_GATEWAY, PHASE_DECIDE);
     return false;
@@ -210,7 +212,7 @@ static void note_path(struct exchange *x, struct span path)
 }
 
 /* Checks that come after the token and before the backend. True when the request may go on. */
-static bool may_forward(struct exchange *x, const struct req_head *req)
+static bool may_forward(struct exchange *x, const struct req_head *req, const struct partner_view *view)
 {
     struct worker *w = x->conn->worker;
     struct span key;
@@ -228,6 +230,13 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
             w->config->limits.tunnels_per_worker ||
         w->draining) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
+        exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
+        return false;
+    }
+    x->digest = (const uint8_t *)arena_dup(
+        &x->arena, (const char *)partner_view_digest(view, (enum token_slot)x->slot), TOKEN_DIGEST_BYTES);
+    if (!x->digest) {
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;
     }
@@ -284,7 +293,7 @@ void exchange_start(struct conn *c, const char *head, size_t n)
         return;
     }
     note_path(x, req->parts.path);
-    if (!let_in(x, req, &view) || !may_forward(x, req)) return;
+    if (!let_in(x, req, &view) || !may_forward(x, req, view)) return;
     enum err e = rewrite_head(x, req, req->parts.origin, view);
     if (e) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);

@@ -73,6 +73,10 @@ extern const char *const limit_names[LIMIT_COUNT];
     XX(BACKEND, "backend")         /* the backend closed or reset it */                                      \
     XX(IDLE, "idle")               /* no byte for tunnel_idle */                                             \
     XX(WRITE_STALL, "write_stall") /* one side did not take its bytes in time */                             \
+    XX(TOKEN, "token")             /* its token is nobody's any more: revoked, replaced, partner removed */  \
+    XX(EXPIRED, "expired")         /* its token was the previous one, and the grace period is over */        \
+    XX(DISABLED, "disabled")       /* the partner was disabled */                                            \
+    XX(ADDRESS, "address")         /* its address was taken off the list */                                  \
     XX(SHUTDOWN, "shutdown")                                                                                 \
     XX(MEMORY, "memory")
 

@@ -312,6 +312,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
         if (result == BODY_OK && !x->dropped) relay_data(&relay, data);
     }
     x->bytes_in += at;
+    x->body_last_ms = worker_of(x)->loop.now_ms;
     if (result != BODY_OK) {
         body_failed(x, result);
         return n;
@@ -346,9 +347,14 @@ uint64_t exchange_body_deadline(struct exchange *x)
     if (awaits_continue(x)) return WHEEL_NEVER; /* the client rightly waits for the backend's word */
     if (x->paused_since_ms) {
         x->body_since_ms += now - x->paused_since_ms;
+        x->body_last_ms = now;
         x->paused_since_ms = 0;
     }
-    return x->body_since_ms + t->request_body_ms + x->req_body.total * 1000 / t->request_body_rate;
+    uint64_t by_rate =
+        x->body_since_ms + t->request_body_ms + x->req_body.total * 1000 / t->request_body_rate;
+    uint64_t last = x->body_last_ms > x->body_since_ms ? x->body_last_ms : x->body_since_ms;
+    uint64_t by_pause = last + t->request_body_ms; /* a fast start buys no long silence */
+    return by_rate < by_pause ? by_rate : by_pause;
 }
 
 /* --- what the client does meanwhile ---------------------------------------------------------------- */

@@ -55,7 +55,7 @@ struct exchange {
     uint8_t method, minor, route; /* enum http_method, HTTP/1.minor, enum route */
     bool has_env;
     uint8_t env, slot, deny; /* enum environment (has_env), token_slot and deny (decided) */
-    bool decided, expect_continue, upgrade;
+    bool expect_continue, upgrade;
     bool head_sent;        /* the request head was given to the upstream stream */
     bool answer_began;     /* a byte of the answer has arrived */
     bool retried, dropped; /* dropped: the backend takes no more; the rest of the body is read and dropped */
@@ -64,10 +64,12 @@ struct exchange {
     struct span head;       /* rewritten head, in the arena */
     struct span path;       /* for the log, in the arena */
     struct span partner_id; /* in the arena; p NULL when unknown */
+    const uint8_t *digest;  /* of the token, for an upgrade; in the arena */
     uint32_t partner;       /* index */
     char request_id[UUID_LEN];
     char ws_key[WS_KEY_LEN];
     uint64_t body_since_ms;   /* minimum rate: when the body began, shifted by the time we would not read */
+    uint64_t body_last_ms;    /* when its last bytes came */
     uint64_t paused_since_ms; /* we do not read the body since; 0 = we do */
     uint64_t up_out_start;    /* up->stream.bytes_out when it was leased */
     uint64_t up_out_mark;     /* and when progress was last looked at */

@@ -4,11 +4,13 @@
 #include "proxy/conn.h"
 #include "proxy/worker.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
 enum {
-    BOUNDARY_WAIT_MS = 1000, /* for a frame to end, before a close frame is given up */
+    BOUNDARY_WAIT_MS = 500, /* for a frame to end, before a close frame is given up */
     WS_CLOSE_GOING_AWAY = 1001,
+    WS_CLOSE_POLICY = 1008,
 };
 
 static const struct stream_events client_events, backend_events;
@@ -24,7 +26,9 @@ static void finish(struct tunnel *t, enum tunnel_end why, bool linger)
     w->ntunnels[t->env]--;
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
     loop_deadline_clear(&w->loop, &t->timer);
+    tunnel_index_remove(&t->by_partner);
     upstream_discard(t->up);
+    OPENSSL_cleanse(t->digest, sizeof t->digest);
     free(t);
     conn_tunnel_done(c, linger);
 }
@@ -34,14 +38,29 @@ void tunnel_cut(struct tunnel *t, enum tunnel_end why)
     finish(t, why, false);
 }
 
+/* What the client is told. The true reason of a policy end is in the log and the metrics only. */
+struct close_text {
+    uint16_t code;
+    const char *reason;
+};
+
+static const struct close_text close_texts[TUNNEL_END_COUNT] = {
+    [TUNNEL_END_IDLE] = {WS_CLOSE_GOING_AWAY, "idle"},
+    [TUNNEL_END_SHUTDOWN] = {WS_CLOSE_GOING_AWAY, "going away"},
+    [TUNNEL_END_TOKEN] = {WS_CLOSE_POLICY, "no longer allowed"},
+    [TUNNEL_END_EXPIRED] = {WS_CLOSE_POLICY, "no longer allowed"},
+    [TUNNEL_END_DISABLED] = {WS_CLOSE_POLICY, "no longer allowed"},
+    [TUNNEL_END_ADDRESS] = {WS_CLOSE_POLICY, "no longer allowed"},
+};
+
 /* The close frame goes out when the backend's stream stands between two frames. */
 static bool try_close_frame(struct tunnel *t)
 {
     char frame[127];
     if (!ws_at_boundary(&t->from_backend) || t->from_backend.close_seen) return false;
-    const char *text = t->ending_why == TUNNEL_END_IDLE ? "idle" : "going away";
+    const struct close_text *text = &close_texts[t->ending_why];
     struct iovec iov = {.iov_base = frame,
-                        .iov_len = ws_close_frame(WS_CLOSE_GOING_AWAY, span_str(text), frame)};
+                        .iov_len = ws_close_frame(text->code, span_str(text->reason), frame)};
     if (stream_write(&t->conn->stream, &iov, 1)) t->conn->stream.write_failed = true;
     finish(t, (enum tunnel_end)t->ending_why, true);
     return true;
@@ -52,6 +71,7 @@ void tunnel_end(struct tunnel *t, enum tunnel_end why)
     if (t->ending) return;
     t->ending = true;
     t->ending_why = (uint8_t)why;
+    stream_read_pause(&t->conn->stream); /* nothing more from this client to the backend */
     if (!try_close_frame(t)) loop_deadline(&t->worker->loop, &t->timer, BOUNDARY_WAIT_MS);
 }
 
@@ -64,11 +84,24 @@ static bool is_pressed(const struct tunnel *t)
     return stream_is_blocked(client) || stream_is_blocked(backend) || client->eof || backend->eof;
 }
 
-static void arm(struct tunnel *t)
+static uint64_t patience_of(const struct tunnel *t)
 {
     const struct config_timeouts *timeouts = &t->worker->config->timeouts;
-    uint64_t patience = is_pressed(t) ? timeouts->client_write_ms : timeouts->tunnel_idle_ms;
-    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, t->active_ms + patience);
+    return is_pressed(t) ? timeouts->client_write_ms : timeouts->tunnel_idle_ms;
+}
+
+/* When the token's grace period ends, on the monotonic clock. The wall clock is asked again then. */
+static uint64_t grace_end(const struct tunnel *t)
+{
+    const struct loop *l = &t->worker->loop;
+    if (t->valid_until_ms == UINT64_MAX) return WHEEL_NEVER;
+    return l->now_ms + (t->valid_until_ms > l->wall_ms ? t->valid_until_ms - l->wall_ms : 0);
+}
+
+static void arm(struct tunnel *t)
+{
+    uint64_t deadline = t->active_ms + patience_of(t), grace = grace_end(t);
+    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, grace < deadline ? grace : deadline);
 }
 
 static uint64_t bytes_out(const struct tunnel *t)
@@ -83,11 +116,55 @@ static void note_activity(struct tunnel *t)
     arm(t);
 }
 
+/* --- policy ---------------------------------------------------------------------------------------- */
+
+static enum tunnel_end end_of_deny(enum deny d)
+{
+    if (d == DENY_TOKEN_EXPIRED) return TUNNEL_END_EXPIRED;
+    if (d == DENY_PARTNER_DISABLED) return TUNNEL_END_DISABLED;
+    return d == DENY_ADDRESS ? TUNNEL_END_ADDRESS : TUNNEL_END_TOKEN;
+}
+
+/* Would it be let in now? A token may have become the previous one, or gone to another partner's record. */
+static void recheck(struct tunnel *t)
+{
+    struct worker *w = t->worker;
+    struct decision d;
+    if (t->ending) return;
+    decide_again(w->policy, t->digest, (enum environment)t->env, &t->conn->source, w->loop.wall_ms, &d);
+    if (d.deny) {
+        tunnel_end(t, end_of_deny(d.deny));
+        return;
+    }
+    if (d.partner != t->partner) {
+        tunnel_index_remove(&t->by_partner);
+        t->partner = d.partner;
+        tunnel_index_add(&w->tunnels, &t->by_partner, t->partner);
+    }
+    t->slot = (uint8_t)d.slot;
+    t->valid_until_ms = d.valid_until_ms;
+    arm(t);
+}
+
+static void recheck_link(struct tunnel_link *link)
+{
+    recheck((struct tunnel *)((char *)link - offsetof(struct tunnel, by_partner)));
+}
+
+void tunnels_recheck(struct worker *w, uint32_t partner)
+{
+    tunnel_index_each(&w->tunnels, partner, recheck_link);
+}
+
 static void on_timer(struct wheel_entry *e)
 {
     struct tunnel *t = (struct tunnel *)((char *)e - offsetof(struct tunnel, timer));
     if (t->ending) {
         finish(t, (enum tunnel_end)t->ending_why, false);
+    } else if (t->worker->loop.wall_ms >= t->valid_until_ms) {
+        recheck(t);
+    } else if (t->worker->loop.now_ms < t->active_ms + patience_of(t)) {
+        arm(t); /* it was only the grace period's deadline, and the wall clock has moved */
     } else if (bytes_out(t) != t->out_mark) { /* slow, but it moves */
         note_activity(t);
     } else if (stream_is_blocked(&t->conn->stream) || stream_is_blocked(&t->up->stream)) {
@@ -229,6 +306,7 @@ static struct tunnel *create(const struct exchange *x)
     t->partner = x->partner;
     t->env = x->env;
     t->slot = x->slot;
+    memcpy(t->digest, x->digest, TOKEN_DIGEST_BYTES);
     memcpy(t->request_id, x->request_id, UUID_LEN);
     t->npartner_id = (uint8_t)x->partner_id.n;
     if (t->npartner_id) memcpy(t->partner_id, x->partner_id.p, t->npartner_id);
@@ -260,9 +338,13 @@ void tunnel_start(struct exchange *x, struct span head, struct span early)
     conn_become_tunnel(c, t, &client_events);
     upconn_become_tunnel(t->up, t, &backend_events);
     stream_read_resume(&c->stream);
+    t->valid_until_ms = UINT64_MAX;
+    tunnel_index_add(&w->tunnels, &t->by_partner, t->partner);
     note_activity(t);
     if (!pass(t, &t->up->stream, &c->stream, head.p, head.n, TUNNEL_END_CLIENT)) return;
     if (early.n) on_backend_read(&t->up->stream, early.p, early.n);
     if (c->state == CONN_TUNNEL) pass_early_input(c);
     if (c->state == CONN_TUNNEL && c->stream.eof) on_client_eof(&c->stream);
+    if (c->state == CONN_TUNNEL)
+        recheck(t); /* the policy may have changed while the backend thought about it */
 }

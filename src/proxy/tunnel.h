@@ -9,6 +9,10 @@
  * closed or cannot deliver ends after timeouts.client_write without progress, any other after
  * timeouts.tunnel_idle.
  *
+ * A tunnel lives as long as what let it in: when its partner changes (tunnels_recheck()) or the grace period
+ * of its token is over, it is decided again, and ends with a close frame 1008 when it would not be let in
+ * now.
+ *
  * An idle tunnel holds this struct, the connection and the upstream connection, and no buffer. It keeps no
  * pointer to the configuration's or the policy's changing parts: only the partner's index and identifier.
  *
@@ -18,6 +22,7 @@
 #define PROXY_TUNNEL_H
 
 #include "proxy/exchange.h"
+#include "proxy/tunnel_index.h"
 
 struct tunnel {
     struct conn *conn;
@@ -29,7 +34,10 @@ struct tunnel {
     uint64_t out_mark;  /* bytes_out of both streams at active_ms */
     uint64_t opened_us;
     uint64_t client_bytes, backend_bytes; /* received since the tunnel opened */
-    uint32_t partner;                     /* index */
+    struct tunnel_link by_partner;        /* worker->tunnels */
+    uint8_t digest[TOKEN_DIGEST_BYTES];   /* of the token that opened it */
+    uint64_t valid_until_ms; /* wall clock: the end of a previous token's grace period, or UINT64_MAX */
+    uint32_t partner;        /* index */
     uint8_t env, slot;
     bool ending;        /* a close frame is to be sent at the next boundary */
     uint8_t ending_why; /* enum tunnel_end */
@@ -43,7 +51,12 @@ struct tunnel {
  * returns. */
 void tunnel_start(struct exchange *x, struct span head, struct span early);
 
-/* Ends in order: the client gets a close frame (1001) at a frame boundary, at most a second later. */
+/* Decides again for the open tunnels of a partner (index), or of everybody with PARTNER_INDEX_NONE. Those
+ * that are still allowed are not touched. Inside a turn. */
+void tunnels_recheck(struct worker *w, uint32_t partner);
+
+/* Ends in order: the client gets a close frame (1001, or 1008 when it is not allowed any more) at a frame
+ * boundary, at most half a second later. */
 void tunnel_end(struct tunnel *t, enum tunnel_end why);
 
 /* Ends at once. The client connection is left in CONN_LINGER or CONN_CLOSED. */

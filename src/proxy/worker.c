@@ -4,6 +4,7 @@
 #include "http/reply.h"
 #include "proxy/conn.h"
 #include "proxy/exchange.h"
+#include "proxy/tunnel.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -73,6 +74,7 @@ static bool init_parts(struct worker *w)
     if (!w->out || !w->parser || !w->hasher || !w->metrics) return false;
     if (sources_init(&w->sources)) return false;
     if (epochs_register(policy_epochs(w->policy), &w->reader)) return false;
+    tunnel_index_init(&w->tunnels);
     arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
     random_source_init(&w->random);
     init_limits(w);
@@ -239,6 +241,49 @@ enum err worker_set_addresses(struct worker *w, enum environment env, const stru
     *m = (struct addresses_message){.message.deliver = on_addresses, .worker = w, .env = env, .list = *list};
     if (!loop_post(&w->loop, &m->message)) free(m); /* it is going away: addresses no longer matter */
     return ERR_OK;
+}
+
+/* --- policy changes -------------------------------------------------------------------------------- */
+
+struct changes_message {
+    struct loop_message message;
+    struct worker *worker;
+    uint32_t n;
+    uint32_t indices[];
+};
+
+static void on_changes(struct loop_message *message)
+{
+    struct changes_message *m = (struct changes_message *)message;
+    for (uint32_t i = 0; i < m->n; i++)
+        tunnels_recheck(m->worker, m->indices[i]);
+    free(m);
+}
+
+static void on_recheck(struct loop_message *message)
+{
+    struct worker *w = (struct worker *)((char *)message - offsetof(struct worker, recheck_message));
+    atomic_store(&w->recheck_posted, false); /* before the look: a change during it posts again */
+    tunnels_recheck(w, PARTNER_INDEX_NONE);
+}
+
+static void post_recheck_all(struct worker *w)
+{
+    if (atomic_exchange(&w->recheck_posted, true)) return; /* the one on its way sees this change too */
+    w->recheck_message.deliver = on_recheck;
+    (void)loop_post(&w->loop, &w->recheck_message); /* refused only by a loop that has ended: no tunnels */
+}
+
+void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n, bool all)
+{
+    struct changes_message *m = all ? NULL : malloc(sizeof *m + n * sizeof *indices);
+    if (!m) {
+        post_recheck_all(w);
+        return;
+    }
+    *m = (struct changes_message){.message.deliver = on_changes, .worker = w, .n = n};
+    memcpy(m->indices, indices, n * sizeof *indices);
+    if (!loop_post(&w->loop, &m->message)) free(m);
 }
 
 static void on_drain_bound(struct wheel_entry *e)

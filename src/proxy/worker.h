@@ -20,7 +20,10 @@
 #include "net/listener.h"
 #include "policy/decide.h"
 #include "proxy/sources.h"
+#include "proxy/tunnel_index.h"
 #include "proxy/upstream.h"
+
+#include <stdatomic.h>
 
 struct conn;
 struct exchange;
@@ -50,6 +53,8 @@ struct worker {
 
     /* control */
     struct loop_message drain_message, cut_message; /* embedded: shutting down needs no memory */
+    struct loop_message recheck_message; /* embedded: ending what is not allowed needs none either */
+    atomic_bool recheck_posted;          /* shared: set by control, cleared by the worker */
     bool drain_posted, cut_posted;
 
     /* this thread */
@@ -62,6 +67,7 @@ struct worker {
     uint32_t nfree_exchanges;
     struct upstream upstreams[ENV_COUNT];
     struct sources sources;
+    struct tunnel_index tunnels;
     struct conn *conns; /* list of all client connections */
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
     uint32_t nupgrades; /* exchanges that may become tunnels */
@@ -95,6 +101,10 @@ void worker_drain(struct worker *w, bool now);
 
 /* New backend addresses of one environment. Errors: ERR_NOMEM. */
 enum err worker_set_addresses(struct worker *w, enum environment env, const struct address_list *list);
+
+/* These partners (indices) have changed: open tunnels that are not allowed any more end. Without memory for
+ * the list, all tunnels are looked at. `all`: the same on purpose. */
+void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n, bool all);
 
 /* Waits for the thread; harmless when it was never started. */
 void worker_join(struct worker *w);

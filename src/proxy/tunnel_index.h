@@ -1,0 +1,33 @@
+/* tunnel_index.h - the open tunnels of a worker by partner, so that a change of one partner costs what that
+ * partner has open and not what everybody has.
+ *
+ *   bucket[hash(partner index)] -> tunnel <-> tunnel <-> ...      intrusive lists, no memory of their own
+ *
+ * Thread: [worker].
+ */
+#ifndef PROXY_TUNNEL_INDEX_H
+#define PROXY_TUNNEL_INDEX_H
+
+#include <stdint.h>
+
+enum { TUNNEL_BUCKETS = 4096 };
+
+struct tunnel;
+
+struct tunnel_link {
+    struct tunnel_link *prev, *next; /* NULL when not linked */
+};
+
+struct tunnel_index {
+    struct tunnel_link buckets[TUNNEL_BUCKETS]; /* list heads */
+};
+
+void tunnel_index_init(struct tunnel_index *i);
+void tunnel_index_add(struct tunnel_index *i, struct tunnel_link *link, uint32_t partner);
+void tunnel_index_remove(struct tunnel_link *link);
+
+/* Calls `fn` for the tunnels of `partner` and of those who share its bucket (the callee looks), or of
+ * everybody with PARTNER_INDEX_NONE. `fn` may remove the link it is given, and add it again, but no other. */
+void tunnel_index_each(struct tunnel_index *i, uint32_t partner, void (*fn)(struct tunnel_link *link));
+
+#endif
