@@ -5,8 +5,6 @@
 #include "proxy/forward.h"
 #include "proxy/worker.h"
 
-#include <openssl/crypto.h>
-
 enum { LOG_PATH_MAX = 1024 };
 
 /* --- heads that are refused ------------------------------------------------------------------------ */
@@ -93,7 +91,7 @@ static bool verdict_is_cached(const struct conn *c, const struct decide_query *q
     return v->n && q->has_route && q->has_environment && q->nauthorization == 1 &&
            v->n == q->authorization.n && v->env == q->env &&
            v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
-           CRYPTO_memcmp(v->key, q->authorization.p, v->n) == 0;
+           bytes_equal_secret(v->key, q->authorization.p, v->n);
 }
 
 static void keep_verdict(struct conn *c, const struct decide_query *q, const struct decision *d)

@@ -94,6 +94,22 @@ static void copy_refuses_an_embedded_nul(void **state)
     assert_string_equal(out, "");
 }
 
+static void secrets_differ_at_any_byte(void **state)
+{
+    (void)state;
+    char a[35], b[35];
+    for (size_t n = 0; n <= sizeof a; n++) {
+        memset(a, 'x', sizeof a);
+        memset(b, 'x', sizeof b);
+        assert_true(bytes_equal_secret(a, b, n));
+        for (size_t i = 0; i < sizeof a; i++) {
+            b[i] = 'y';
+            assert_int_equal(bytes_equal_secret(a, b, n), i >= n);
+            b[i] = 'x';
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -105,6 +121,7 @@ int main(void)
         cmocka_unit_test(numbers_hold_digits_only),
         cmocka_unit_test(copy_needs_room_for_the_nul),
         cmocka_unit_test(copy_refuses_an_embedded_nul),
+        cmocka_unit_test(secrets_differ_at_any_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
