@@ -8,8 +8,8 @@ usage: tests/run.sh [--quick] [-k EXPRESSION]
 
 Installs what the tests need (Debian, Ubuntu), builds preset `dev` (ASan, UBSan) and runs
   ctest     unit tests and structure checks
-  tsan      the tests that use threads, under ThreadSanitizer
   pytest    tests/e2e: the real program with real clients
+  tsan      the unit tests that use threads, and tests/e2e again, under ThreadSanitizer
   fuzz      each fuzz target over its corpus and for a few seconds more (needs clang)
 
   --quick         leaves out tsan and fuzz
@@ -86,11 +86,15 @@ PY
     passed=$((passed + tests - bad - ignored)) failed=$((failed + bad)) skipped=$((skipped + ignored))
 }
 
-# Configures and builds a preset, quietly unless it fails.
+# Configures and builds a preset, or only the given targets of it; quietly unless it fails. `configure` holds
+# further arguments of cmake.
+configure=()
 build() {
     local preset=$1 log=$results/build-$1.log
     shift
-    if cmake -S "$root" --preset "$preset" "$@" >"$log" 2>&1 && cmake --build "$root/build/$preset" -j "$jobs" >>"$log" 2>&1; then
+    [ $# = 0 ] || set -- --target "$@"
+    if cmake -S "$root" --preset "$preset" -DBUILD_TESTING=ON "${configure[@]}" >"$log" 2>&1 &&
+        cmake --build "$root/build/$preset" -j "$jobs" "$@" >>"$log" 2>&1; then
         return 0
     fi
     grep -v '^\[' "$log" | tail -n 60
@@ -123,34 +127,45 @@ find_promtool() {
 }
 
 run_pytest() {
-    local code=0 select=()
+    local preset=$1 code=0 select=()
     [ -z "$expression" ] || select=(-k "$expression")
-    PROOFGW_BUILD_DIR=$root/build/dev "$python" -B -m pytest "$root/tests/e2e" -n 2 -q -p no:cacheprovider \
-        --junitxml "$results/pytest.xml" "${select[@]}" || code=$?
-    count_junit "$results/pytest.xml" $code pytest
+    PROOFGW_BIN=$root/build/$preset/proofgw "$python" -B -m pytest "$root/tests/e2e" -n 2 -q -p no:cacheprovider \
+        --junitxml "$results/pytest-$preset.xml" "${select[@]}" || code=$?
+    count_junit "$results/pytest-$preset.xml" $code "pytest ($preset)"
+}
+
+# The executable of a fuzz target's source.
+fuzz_target() {
+    local floor module
+    floor=$(basename "$(dirname "$1")")
+    module=$(basename "$1" .c)
+    echo "fuzz_${floor}_${module#fuzz_}"
 }
 
 # Each target runs over its seeds and then for fuzz_seconds; finds stay in build/fuzz/found.
 run_fuzz() {
-    local compiler target source corpus scratch=$root/build/fuzz/scratch
+    local compiler source target corpus log targets=() code folder=$root/build/fuzz
     compiler=$(command -v clang-14 || command -v clang) || {
         echo "clang is not installed: fuzzing is skipped"
         skipped=$((skipped + 1))
         return
     }
-    build fuzz -DCMAKE_C_COMPILER="$compiler"
-    count_step $? "build of preset fuzz"
-    mkdir -p "$root/build/fuzz/found"
+    for source in "$root"/tests/fuzz/*/fuzz_*.c; do targets+=("$(fuzz_target "$source")"); done
+    configure=(-DCMAKE_C_COMPILER="$compiler")
+    build fuzz "${targets[@]}" || { count_step 1 "build of the fuzz targets" && return; }
+    mkdir -p "$folder/found"
     for source in "$root"/tests/fuzz/*/fuzz_*.c; do
-        target=fuzz_$(basename "$(dirname "$source")")_$(basename "$source" .c | sed 's/^fuzz_//')
-        corpus=$(dirname "$source")/corpus_$(basename "$source" .c | sed 's/^fuzz_//')
-        rm -rf "$scratch" && mkdir -p "$scratch"
-        "$root/build/fuzz/tests/$target" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
-            -seed=1 -artifact_prefix="$root/build/fuzz/found/" "$scratch" "$corpus" >"$results/$target.log" 2>&1
-        local code=$?
-        [ $code = 0 ] || tail -n 40 "$results/$target.log"
+        target=$(fuzz_target "$source")
+        corpus=${source%.c}
+        corpus=${corpus%/fuzz_*}/corpus_${corpus##*/fuzz_}
+        log=$results/$target.log
+        code=0
+        rm -rf "$folder/scratch" && mkdir "$folder/scratch"
+        "$folder/tests/$target" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -seed=1 \
+            -artifact_prefix="$folder/found/" "$folder/scratch" "$corpus" >"$log" 2>&1 || code=$?
+        [ $code = 0 ] || tail -n 40 "$log"
+        echo "$target: $(grep '^Done' "$log")"
         count_step $code "$target"
-        [ $code != 0 ] || echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p;s/^Done \([0-9]*\) runs.*/\1 runs/p' "$results/$target.log")"
     done
 }
 
@@ -172,13 +187,14 @@ count_step $code "build of preset dev"
 stage "ctest (dev)"
 run_ctest dev
 
-stage "pytest"
-run_pytest
+stage "pytest (dev)"
+run_pytest dev
 
 if ! $quick; then
     stage "threads (tsan)"
     if build tsan; then
         run_ctest tsan -R "$(threaded_tests)"
+        run_pytest tsan
     else
         count_step 1 "build of preset tsan"
     fi
