@@ -3,18 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPARE = 8 }; /* room for the next few changes */
+enum { PART6_SPARE = 8 }; /* room for the next few changes */
 
 _Static_assert(sizeof(struct chunk6) == 2 * LINE_BYTES, "each group of high halves is one cache line");
 
-static size_t diffs_bytes(uint32_t cap)
+static size_t part6_diffs_bytes(uint32_t cap)
 {
     return cap * (2 * sizeof(uint64_t) + sizeof(int32_t));
 }
 
-static bool resize(struct tree_memory *memory, struct part6 *p, uint32_t cap)
+static bool part6_resize(struct tree_memory *memory, struct part6 *p, uint32_t cap)
 {
-    uint64_t *hi = malloc(diffs_bytes(cap));
+    uint64_t *hi = malloc(part6_diffs_bytes(cap));
     if (!hi) return false;
     const struct part6 old = *p;
     p->hi = hi;
@@ -24,14 +24,14 @@ static bool resize(struct tree_memory *memory, struct part6 *p, uint32_t cap)
     p->n = 0;
     if (old.n) part6_append(p, &old, 0, old.n);
     free(old.hi);
-    memory->writer_bytes += diffs_bytes(cap) - diffs_bytes(old.cap);
+    memory->writer_bytes += part6_diffs_bytes(cap) - part6_diffs_bytes(old.cap);
     return true;
 }
 
 struct part6 *part6_create(struct tree_memory *memory, uint32_t cap)
 {
     struct part6 *p = calloc(1, sizeof *p);
-    if (!p || !resize(memory, p, cap)) {
+    if (!p || !part6_resize(memory, p, cap)) {
         free(p);
         return NULL;
     }
@@ -42,7 +42,7 @@ struct part6 *part6_create(struct tree_memory *memory, uint32_t cap)
 void part6_destroy(struct tree_memory *memory, struct part6 *p)
 {
     if (!p) return;
-    memory->writer_bytes -= sizeof *p + diffs_bytes(p->cap);
+    memory->writer_bytes -= sizeof *p + part6_diffs_bytes(p->cap);
     free(p->fresh);
     free(p->hi);
     free(p);
@@ -50,11 +50,11 @@ void part6_destroy(struct tree_memory *memory, struct part6 *p)
 
 bool part6_reserve(struct tree_memory *memory, struct part6 *p, uint32_t more)
 {
-    return p->cap - p->n >= more || resize(memory, p, p->n + more + SPARE);
+    return p->cap - p->n >= more || part6_resize(memory, p, p->n + more + PART6_SPARE);
 }
 
 /* Number of differences before place `a`. */
-static uint32_t find(const struct part6 *p, struct key6 a)
+static uint32_t part6_find(const struct part6 *p, struct key6 a)
 {
     uint32_t lower = 0, upper = p->n;
     while (lower < upper) {
@@ -68,7 +68,7 @@ static uint32_t find(const struct part6 *p, struct key6 a)
 }
 
 /* Moves the differences from index `from` on to index `to`. */
-static void shift(struct part6 *p, uint32_t from, uint32_t to)
+static void part6_shift(struct part6 *p, uint32_t from, uint32_t to)
 {
     memmove(p->hi + to, p->hi + from, (p->n - from) * sizeof *p->hi);
     memmove(p->lo + to, p->lo + from, (p->n - from) * sizeof *p->lo);
@@ -76,14 +76,14 @@ static void shift(struct part6 *p, uint32_t from, uint32_t to)
     p->n = p->n - from + to;
 }
 
-static void add_at(struct part6 *p, uint32_t i, struct key6 a, int32_t by)
+static void part6_add_at(struct part6 *p, uint32_t i, struct key6 a, int32_t by)
 {
     if (i < p->n && p->hi[i] == a.hi && p->lo[i] == a.lo) {
         p->by[i] += by;
-        if (p->by[i] == 0) shift(p, i + 1, i);
+        if (p->by[i] == 0) part6_shift(p, i + 1, i);
         return;
     }
-    shift(p, i, i + 1);
+    part6_shift(p, i, i + 1);
     p->hi[i] = a.hi;
     p->lo[i] = a.lo;
     p->by[i] = by;
@@ -91,13 +91,13 @@ static void add_at(struct part6 *p, uint32_t i, struct key6 a, int32_t by)
 
 void part6_add(struct part6 *p, struct key6 a, int32_t by)
 {
-    add_at(p, find(p, a), a, by);
+    part6_add_at(p, part6_find(p, a), a, by);
 }
 
 void part6_push(struct part6 *p, struct key6 a, int32_t by)
 {
     const bool is_last = p->n && p->hi[p->n - 1] == a.hi && p->lo[p->n - 1] == a.lo;
-    add_at(p, is_last ? p->n - 1 : p->n, a, by);
+    part6_add_at(p, is_last ? p->n - 1 : p->n, a, by);
 }
 
 void part6_append(struct part6 *p, const struct part6 *other, uint32_t from, uint32_t to)
@@ -129,7 +129,7 @@ size_t chunk6_bytes(const struct chunk6 *c)
     return sizeof *c + keys * sizeof(uint64_t);
 }
 
-static void fill(struct chunk6 *c, const struct key6 *bounds)
+static void fill_chunk(struct chunk6 *c, const struct key6 *bounds)
 {
     for (uint32_t i = 0; i < c->cap; i++) {
         c->hi[i] = i < c->n ? bounds[i].hi : UINT64_MAX;
@@ -157,6 +157,6 @@ struct chunk6 *part6_chunk(const struct part6 *p, uint32_t from, uint32_t to)
     struct chunk6 *c = aligned_alloc(LINE_BYTES, chunk6_bytes(&head));
     if (!c) return NULL;
     *c = head;
-    fill(c, bounds);
+    fill_chunk(c, bounds);
     return c;
 }

@@ -1,15 +1,15 @@
 /* cidr_part6.h - one part of the IPv6 address space: what the writer counts, and the chunk readers see.
  *
  *   part (writer)   where the count changes, and by how much:  ... +1 at 2001:db8::, -1 at 2001:db8:1:: ...
- *      | part_chunk()
+ *      | part6_chunk()
  *      v
  *   chunk (readers) where it becomes 0 or ceases to be; immutable
  *
  *     0      8                           128               128 + 8 cap
  *     +------+---------------------------+-----------------+----------------------+
- *     | head | hi of boundary 8, 16, ... | hi hi hi ...    | lo lo lo ... if wide |    3 lines per look-up, 4
- * if wide
+ *     | head | hi of boundary 8, 16, ... | hi hi hi ...    | lo lo lo ... if wide |
  *     +------+---------------------------+-----------------+----------------------+
+ *       2 lines                            1 line of them    1 line                  for a look-up
  *
  * Private to cidr_tree6.c. Thread: chunk6_has [any, pure]; everything else [control, the one writer].
  */
@@ -41,19 +41,6 @@ struct part6 {
     struct chunk6 *fresh; /* the chunk that is about to be published */
 };
 
-/* How many of the boundaries in one line are <= a. All are compared in full, so that low and high halves
- * are fetched at the same time. */
-static inline uint32_t chunk6_rank_wide(const uint64_t *hi, const uint64_t *lo, struct key6 a)
-{
-    const unsigned __int128 x = (unsigned __int128)a.hi << 64 | a.lo;
-    uint32_t n = 0;
-    for (size_t i = 0; i < LINE_KEYS_64; i++) {
-        n += ((unsigned __int128)hi[i] << 64 | lo[i]) <= x;
-        LINE_STAY_SCALAR(n);
-    }
-    return n;
-}
-
 /* Is the address, which belongs to this part, in? */
 static inline bool chunk6_has(const struct chunk6 *c, struct key6 a)
 {
@@ -66,7 +53,7 @@ static inline bool chunk6_has(const struct chunk6 *c, struct key6 a)
     }
     const uint64_t *hi = c->hi + group * LINE_KEYS_64;
     if (!c->is_wide) return (c->in_first ^ line_rank64(hi, a.hi)) & 1; /* lines before have an even number */
-    uint32_t n = chunk6_rank_wide(hi, hi + c->cap, a);
+    uint32_t n = key6_rank_line(hi, hi + c->cap, a);
     /* The group was chosen by high halves: with more than a line of equal ones it may be an earlier line. */
     if (n == 0 && group > 0) n = key6_refine(c->hi, c->hi + c->cap, group * LINE_KEYS_64, a);
     return (c->in_first ^ n) & 1;

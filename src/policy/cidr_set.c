@@ -91,6 +91,7 @@ static bool tiny_has4(const struct cidr_set *s, uint32_t a)
     return found;
 }
 
+/* Every entry is looked at: a branch for each, mispredicted once, would cost more than eight of them. */
 static bool tiny_has6(const struct cidr_set *s, struct key6 a)
 {
     const struct key6 *net = tiny_v6(s);
@@ -107,9 +108,9 @@ static bool tiny_has6(const struct cidr_set *s, struct key6 a)
 
 static bool tree_has6(const struct tree *t, struct key6 a)
 {
-    uint32_t n = stree_rank64(&t->v6, lines6(t), a.hi);
-    if (t->head.is_wide) n = key6_refine(sorted6(t), lows6(t), n, a);
-    return n & 1;
+    return (t->head.is_wide ? stree_rank128(&t->v6, lines6(t), lows6(t), a)
+                            : stree_rank64(&t->v6, lines6(t), a.hi)) &
+           1;
 }
 
 bool cidr_set_has(const struct cidr_set *s, const struct addr *a)
@@ -131,7 +132,7 @@ size_t cidr_set_bytes(const struct cidr_set *s)
 }
 /* --- merging ------------------------------------------------------------------------------------ */
 
-static void sort(struct cidr *v, uint32_t n)
+static void sort_cidrs(struct cidr *v, uint32_t n)
 {
     if (n > ON_STACK) {
         qsort(v, n, sizeof *v, cidr_compare);
@@ -147,7 +148,7 @@ static void sort(struct cidr *v, uint32_t n)
 }
 
 /* Turns `a` into the parent of both when `b` is its upper sibling. */
-static bool join(struct cidr *a, const struct cidr *b)
+static bool join_siblings(struct cidr *a, const struct cidr *b)
 {
     if (a->net.family != b->net.family || a->len != b->len || a->len == 0) return false;
     const struct cidr parent = {.net = a->net, .len = (uint8_t)(a->len - 1)};
@@ -157,13 +158,13 @@ static bool join(struct cidr *a, const struct cidr *b)
 }
 
 /* Sorted prefixes in, disjoint canonical ones out, in place. Returns how many are left. */
-static uint32_t merge(struct cidr *v, uint32_t n)
+static uint32_t merge_cidrs(struct cidr *v, uint32_t n)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (kept && cidr_contains(&v[kept - 1], &v[i].net)) continue;
         v[kept++] = v[i];
-        while (kept >= 2 && join(&v[kept - 2], &v[kept - 1]))
+        while (kept >= 2 && join_siblings(&v[kept - 2], &v[kept - 1]))
             kept--;
     }
     return kept;
@@ -286,8 +287,8 @@ enum err cidr_set_build(const struct cidr *cidrs, uint32_t n, struct cidr_set **
     struct cidr *v = n > ON_STACK ? malloc(n * sizeof *v) : stack;
     if (!v) return ERR_NOMEM;
     if (n) memcpy(v, cidrs, n * sizeof *v);
-    sort(v, n);
-    n = merge(v, n);
+    sort_cidrs(v, n);
+    n = merge_cidrs(v, n);
     uint32_t n4 = 0;
     while (n4 < n && v[n4].net.family == ADDR_V4)
         n4++;

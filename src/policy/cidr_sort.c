@@ -41,8 +41,8 @@ static inline void scatter(const unsigned char *from, unsigned char *to, size_t 
 
 /* Sorts elements that begin with a 64-bit key by its digits from `lowest` on. Inlined, so that `size` and
  * `lowest` are constants in every loop. */
-static inline __attribute__((always_inline)) enum err sort(unsigned char *v, size_t n, size_t size,
-                                                           unsigned lowest)
+static inline __attribute__((always_inline)) enum err radix_sort(unsigned char *v, size_t n, size_t size,
+                                                                 unsigned lowest)
 {
     if (n < 2) return ERR_OK;
     unsigned char *other = malloc(n * size);
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) enum err sort(unsigned char *v, siz
 
 enum err cidr_sort4(uint64_t *v, size_t n)
 {
-    return sort((unsigned char *)v, n, sizeof *v, DIGITS - DIGITS_V4);
+    return radix_sort((unsigned char *)v, n, sizeof *v, DIGITS - DIGITS_V4);
 }
 
 static int compare6(const void *a, const void *b)
@@ -84,7 +84,7 @@ static int compare6(const void *a, const void *b)
 
 enum err cidr_sort6(struct cidr_key6 *v, size_t n)
 {
-    if (sort((unsigned char *)v, n, sizeof *v, 0)) return ERR_NOMEM;
+    if (radix_sort((unsigned char *)v, n, sizeof *v, 0)) return ERR_NOMEM;
     for (size_t i = 0, end; i < n; i = end) {
         for (end = i + 1; end < n && v[end].hi == v[i].hi;)
             end++;

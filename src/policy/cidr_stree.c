@@ -30,7 +30,7 @@ static uint64_t keys_below(unsigned per_line, uint32_t height)
     return n;
 }
 
-static void fill(const struct stree *s, char *lines, const void *largest, size_t key_bytes)
+static void fill_levels(const struct stree *s, char *lines, const void *largest, size_t key_bytes)
 {
     const unsigned per_line = (unsigned)(LINE_BYTES / key_bytes);
     const uint32_t last = s->nlevels - 1;
@@ -52,11 +52,11 @@ static void fill(const struct stree *s, char *lines, const void *largest, size_t
 void stree_finish32(const struct stree *s, int32_t *lines)
 {
     static const int32_t largest = INT32_MAX;
-    fill(s, (char *)lines, &largest, sizeof largest);
+    fill_levels(s, (char *)lines, &largest, sizeof largest);
 }
 
 void stree_finish64(const struct stree *s, uint64_t *lines)
 {
     static const uint64_t largest = UINT64_MAX;
-    fill(s, (char *)lines, &largest, sizeof largest);
+    fill_levels(s, (char *)lines, &largest, sizeof largest);
 }

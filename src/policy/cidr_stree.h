@@ -62,16 +62,22 @@ static inline uint32_t stree_rank32(const struct stree *s, const int32_t *lines,
            line_rank32(lines + ((size_t)s->level[s->nlevels - 1] + line) * LINE_KEYS_32, x);
 }
 
-/* Number of keys <= x. */
-static inline uint32_t stree_rank64(const struct stree *s, const uint64_t *lines, uint64_t x)
+/* The line of the last level in which keys <= x end. `x` is not the largest key. */
+static inline uint32_t stree_descend64(const struct stree *s, const uint64_t *lines, uint64_t x)
 {
-    if (x == UINT64_MAX) return s->nkeys;
     uint32_t line = 0;
     for (uint32_t k = 0; k + 1 < s->nlevels; k++)
         line =
             line * (LINE_KEYS_64 + 1) + line_rank64(lines + ((size_t)s->level[k] + line) * LINE_KEYS_64, x);
-    return line * LINE_KEYS_64 +
-           line_rank64(lines + ((size_t)s->level[s->nlevels - 1] + line) * LINE_KEYS_64, x);
+    return line;
+}
+
+/* Number of keys <= x. */
+static inline uint32_t stree_rank64(const struct stree *s, const uint64_t *lines, uint64_t x)
+{
+    if (x == UINT64_MAX) return s->nkeys; /* the padding would count */
+    const uint32_t line = stree_descend64(s, lines, x);
+    return line * LINE_KEYS_64 + line_rank64(lines + (stree_leaf_line(s) + line) * LINE_KEYS_64, x);
 }
 
 /* Of the sorted keys hi[i]:lo[i], exactly `n` have a high half <= x.hi. Returns how many are <= x.
@@ -93,6 +99,31 @@ static inline uint32_t key6_refine(const uint64_t *hi, const uint64_t *lo, uint3
             upper = middle;
     }
     return lower;
+}
+
+/* How many of the 128-bit keys in one line of high halves and one of low halves are <= x. All are compared in
+ * full: both lines are fetched at the same time, and no branch depends on the halves being equal. */
+static inline uint32_t key6_rank_line(const uint64_t *hi, const uint64_t *lo, struct key6 x)
+{
+    const unsigned __int128 needle = (unsigned __int128)x.hi << 64 | x.lo;
+    uint32_t n = 0;
+    for (size_t i = 0; i < LINE_KEYS_64; i++) {
+        n += ((unsigned __int128)hi[i] << 64 | lo[i]) <= needle;
+        LINE_STAY_SCALAR(n);
+    }
+    return n;
+}
+
+/* Number of 128-bit keys <= x: `lo` are the low halves, whole lines of them. */
+static inline uint32_t stree_rank128(const struct stree *s, const uint64_t *lines, const uint64_t *lo,
+                                     struct key6 x)
+{
+    const uint64_t *hi = lines + stree_leaf_line(s) * LINE_KEYS_64;
+    if (x.hi == UINT64_MAX) return key6_refine(hi, lo, s->nkeys, x);
+    const uint32_t first = stree_descend64(s, lines, x.hi) * LINE_KEYS_64;
+    const uint32_t n = key6_rank_line(hi + first, lo + first, x);
+    /* The line was found by high halves: with more than a line of equal ones it may be an earlier line. */
+    return n == 0 ? key6_refine(hi, lo, first, x) : first + n;
 }
 
 #endif

@@ -22,12 +22,12 @@
  *   map     S+ tree (cidr_stree.h) over the first address of each chunk, 16 + 8 bytes per chunk;
  *    |      replaced when a chunk is split or two are joined
  *    v
- *   chunk   +----------------------------------------+-----------------+---------------------------+
- *           | n, in at start?, high half of every    | high halves     | low halves, only when one |
- *           | 16th boundary                       64 | 8 x n, n <= 128 | of them is not 0    8 x n |
- *           +----------------------------------------+-----------------+---------------------------+
+ *   chunk   +---------------------------------------+-----------------+---------------------------+
+ *           | n, in at start?, high half of every   | high halves     | low halves, only when one |
+ *           | 8th boundary                      128 | 8 x n, n <= 128 | of them is not 0    8 x n |
+ *           +---------------------------------------+-----------------+---------------------------+
  *
- *   writer  differences: IPv4 6 bytes each, IPv6 20; two per merged prefix.
+ *   writer  differences: IPv4 6 bytes each, IPv6 20; two per prefix, fewer where prefixes touch
  *
  * Thread: cidr_tree_has [any reader inside a turn]; everything else [control, the one writer].
  */

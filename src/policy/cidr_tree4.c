@@ -142,7 +142,7 @@ static void drop_fresh(struct tree4 *t, uint32_t slot)
 }
 
 /* Shows fresh[slot] to readers and retires what they saw before. */
-static void publish(struct tree4 *t, uint32_t slot)
+static void publish_slot(struct tree4 *t, uint32_t slot)
 {
     struct diffs *d = t->diffs[slot];
     const uint32_t old_bytes = d ? d->chunk_bytes : 0;
@@ -166,7 +166,7 @@ static size_t diffs_bytes(uint32_t cap)
 }
 
 /* Moves a slot's differences to a block of `cap`, or frees it when `cap` is 0. */
-static bool resize(struct tree4 *t, uint32_t slot, uint32_t cap)
+static bool diffs_resize(struct tree4 *t, uint32_t slot, uint32_t cap)
 {
     struct diffs *old = t->diffs[slot];
     struct diffs *d = NULL;
@@ -188,25 +188,25 @@ static bool resize(struct tree4 *t, uint32_t slot, uint32_t cap)
     return true;
 }
 
-static bool reserve(struct tree4 *t, uint32_t slot, uint32_t more)
+static bool diffs_reserve(struct tree4 *t, uint32_t slot, uint32_t more)
 {
     const struct diffs *d = t->diffs[slot];
     if (d && d->cap - d->n >= more) return true;
-    return resize(t, slot, (d ? d->n + d->n / 8 : 0) + more + DIFFS_SPARE - 2);
+    return diffs_resize(t, slot, (d ? d->n + d->n / 8 : 0) + more + DIFFS_SPARE - 2);
 }
 
 /* Gives memory back after removals; keeping it would do no harm, so failure does not matter. */
-static void trim(struct tree4 *t, uint32_t slot)
+static void diffs_trim(struct tree4 *t, uint32_t slot)
 {
     const struct diffs *d = t->diffs[slot];
     if (d && d->n == 0)
-        (void)resize(t, slot, 0);
+        (void)diffs_resize(t, slot, 0);
     else if (d && d->cap > 2 * d->n + 2 * DIFFS_SPARE)
-        (void)resize(t, slot, d->n + DIFFS_SPARE);
+        (void)diffs_resize(t, slot, d->n + DIFFS_SPARE);
 }
 
 /* Index of the first difference at or after `place`. Gallops from the end, where bulk loads insert. */
-static uint32_t find(struct diffs *d, uint32_t place)
+static uint32_t diffs_find(struct diffs *d, uint32_t place)
 {
     const uint16_t *at = places(d);
     uint32_t step = 1, upper = d->n;
@@ -226,7 +226,7 @@ static uint32_t find(struct diffs *d, uint32_t place)
 }
 
 /* Moves the differences from index `from` on to index `to`. */
-static void shift(struct diffs *d, uint32_t from, uint32_t to)
+static void diffs_shift(struct diffs *d, uint32_t from, uint32_t to)
 {
     const uint32_t n = d->n - from;
     if (n) {
@@ -237,21 +237,21 @@ static void shift(struct diffs *d, uint32_t from, uint32_t to)
 }
 
 /* Adds to the difference at one place. There is room. */
-static void add_diff(struct diffs *d, uint32_t place, int32_t by)
+static void diffs_add(struct diffs *d, uint32_t place, int32_t by)
 {
-    const uint32_t i = find(d, place);
+    const uint32_t i = diffs_find(d, place);
     if (i < d->n && places(d)[i] == place) {
         d->by[i] += by;
-        if (d->by[i] == 0) shift(d, i + 1, i);
+        if (d->by[i] == 0) diffs_shift(d, i + 1, i);
         return;
     }
-    shift(d, i, i + 1);
+    diffs_shift(d, i, i + 1);
     d->by[i] = by;
     places(d)[i] = (uint16_t)place;
 }
 
 /* Counts a prefix in or out. Prefixes longer than /16 need room for two differences in their slot. */
-static void apply(struct tree4 *t, uint32_t first, uint32_t last, int32_t by)
+static void count_prefix(struct tree4 *t, uint32_t first, uint32_t last, int32_t by)
 {
     if (last - first >= SLOT_SIZE - 1) {
         for (uint32_t slot = first >> 16; slot <= last >> 16; slot++)
@@ -259,12 +259,12 @@ static void apply(struct tree4 *t, uint32_t first, uint32_t last, int32_t by)
         return;
     }
     struct diffs *d = t->diffs[first >> 16];
-    add_diff(d, first & 0xffff, by);
-    if ((last & 0xffff) != 0xffff) add_diff(d, (last & 0xffff) + 1, -by);
+    diffs_add(d, first & 0xffff, by);
+    if ((last & 0xffff) != 0xffff) diffs_add(d, (last & 0xffff) + 1, -by);
 }
 
 /* Is every address from `first` to `last`, both in this slot, counted at least once? */
-static bool is_counted(struct tree4 *t, uint32_t slot, uint32_t first, uint32_t last)
+static bool is_slot_counted(struct tree4 *t, uint32_t slot, uint32_t first, uint32_t last)
 {
     struct diffs *d = t->diffs[slot];
     int32_t count = t->cover[slot];
@@ -279,7 +279,7 @@ static bool is_counted(struct tree4 *t, uint32_t slot, uint32_t first, uint32_t 
 /* --- changes ------------------------------------------------------------------------------------ */
 
 /* Builds the chunks of all slots that have to change, or none. */
-static bool make_chunks(struct tree4 *t, uint32_t first_slot, uint32_t last_slot)
+static bool make_slot_chunks(struct tree4 *t, uint32_t first_slot, uint32_t last_slot)
 {
     for (uint32_t slot = first_slot; slot <= last_slot; slot++) {
         if (make_chunk(t, slot)) continue;
@@ -294,17 +294,17 @@ enum err tree4_change(struct tree4 *t, uint32_t first, uint32_t last, int32_t by
 {
     const uint32_t first_slot = first >> 16, last_slot = last >> 16;
     for (uint32_t slot = first_slot; by < 0 && slot <= last_slot; slot++)
-        if (!is_counted(t, slot, first & 0xffff, last & 0xffff)) return ERR_NOT_FOUND;
-    if (last - first < SLOT_SIZE - 1 && !reserve(t, first_slot, 2)) return ERR_NOMEM;
-    apply(t, first, last, by);
-    if (!make_chunks(t, first_slot, last_slot)) {
-        apply(t, first, last, -by);
-        trim(t, first_slot);
+        if (!is_slot_counted(t, slot, first & 0xffff, last & 0xffff)) return ERR_NOT_FOUND;
+    if (last - first < SLOT_SIZE - 1 && !diffs_reserve(t, first_slot, 2)) return ERR_NOMEM;
+    count_prefix(t, first, last, by);
+    if (!make_slot_chunks(t, first_slot, last_slot)) {
+        count_prefix(t, first, last, -by);
+        diffs_trim(t, first_slot);
         return ERR_NOMEM;
     }
     for (uint32_t slot = first_slot; slot <= last_slot; slot++)
-        publish(t, slot);
-    trim(t, first_slot);
+        publish_slot(t, slot);
+    diffs_trim(t, first_slot);
     return ERR_OK;
 }
 
@@ -333,10 +333,10 @@ static bool load_slot(struct tree4 *t, const uint64_t *v, size_t n)
         ninside += cidr_key4_len(v[i]) > 16;
     /* Never more places than addresses, however many prefixes. */
     const uint32_t room = ninside < SLOT_SIZE / 2 ? 2 * ninside : SLOT_SIZE;
-    if (ninside && !reserve(t, slot_of(v[0]), room)) return false;
+    if (ninside && !diffs_reserve(t, slot_of(v[0]), room)) return false;
     for (size_t i = 0; i < n; i++)
-        apply(t, cidr_key4_first(v[i]), cidr_key4_last(v[i]), 1);
-    trim(t, slot_of(v[0]));
+        count_prefix(t, cidr_key4_first(v[i]), cidr_key4_last(v[i]), 1);
+    diffs_trim(t, slot_of(v[0]));
     return true;
 }
 
@@ -361,7 +361,7 @@ enum err tree4_load(struct tree4 *t, const uint64_t *v, size_t n)
 void tree4_load_commit(struct tree4 *t)
 {
     for (uint32_t slot = 0; slot < SLOTS; slot++)
-        if (is_used(t, slot)) publish(t, slot);
+        if (is_used(t, slot)) publish_slot(t, slot);
 }
 
 void tree4_load_cancel(struct tree4 *t)
@@ -369,7 +369,7 @@ void tree4_load_cancel(struct tree4 *t)
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
         if (!is_used(t, slot)) continue;
         drop_fresh(t, slot);
-        (void)resize(t, slot, 0);
+        (void)diffs_resize(t, slot, 0);
         t->cover[slot] = 0;
     }
 }

@@ -5,10 +5,10 @@
 #include <string.h>
 
 enum {
-    LOADED = 96,    /* differences in a part after a bulk load: room for changes */
-    JOIN_MAX = 64,  /* neighbours with so few together are joined; far from PART6_MAX: no flapping */
-    SPARE = 8,      /* room for a few more */
-    OPEN_MAX = 129, /* prefixes of different length that can be nested */
+    LOADED = 96,     /* differences in a part after a bulk load: room for changes */
+    JOIN_MAX = 64,   /* neighbours with so few together are joined; far from PART6_MAX: no flapping */
+    PARTS_SPARE = 8, /* room for a few more */
+    OPEN_MAX = 129,  /* prefixes of different length that can be nested */
 };
 
 /* Which chunk? Immutable but for the slots. One allocation. */
@@ -98,7 +98,7 @@ static void copy_parts(struct chunk_map *m, uint32_t to, const struct chunk_map 
 }
 
 /* Without memory for its record the object is freed on the spot, after a wait: nothing to do here. */
-static void retire(struct tree6 *t, void *p, size_t bytes)
+static void retire_bytes(struct tree6 *t, void *p, size_t bytes)
 {
     t->memory->reader_bytes -= bytes;
     (void)epochs_retire(t->memory->epochs, p, bytes, free);
@@ -106,7 +106,7 @@ static void retire(struct tree6 *t, void *p, size_t bytes)
 
 static void retire_chunk(struct tree6 *t, struct chunk6 *c)
 {
-    retire(t, c, chunk6_bytes(c));
+    retire_bytes(t, c, chunk6_bytes(c));
 }
 
 /* Readers go to `m` from now on. The old one, and the chunks only it has, are the caller's to retire. */
@@ -122,7 +122,7 @@ static void publish_map(struct tree6 *t, struct chunk_map *m)
 static bool reserve_parts(struct tree6 *t, uint32_t n)
 {
     if (n <= t->parts_cap) return true;
-    const uint32_t cap = n + n / 4 + SPARE;
+    const uint32_t cap = n + n / 4 + PARTS_SPARE;
     struct part6 **parts = realloc(t->parts, cap * sizeof *parts);
     if (!parts) return false;
     t->memory->writer_bytes += (cap - t->parts_cap) * sizeof *parts;
@@ -132,14 +132,14 @@ static bool reserve_parts(struct tree6 *t, uint32_t n)
 }
 
 /* Cuts a part in two without changing what is in. False when memory is out. */
-static bool split(struct tree6 *t, uint32_t i)
+static bool split_part(struct tree6 *t, uint32_t i)
 {
     struct part6 *left = t->parts[i];
     struct chunk_map *old = map_of(t);
     const uint32_t after = old->nparts - i - 1;
     const uint32_t half = left->n / 2;
     struct chunk_map *m = map_create(old->nparts + 1);
-    struct part6 *right = part6_create(t->memory, left->n - half + SPARE);
+    struct part6 *right = part6_create(t->memory, left->n - half + PARTS_SPARE);
     struct chunk6 *left_chunk = part6_chunk(left, 0, half);
     struct chunk6 *right_chunk = part6_chunk(left, half, left->n);
     if (!m || !right || !left_chunk || !right_chunk || !reserve_parts(t, old->nparts + 1)) {
@@ -163,19 +163,19 @@ static bool split(struct tree6 *t, uint32_t i)
 
     publish_map(t, m);
     retire_chunk(t, get_chunk(old, i));
-    retire(t, old, old->bytes);
+    retire_bytes(t, old, old->bytes);
     return true;
 }
 
 /* Joins part `i` with the next when both are small. When memory is out they stay two. */
-static void join(struct tree6 *t, uint32_t i)
+static void join_parts(struct tree6 *t, uint32_t i)
 {
     struct chunk_map *old = map_of(t);
     if (i + 1 >= old->nparts || t->parts[i]->n + t->parts[i + 1]->n > JOIN_MAX) return;
     struct part6 *left = t->parts[i], *right = t->parts[i + 1];
     const uint32_t after = old->nparts - i - 2;
     struct chunk_map *m = map_create(old->nparts - 1);
-    struct part6 *both = part6_create(t->memory, left->n + right->n + SPARE);
+    struct part6 *both = part6_create(t->memory, left->n + right->n + PARTS_SPARE);
     struct chunk6 *chunk = NULL;
     if (both) {
         both->cover = left->cover;
@@ -200,7 +200,7 @@ static void join(struct tree6 *t, uint32_t i)
     publish_map(t, m);
     retire_chunk(t, get_chunk(old, i));
     retire_chunk(t, get_chunk(old, i + 1));
-    retire(t, old, old->bytes);
+    retire_bytes(t, old, old->bytes);
 }
 
 /* --- changes ------------------------------------------------------------------------------------ */
@@ -239,7 +239,7 @@ static bool is_counted(const struct tree6 *t, struct key6 first, struct key6 las
 static bool make_room(struct tree6 *t, struct key6 a)
 {
     const uint32_t i = find_part(map_of(t), a);
-    if (t->parts[i]->n + 2 > PART6_MAX) return split(t, i);
+    if (t->parts[i]->n + 2 > PART6_MAX) return split_part(t, i);
     return part6_reserve(t->memory, t->parts[i], 2);
 }
 
@@ -250,7 +250,7 @@ struct reach {
     uint32_t from, to;
 };
 
-static void apply(struct tree6 *t, const struct reach *r, int32_t by)
+static void reach_count(struct tree6 *t, const struct reach *r, int32_t by)
 {
     part6_add(t->parts[r->from], r->first, by);
     for (uint32_t i = r->from + 1; i <= r->to; i++)
@@ -258,7 +258,7 @@ static void apply(struct tree6 *t, const struct reach *r, int32_t by)
     if (r->has_end) part6_add(t->parts[r->to], r->end, -by);
 }
 
-static bool make_chunks(struct tree6 *t, const struct reach *r)
+static bool reach_make_chunks(struct tree6 *t, const struct reach *r)
 {
     for (uint32_t i = r->from; i <= r->to; i++) {
         struct part6 *p = t->parts[i];
@@ -273,7 +273,7 @@ static bool make_chunks(struct tree6 *t, const struct reach *r)
     return true;
 }
 
-static void publish(struct tree6 *t, const struct reach *r)
+static void reach_publish(struct tree6 *t, const struct reach *r)
 {
     struct chunk_map *m = map_of(t);
     for (uint32_t i = r->from; i <= r->to; i++) {
@@ -286,8 +286,8 @@ static void publish(struct tree6 *t, const struct reach *r)
 
 static void join_around(struct tree6 *t, uint32_t i)
 {
-    join(t, i);
-    if (i > 0) join(t, i - 1);
+    join_parts(t, i);
+    if (i > 0) join_parts(t, i - 1);
 }
 
 enum err tree6_change(struct tree6 *t, struct key6 first, struct key6 last, int32_t by)
@@ -299,12 +299,12 @@ enum err tree6_change(struct tree6 *t, struct key6 first, struct key6 last, int3
     const struct chunk_map *m = map_of(t);
     r.from = find_part(m, first);
     r.to = r.has_end ? find_part(m, r.end) : m->nparts - 1;
-    apply(t, &r, by);
-    if (!make_chunks(t, &r)) {
-        apply(t, &r, -by);
+    reach_count(t, &r, by);
+    if (!reach_make_chunks(t, &r)) {
+        reach_count(t, &r, -by);
         return ERR_NOMEM;
     }
-    publish(t, &r);
+    reach_publish(t, &r);
     if (by < 0) {
         join_around(t, r.to);
         join_around(t, r.from);
@@ -411,7 +411,7 @@ static void take_over(struct tree6 *t, const struct load *l, struct chunk_map *m
     publish_map(t, m);
     for (uint32_t i = 0; i < old->nparts; i++)
         retire_chunk(t, get_chunk(old, i));
-    retire(t, old, old->bytes);
+    retire_bytes(t, old, old->bytes);
 }
 
 enum err tree6_load(struct tree6 *t, const struct cidr_key6 *v, size_t n)
@@ -441,7 +441,7 @@ struct tree6 *tree6_create(struct tree_memory *memory)
     if (!t) return NULL;
     t->memory = memory;
     struct chunk_map *m = map_create(1);
-    struct part6 *p = part6_create(memory, SPARE);
+    struct part6 *p = part6_create(memory, PARTS_SPARE);
     struct chunk6 *c = p ? part6_chunk(p, 0, 0) : NULL;
     if (!m || !c || !reserve_parts(t, 1)) {
         free(c);

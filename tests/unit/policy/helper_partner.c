@@ -106,6 +106,24 @@ enum deny deny_of(const struct policy *p, const char *token, const char *source)
     return decide_at(p, ENV_PRODUCTION, token, source, 1000).deny;
 }
 
+struct policy_stats stats_of(const struct policy *p)
+{
+    struct policy_stats s;
+    policy_stats(p, &s);
+    return s;
+}
+
+bool is_known(const struct policy *p, enum environment env, const char *source)
+{
+    struct addr a = addr_of(source);
+    return policy_source_known(p, env, &a);
+}
+
+const struct partner_view *view_of(const struct policy *p, const char *id)
+{
+    return policy_view(p, policy_find(p, span_str(id)));
+}
+
 uint64_t next_random(uint64_t *state)
 {
     uint64_t x = *state;

@@ -34,6 +34,10 @@ struct decision decide_at(const struct policy *p, enum environment env, const ch
 /* The same for production at instant 1000, only the reason. */
 enum deny deny_of(const struct policy *p, const char *token, const char *source);
 
+struct policy_stats stats_of(const struct policy *p);
+bool is_known(const struct policy *p, enum environment env, const char *source);
+const struct partner_view *view_of(const struct policy *p, const char *id);
+
 /* xorshift64*: the same numbers in every run. */
 uint64_t next_random(uint64_t *state);
 

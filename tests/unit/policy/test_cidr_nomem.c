@@ -1,8 +1,6 @@
 /* cidr_set and cidr_tree when memory is out: every operation is repeated with one allocation more granted
- * each time. Until it succeeds it must report ERR_NOMEM and leave what was there unchanged.
- *
- * Needs the linker options -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc; without them
- * nothing can fail and the tests are skipped. */
+ * each time. Until it succeeds it must report ERR_NOMEM and leave what was there unchanged. The sources are
+ * compiled into this file, with an allocator that fails on command. */
 #include "helper_twin.h"
 #include "policy/cidr_set.h"
 #include "policy/cidr_tree.h"
@@ -17,15 +15,6 @@ static bool is_limited;
 static unsigned ngranted; /* allocations that still succeed, when limited */
 static bool was_refused;
 
-void *__real_malloc(size_t n) __attribute__((weak));
-void *__real_calloc(size_t count, size_t n) __attribute__((weak));
-void *__real_realloc(void *p, size_t n) __attribute__((weak));
-void *__real_aligned_alloc(size_t alignment, size_t n) __attribute__((weak));
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t count, size_t n);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t alignment, size_t n);
-
 static bool refuse(void)
 {
     if (!is_limited) return false;
@@ -37,25 +26,44 @@ static bool refuse(void)
     return true;
 }
 
-void *__wrap_malloc(size_t n)
+static void *limited_malloc(size_t n)
 {
-    return refuse() ? NULL : __real_malloc(n);
+    return refuse() ? NULL : malloc(n);
 }
 
-void *__wrap_calloc(size_t count, size_t n)
+static void *limited_calloc(size_t count, size_t n)
 {
-    return refuse() ? NULL : __real_calloc(count, n);
+    return refuse() ? NULL : calloc(count, n);
 }
 
-void *__wrap_realloc(void *p, size_t n)
+static void *limited_realloc(void *p, size_t n)
 {
-    return refuse() ? NULL : __real_realloc(p, n);
+    return refuse() ? NULL : realloc(p, n);
 }
 
-void *__wrap_aligned_alloc(size_t alignment, size_t n)
+static void *limited_aligned_alloc(size_t alignment, size_t n)
 {
-    return refuse() ? NULL : __real_aligned_alloc(alignment, n);
+    return refuse() ? NULL : aligned_alloc(alignment, n);
 }
+
+#define malloc        limited_malloc
+#define calloc        limited_calloc
+#define realloc       limited_realloc
+#define aligned_alloc limited_aligned_alloc
+
+#include "policy/cidr_part6.c"
+#include "policy/cidr_set.c"
+#include "policy/cidr_sort.c"
+#include "policy/cidr_stree.c"
+#include "policy/cidr_tree.c"
+#include "policy/cidr_tree4.c"
+#include "policy/cidr_tree6.c"
+#include "policy/epoch.c"
+
+#undef malloc
+#undef calloc
+#undef realloc
+#undef aligned_alloc
 
 static void grant(unsigned n)
 {
@@ -69,11 +77,6 @@ static bool end_grant(void)
 {
     is_limited = false;
     return was_refused;
-}
-
-static void skip_unless_wrapped(void)
-{
-    if (!__real_malloc) skip();
 }
 
 enum { GRANTS_MAX = 100000 };
@@ -115,7 +118,8 @@ static void check(const struct fixture *f, const struct prefixes *pool)
 }
 
 /* Repeats a change until it succeeds; checks the tree before and after. Returns how often it failed. */
-static unsigned change(struct fixture *f, const struct prefixes *pool, const struct cidr *c, bool is_add)
+static unsigned change_until_done(struct fixture *f, const struct prefixes *pool, const struct cidr *c,
+                                  bool is_add)
 {
     for (unsigned granted = 0; granted < GRANTS_MAX; granted++) {
         grant(granted);
@@ -143,7 +147,6 @@ static unsigned change(struct fixture *f, const struct prefixes *pool, const str
 static void a_change_happens_whole_or_not_at_all(void **state)
 {
     (void)state;
-    skip_unless_wrapped();
     struct fixture f = open_tree();
     struct prefixes pool = {0}, changes = {0};
     struct prefixes_random r = {2};
@@ -160,9 +163,9 @@ static void a_change_happens_whole_or_not_at_all(void **state)
         prefixes_push(&f.live, pool.v[i]);
     unsigned nfailed[4];
     for (uint32_t i = 0; i < changes.n; i++)
-        nfailed[i] = change(&f, &pool, &changes.v[i], true);
+        nfailed[i] = change_until_done(&f, &pool, &changes.v[i], true);
     for (uint32_t i = 0; i < changes.n; i++)
-        nfailed[i] += change(&f, &pool, &changes.v[i], false);
+        nfailed[i] += change_until_done(&f, &pool, &changes.v[i], false);
     for (uint32_t i = 0; i < changes.n; i++)
         assert_true(nfailed[i] >
                     1); /* an add that covers whole chunks may need no memory; its removal does */
@@ -175,7 +178,6 @@ static void a_change_happens_whole_or_not_at_all(void **state)
 static void growth_and_shrinking_survive_every_failure(void **state)
 {
     (void)state;
-    skip_unless_wrapped();
     struct fixture f = open_tree();
     struct prefixes pool = {0};
     for (uint32_t i = 0; i < 150; i++) {
@@ -183,9 +185,9 @@ static void growth_and_shrinking_survive_every_failure(void **state)
         prefixes_v6(&pool, UINT64_C(0x20010db800000000) + i / 2, 2 * i, 128);
     }
     for (uint32_t i = 0; i < pool.n; i++)
-        (void)change(&f, &pool, &pool.v[i], true);
+        (void)change_until_done(&f, &pool, &pool.v[i], true);
     for (uint32_t i = 0; i < pool.n; i++)
-        (void)change(&f, &pool, &pool.v[(i * 7) % pool.n], false);
+        (void)change_until_done(&f, &pool, &pool.v[(i * 7) % pool.n], false);
     assert_int_equal(f.live.n, 0);
     prefixes_free(&pool);
     close_tree(&f);
@@ -194,7 +196,6 @@ static void growth_and_shrinking_survive_every_failure(void **state)
 static void a_failed_load_leaves_the_tree_empty(void **state)
 {
     (void)state;
-    skip_unless_wrapped();
     struct fixture f = open_tree();
     struct prefixes pool = {0};
     struct prefixes_random r = {3};
@@ -219,7 +220,6 @@ static void a_failed_load_leaves_the_tree_empty(void **state)
 static void a_tree_is_created_whole_or_not_at_all(void **state)
 {
     (void)state;
-    skip_unless_wrapped();
     struct epochs *epochs = epochs_create();
     struct cidr_tree *t = NULL;
     unsigned granted = 0;
@@ -236,7 +236,6 @@ static void a_tree_is_created_whole_or_not_at_all(void **state)
 static void a_set_is_built_whole_or_not_at_all(void **state)
 {
     (void)state;
-    skip_unless_wrapped();
     struct prefixes pool = {0};
     struct prefixes_random r = {4};
     static const uint32_t sizes[] = {0, 4, 40};

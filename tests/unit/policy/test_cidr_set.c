@@ -184,6 +184,22 @@ static void every_size_around_the_borders_of_the_layout(void **state)
         }
 }
 
+static void every_length_in_both_forms(void **state)
+{
+    (void)state;
+    for (unsigned len = 5; len <= 128; len++)
+        for (uint32_t n = 4; n <= 12; n += 8) {
+            struct prefixes p = {0};
+            for (uint32_t i = 0; i < n; i++) {
+                const uint64_t spread = (uint64_t)i << 60; /* 16 places that no length of 5 or more joins */
+                if (len <= 32) prefixes_v4(&p, (uint32_t)(spread >> 32) | 0x05555555, len);
+                prefixes_v6(&p, spread | UINT64_C(0x0555555555555555), UINT64_C(0xaaaaaaaaaaaaaaaa), len);
+            }
+            check(&p, len);
+            prefixes_free(&p);
+        }
+}
+
 static void many_small_lists(void **state)
 {
     (void)state;
@@ -290,6 +306,7 @@ int main(void)
         cmocka_unit_test(halves_merge_into_everything),
         cmocka_unit_test(ranges_reach_both_ends_of_the_address_space),
         cmocka_unit_test(every_size_around_the_borders_of_the_layout),
+        cmocka_unit_test(every_length_in_both_forms),
         cmocka_unit_test(many_small_lists),
         cmocka_unit_test(large_lists),
         cmocka_unit_test(hostile_lists),

@@ -236,7 +236,7 @@ static int *new_box(void)
 
 static void test_threads_never_see_freed_memory(void **state)
 {
-    struct shared s = {0};
+    struct shared s = {.box = NULL};
     struct reader_arg args[READERS];
     pthread_t threads[READERS];
     atomic_store(&s.box, new_box());
