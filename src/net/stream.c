@@ -27,6 +27,9 @@ static void update_interest(struct stream *s)
     } else if (s->state == STREAM_OPEN) {
         if (s->reading && !s->eof) mask |= UV_READABLE;
         if (s->pending_n) mask |= UV_WRITABLE;
+        /* After the FIN only an error is left to come. epoll reports that with any mask, but libuv has none
+         * that is empty; urgent data, which this asks for, cannot follow a FIN. */
+        if (s->eof && !s->is_lost) mask |= UV_PRIORITIZED;
     }
     arm(s, mask);
 }
@@ -91,8 +94,8 @@ static void read_once(struct stream *s)
         s->events->on_read(s, s->loop->read_buffer, (size_t)n);
     } else if (n == 0) {
         s->eof = true;
-        update_interest(s);
-        s->events->on_eof(s);
+        s->events->on_eof(s); /* usually closes */
+        if (s->state == STREAM_OPEN) update_interest(s);
     } else if (errno != EAGAIN && errno != EINTR) {
         s->events->on_failed(s, err_from_errno(errno));
     }
@@ -171,6 +174,14 @@ static void finish_connect(struct stream *s)
         finish_shutdown(s);
 }
 
+/* Something happened behind the other side's FIN: it reset the connection, or both directions have ended. */
+static void note_lost(struct stream *s, bool failed)
+{
+    s->is_lost = true;
+    update_interest(s);
+    if (failed) s->events->on_failed(s, ERR_RESET);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct stream *s = poll->data;
@@ -186,7 +197,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if ((events & UV_WRITABLE) && s->state == STREAM_OPEN && s->pending_n) flush_pending(s);
     if ((events & UV_READABLE) && s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
-    if (status < 0 && s->state == STREAM_OPEN) update_interest(s);
+    if (s->state != STREAM_OPEN) return;
+    if (s->eof && (status < 0 || (events & UV_PRIORITIZED)))
+        note_lost(s, status < 0);
+    else if (status < 0)
+        update_interest(s);
 }
 
 static enum err keep_pending(struct stream *s, const struct iovec *iov, unsigned n, size_t total)

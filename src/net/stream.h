@@ -33,8 +33,9 @@ struct stream_events {
     void (*on_read)(struct stream *s, const char *p, size_t n); /* n > 0; p dies when this returns */
     void (*on_eof)(struct stream *s);                           /* the other side will send no more; once */
     void (*on_drained)(struct stream *s);                       /* pending became empty */
-    void (*on_failed)(struct stream *s, enum err e);            /* connect or read failed: close it */
-    void (*on_closed)(struct stream *s);                        /* last event */
+    void (*on_failed)(struct stream *s, enum err e); /* connect or read failed, or a reset came after the
+                                                        end: close it */
+    void (*on_closed)(struct stream *s);             /* last event */
 };
 
 enum stream_state {
@@ -56,6 +57,7 @@ struct stream {
     uint8_t armed;     /* UV_READABLE | UV_WRITABLE as last told to libuv */
     bool reading;      /* the user wants on_read */
     bool eof;          /* on_eof was given */
+    bool is_lost;      /* after eof: nothing more can come, not even an error */
     bool write_failed; /* sending is over; reading may go on */
     bool shut_wanted;  /* shutdown(SHUT_WR) once pending is empty */
     bool shut_done;

@@ -148,7 +148,6 @@ static void run(void *arg)
     if (log_thread_attach(name)) log_warn("log_ring_missing", KV_STR("thread", name));
     loop_run(&w->loop);
     epoch_offline(w->reader);
-    loop_deinit(&w->loop);
     if (w->on_stopped) w->on_stopped(w, w->on_stopped_arg);
 }
 
@@ -179,6 +178,7 @@ void worker_join(struct worker *w)
     if (!w->started) return;
     (void)uv_thread_join(&w->thread); /* fails only for a thread that was joined before */
     w->started = false;
+    w->has_run = true;
 }
 
 /* The thread never ran: what it would have closed is closed here. */
@@ -191,14 +191,14 @@ static void close_unstarted(struct worker *w)
     conn_cut_all(w); /* what the listeners still took */
     loop_close(&w->loop);
     loop_run(&w->loop);
-    loop_deinit(&w->loop);
     epoch_offline(w->reader);
 }
 
 void worker_destroy(struct worker *w)
 {
     if (!w) return;
-    if (w->loop.read_buffer) close_unstarted(w);
+    if (!w->has_run) close_unstarted(w);
+    loop_deinit(&w->loop); /* not before: until here control may still post, and is refused */
     free_parts(w);
 }
 

@@ -47,7 +47,7 @@ struct worker {
     void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
     void *on_stopped_arg;
     uv_thread_t thread;
-    bool started;
+    bool started, has_run; /* control: the thread exists; it has been joined */
     struct head_limits head_limits, response_head_limits;
     struct body_limits body_limits, response_body_limits;
 
