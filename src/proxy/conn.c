@@ -36,9 +36,16 @@ static void set_state(struct conn *c, enum conn_state to)
 
 /* --- input ----------------------------------------------------------------------------------------- */
 
+/* It may hold a token. */
+static void free_input(struct conn *c)
+{
+    if (c->input) OPENSSL_cleanse(c->input, c->input_cap);
+    free(c->input);
+}
+
 void conn_drop_input(struct conn *c)
 {
-    free(c->input);
+    free_input(c);
     c->input = NULL;
     c->input_at = c->input_n = c->input_cap = 0;
 }
@@ -57,7 +64,7 @@ static enum err keep_input(struct conn *c, const char *p, size_t n)
         char *grown = malloc(cap);
         if (!grown) return ERR_NOMEM;
         if (c->input_n) memcpy(grown, c->input + c->input_at, c->input_n);
-        free(c->input);
+        free_input(c);
         c->input = grown;
         c->input_at = 0;
         c->input_cap = (uint32_t)cap;
