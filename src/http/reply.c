@@ -46,7 +46,7 @@ static void special_fields_write(struct outbuf *o, enum reply_id id, const struc
         outbuf_u64(o, opt->retry_after_s ? opt->retry_after_s : 1);
         outbuf_str(o, "\r\n");
     }
-    if (status == 426) outbuf_str(o, "Upgrade: websocket\r\n");
+    if (status == 426) outbuf_str(o, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
 }
 
 static void connection_write(struct outbuf *o, enum reply_id id, bool closes)
@@ -227,7 +227,7 @@ void reply_reference(struct outbuf *o)
     outbuf_str(o,
                "\n- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
                "when a token was sent.\n"
-               "- 426 carries `Upgrade: websocket`.\n"
+               "- 426 carries `Upgrade: websocket` and `Sec-WebSocket-Version: 13` (RFC 6455 section 4.4).\n"
                "- 429 and 503 carry `Retry-After` in seconds.\n"
                "- A connection that stays open still closes when the client asked for it or the gateway is "
                "draining; the answer then says `Connection: close`.\n");

@@ -109,7 +109,6 @@ static struct decision begin(const struct policy *p)
 void decide(const struct policy *p, struct token_hasher *h, const struct decide_query *q,
             struct decision *out)
 {
-    uint8_t digest[TOKEN_DIGEST_BYTES];
     *out = begin(p);
     if (!q->has_route) {
         out->deny = DENY_NO_ROUTE;
@@ -118,8 +117,8 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
     } else if (!policy_is_ready(p)) {
         out->deny = DENY_NO_POLICY;
     } else {
-        out->deny = decide_token(h, q, digest);
-        if (!out->deny) out->deny = decide_partner(p, digest, q->env, q->source, q->wall_ms, out);
+        out->deny = decide_token(h, q, out->digest);
+        if (!out->deny) out->deny = decide_partner(p, out->digest, q->env, q->source, q->wall_ms, out);
     }
 }
 
@@ -127,5 +126,6 @@ void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGE
                   enum environment env, const struct addr *source, uint64_t wall_ms, struct decision *out)
 {
     *out = begin(p);
+    memcpy(out->digest, digest, TOKEN_DIGEST_BYTES);
     out->deny = decide_partner(p, digest, env, source, wall_ms, out);
 }

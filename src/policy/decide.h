@@ -71,6 +71,8 @@ struct decision {
     uint64_t generation;     /* of the policy; read before the look-ups */
     uint64_t valid_until_ms; /* wall clock: the verdict holds before this instant (previous token); else
                                 UINT64_MAX */
+    uint8_t digest[TOKEN_DIGEST_BYTES]; /* of the token, when there was a well-formed one: what decide_again()
+                                           wants */
 };
 
 /* Goes through the checks in the order of the contract and stops at the first that fails. A token that

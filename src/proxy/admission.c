@@ -105,6 +105,7 @@ static void keep_verdict(struct conn *c, const struct decide_query *q, const str
     v->slot = (uint8_t)d->slot;
     v->env = (uint8_t)q->env;
     v->n = (uint8_t)q->authorization.n;
+    memcpy(v->digest, d->digest, TOKEN_DIGEST_BYTES);
     memcpy(v->key, q->authorization.p, q->authorization.n);
 }
 
@@ -115,6 +116,7 @@ static void decide_request(struct conn *c, const struct decide_query *q, struct 
     if (verdict_is_cached(c, q)) {
         const struct verdict_cache *v = &c->verdict;
         *d = (struct decision){.deny = DENY_NONE, .slot = (enum token_slot)v->slot, .partner = v->partner};
+        memcpy(d->digest, v->digest, TOKEN_DIGEST_BYTES);
         metrics_add(w->metrics, METRIC_VERDICT_CACHE_HITS, 0, 1);
         return;
     }
@@ -137,15 +139,38 @@ static enum reply_id reply_of_verdict(enum verdict v)
     return REPLY_INTERNAL_ERROR;
 }
 
+static void note_decision(struct exchange *x, const struct decide_query *q, const struct decision *d)
+{
+    x->has_env = q->has_environment;
+    x->env = (uint8_t)q->env;
+    x->deny = (uint8_t)d->deny;
+    x->slot = (uint8_t)d->slot;
+    x->partner = d->partner;
+    memcpy(x->digest, d->digest, TOKEN_DIGEST_BYTES);
+}
+
+/* Decides, and finds the view that belongs to it. */
+static const struct partner_view *decide_with_view(struct conn *c, const struct decide_query *q,
+                                                   struct decision *d)
+{
+    struct worker *w = c->worker;
+    decide_request(c, q, d);
+    const struct partner_view *view = policy_view(w->policy, d->partner);
+    if (d->deny || view) return view;
+    decide(w->policy, w->hasher, q, d); /* replaced between the two look-ups: decide on what is there now */
+    view = policy_view(w->policy, d->partner);
+    if (!d->deny && !view) d->deny = DENY_TOKEN_UNKNOWN; /* removed */
+    return view;
+}
+
 /* Decides; answers a denial. True when the request is let in, with the partner's view. */
 static bool let_in(struct exchange *x, const struct req_head *req, const struct partner_view **view)
 {
     struct conn *c = x->conn;
-    struct worker *w = x->conn->worker;
+    struct worker *w = c->worker;
     struct decision d;
-    enum environment env;
+    enum environment env = ENV_PRODUCTION;
     bool has_env = config_find_host(w->config, req->host, &env);
-    if (!has_env) env = ENV_PRODUCTION;
     const struct decide_query q = {
         .has_route = req->parts.route != ROUTE_NONE,
         .has_environment = has_env,
@@ -155,19 +180,9 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         .source = &c->source,
         .wall_ms = w->loop.wall_ms,
     };
-    x->has_env = has_env;
-    x->env = (uint8_t)env;
     x->route = (uint8_t)req->parts.route;
-    decide_request(c, &q, &d);
-    *view = policy_view(w->policy, d.partner);
-    if (!d.deny && !*view) { /* replaced between the two look-ups: decide on what is there now */
-        decide(w->policy, w->hasher, &q, &d);
-        *view = policy_view(w->policy, d.partner);
-    }
-    if (!d.deny && !*view) d.deny = DENY_TOKEN_UNKNOWN; /* removed */
-    x->deny = (uint8_t)d.deny;
-    x->slot = (uint8_t)d.slot;
-    x->partner = d.partner;
+    *view = decide_with_view(c, &q, &d);
+    note_decision(x, &q, &d);
     if (*view) {
         struct span id = partner_view_id(*view);
         const char *copy = arena_dup(&x->arena, id.p, id.n);
@@ -210,7 +225,7 @@ static void note_path(struct exchange *x, struct span path)
 }
 
 /* Checks that come after the token and before the backend. True when the request may go on. */
-static bool may_forward(struct exchange *x, const struct req_head *req, const struct partner_view *view)
+static bool may_forward(struct exchange *x, const struct req_head *req)
 {
     struct worker *w = x->conn->worker;
     struct span key;
@@ -228,13 +243,6 @@ static bool may_forward(struct exchange *x, const struct req_head *req, const st
             w->config->limits.tunnels_per_worker ||
         w->draining) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
-        exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
-        return false;
-    }
-    x->digest = (const uint8_t *)arena_dup(
-        &x->arena, (const char *)partner_view_digest(view, (enum token_slot)x->slot), TOKEN_DIGEST_BYTES);
-    if (!x->digest) {
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;
     }
@@ -291,7 +299,7 @@ void exchange_start(struct conn *c, const char *head, size_t n)
         return;
     }
     note_path(x, req->parts.path);
-    if (!let_in(x, req, &view) || !may_forward(x, req, view)) return;
+    if (!let_in(x, req, &view) || !may_forward(x, req)) return;
     enum err e = rewrite_head(x, req, req->parts.origin, view);
     if (e) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);

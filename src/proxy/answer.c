@@ -28,6 +28,7 @@ static void invalid_answer(struct exchange *x, const char *why)
 static void client_is_gone(struct exchange *x)
 {
     struct conn *c = x->conn;
+    c->cut = true; /* there is nothing left to lose, and memory may be the reason */
     exchange_abort(x, END_CLIENT);
     conn_close(c);
 }

@@ -43,6 +43,7 @@ struct verdict_cache {
     uint8_t slot;
     uint8_t env;
     uint8_t n; /* bytes of key; 0 = empty */
+    uint8_t digest[TOKEN_DIGEST_BYTES];
     char key[VERDICT_KEY_MAX];
 };
 

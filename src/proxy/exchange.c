@@ -114,12 +114,18 @@ void exchange_finish(struct exchange *x, enum end_who who, enum end_phase phase)
     conn_exchange_done(c);
 }
 
+/* The client asked to be told before it sends its body, and the backend has said nothing yet. */
+static bool awaits_continue(const struct exchange *x)
+{
+    return x->expect_continue && x->ninterim == 0 && x->req_body.total == 0 && x->state == EXCHANGE_ACTIVE;
+}
+
 static enum end_phase current_phase(const struct exchange *x)
 {
     if (x->state == EXCHANGE_WAITING) return PHASE_QUEUE;
     if (x->state == EXCHANGE_CONNECTING) return PHASE_CONNECT;
     if (x->res == SIDE_BODY) return PHASE_RESPONSE_BODY;
-    return x->req == SIDE_DONE ? PHASE_RESPONSE_HEAD : PHASE_REQUEST_BODY;
+    return x->req == SIDE_DONE || awaits_continue(x) ? PHASE_RESPONSE_HEAD : PHASE_REQUEST_BODY;
 }
 
 void exchange_abort(struct exchange *x, enum end_who who)
@@ -327,12 +333,6 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
     else if (x->state == EXCHANGE_ACTIVE)
         exchange_arm(x);
     return at;
-}
-
-/* The client asked to be told before it sends its body, and the backend has said nothing yet. */
-static bool awaits_continue(const struct exchange *x)
-{
-    return x->expect_continue && x->ninterim == 0 && x->req_body.total == 0 && x->state == EXCHANGE_ACTIVE;
 }
 
 uint64_t exchange_body_deadline(struct exchange *x)

@@ -64,10 +64,10 @@ struct exchange {
     struct span head;       /* rewritten head, in the arena */
     struct span path;       /* for the log, in the arena */
     struct span partner_id; /* in the arena; p NULL when unknown */
-    const uint8_t *digest;  /* of the token, for an upgrade; in the arena */
     uint32_t partner;       /* index */
     char request_id[UUID_LEN];
     char ws_key[WS_KEY_LEN];
+    uint8_t digest[TOKEN_DIGEST_BYTES]; /* of the token, when there was one */
     uint64_t body_since_ms;   /* minimum rate: when the body began, shifted by the time we would not read */
     uint64_t body_last_ms;    /* when its last bytes came */
     uint64_t paused_since_ms; /* we do not read the body since; 0 = we do */

@@ -251,7 +251,7 @@ static void on_client_drained(struct stream *s)
 static void on_backend_drained(struct stream *s)
 {
     struct tunnel *t = upconn_of(s)->tunnel;
-    stream_read_resume(&t->conn->stream);
+    if (!t->ending) stream_read_resume(&t->conn->stream);
     note_activity(t);
 }
 
@@ -345,6 +345,7 @@ void tunnel_start(struct exchange *x, struct span head, struct span early)
     if (early.n) on_backend_read(&t->up->stream, early.p, early.n);
     if (c->state == CONN_TUNNEL) pass_early_input(c);
     if (c->state == CONN_TUNNEL && c->stream.eof) on_client_eof(&c->stream);
+    if (c->state == CONN_TUNNEL && w->draining) tunnel_end(t, TUNNEL_END_SHUTDOWN); /* it came too late */
     if (c->state == CONN_TUNNEL)
         recheck(t); /* the policy may have changed while the backend thought about it */
 }

@@ -51,6 +51,8 @@ def is_error(answer, code, closes=None, has_body=True):
     if status == 426:
         expected.add("upgrade")
         assert answer["upgrade"] == "websocket"
+        expected.add("sec-websocket-version")
+        assert answer["sec-websocket-version"] == "13"
         assert "upgrade" in options
     if options:
         expected.add("connection")

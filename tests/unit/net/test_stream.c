@@ -101,6 +101,22 @@ static void read_now_does_not_wait_for_the_next_turn(void **state)
     user_destroy(t, u);
 }
 
+static void a_stream_is_quiet_until_something_waits(void **state)
+{
+    struct net_test *t = *state;
+    int fds[2];
+    test_tcp_pair(fds);
+    struct user *u = user_open(t, fds[0]);
+    assert_true(stream_is_quiet(&u->stream));
+    test_send(fds[1], "x");
+    assert_false(stream_is_quiet(&u->stream));
+    RUN_UNTIL(t, u->ngot == 1); /* looking has taken nothing away */
+    assert_true(stream_is_quiet(&u->stream));
+    close(fds[1]);
+    assert_false(stream_is_quiet(&u->stream)); /* nor is a FIN quiet */
+    user_destroy(t, u);
+}
+
 static struct stream_events other_events;
 static unsigned other_reads;
 
@@ -353,6 +369,7 @@ int main(void)
         STREAM_TEST(a_half_closed_stream_still_sends),
         STREAM_TEST(nothing_is_read_while_paused),
         STREAM_TEST(read_now_does_not_wait_for_the_next_turn),
+        STREAM_TEST(a_stream_is_quiet_until_something_waits),
         STREAM_TEST(events_may_be_changed_inside_one),
         STREAM_TEST(what_fits_is_sent_at_once),
         STREAM_TEST(what_does_not_fit_waits_and_arrives_whole),
