@@ -1,5 +1,5 @@
 # What `cmake --install` puts where.
-install(FILES conf/gateway.yaml conf/quickstart.yaml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/proofgw OPTIONAL)
+install(FILES conf/gateway.yaml conf/quickstart.yaml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/proofgw)
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL FILES_MATCHING PATTERN "*.md")
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
-install(FILES docs/proofgw.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES "${CMAKE_BINARY_DIR}/generated/proofgw.8" DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)

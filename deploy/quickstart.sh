@@ -147,6 +147,12 @@ start_all() {
     die "the gateway did not become ready"
 }
 
+# What python's websockets calls its header argument; fails where there is no such library.
+websockets_keyword() {
+    /usr/bin/python3 -c 'import websockets
+print("additional_headers" if int(websockets.__version__.split(".")[0]) >= 14 else "extra_headers")' 2>/dev/null
+}
+
 print_what_to_try() {
     cat <<TEXT
 
@@ -166,11 +172,11 @@ A WebSocket that follows a transaction (Ctrl-C ends it):
 TEXT
     if command -v websocat >/dev/null; then
         say "  websocat -H=\"Authorization: Bearer \$(cat $state/token)\" '${url/http/ws}/ws?tx_id=order-1'"
-    elif /usr/bin/python3 -c 'import websockets' 2>/dev/null; then
+    elif keyword=$(websockets_keyword); then
         say "  /usr/bin/python3 -c 'import asyncio, sys, websockets"
         say "  async def main():"
         say "      auth = {\"Authorization\": \"Bearer \" + sys.argv[1]}"
-        say "      async with websockets.connect(\"${url/http/ws}/ws?tx_id=order-1\", extra_headers=auth) as ws:"
+        say "      async with websockets.connect(\"${url/http/ws}/ws?tx_id=order-1\", $keyword=auth) as ws:"
         say "          async for message in ws: print(message)"
         say "  asyncio.run(main())' \"\$(cat $state/token)\""
     else

@@ -4,6 +4,7 @@
 #include "gw_version.h"
 #include "http/reply.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <llhttp.h>
 #include <openssl/crypto.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include <uv.h>
 #include <yaml.h>
 
@@ -41,6 +43,25 @@ static const char help[] =
     "\n"
     "exit codes: 0 stopped in order, 1 cannot start or the configuration is wrong, 2 wrong usage or forced\n"
     "quit, 3 the shutdown bound was met and connections were cut\n";
+
+/* A descriptor 0, 1 or 2 that is closed would be given to the next file or socket, and log lines would go
+ * there. */
+static bool hold_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd)
+            return false;
+    return true;
+}
+
+/* Until control watches them, and USR2 for good: an operator who means another program must not kill us. */
+static void ignore_signals(void)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* signal() fails only for numbers that do not exist */
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)signal(SIGUSR1, SIG_IGN);
+    (void)signal(SIGUSR2, SIG_IGN);
+}
 
 /* Memory of this process holds tokens in clear for moments: it goes into no core dump, and no other process
  * of the same user may look into it. */
@@ -86,8 +107,8 @@ static int check(const char *path)
 static int run(const char *path)
 {
     struct config *config;
-    (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN); /* until control watches it: a reload during the start must not kill us */
+    if (!hold_standard_descriptors()) return EXIT_CONFIG;
+    ignore_signals();
     protect_memory();
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     int code = control_run(config, GW_VERSION, GW_COMMIT);

@@ -224,11 +224,14 @@ void reply_reference(struct outbuf *o)
                    status_phrase(def->status), def->error, def->code, def->message,
                    def->closes ? "closes" : "stays open");
     }
-    outbuf_str(o,
-               "\n- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
-               "when a token was sent.\n"
-               "- 426 carries `Upgrade: websocket` and `Sec-WebSocket-Version: 13` (RFC 6455 section 4.4).\n"
-               "- 429 and 503 carry `Retry-After` in seconds.\n"
-               "- A connection that stays open still closes when the client asked for it or the gateway is "
-               "draining; the answer then says `Connection: close`.\n");
+    outbuf_str(
+        o,
+        "\n- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
+        "when a token was sent.\n"
+        "- 426 carries `Upgrade: websocket` and `Sec-WebSocket-Version: 13` (RFC 6455 section 4.4).\n"
+        "- 429 and 503 carry `Retry-After` in seconds.\n"
+        "- A connection that stays open still closes when the client asked for it, speaks HTTP/1.0 or has "
+        "more than "
+        "64 KiB of its request body still to send (or is waiting for `100 Continue`), or when the gateway is "
+        "draining; the answer then says `Connection: close`.\n");
 }

@@ -197,11 +197,21 @@ static bool wants_input(const struct conn *c)
     return true;
 }
 
+void conn_count_bytes(struct conn *c)
+{
+    struct metrics_block *m = c->worker->metrics;
+    metrics_add(m, METRIC_CLIENT_BYTES_RECEIVED, 0, c->stream.bytes_in - c->counted_in);
+    metrics_add(m, METRIC_CLIENT_BYTES_SENT, 0, c->stream.bytes_out - c->counted_out);
+    c->counted_in = c->stream.bytes_in;
+    c->counted_out = c->stream.bytes_out;
+}
+
 /* Sends a request head that waited for its body, adjusts reading and deadline to the state. */
 static void update(struct conn *c)
 {
     if (c->state == CONN_EXCHANGE) exchange_push(c->exchange);
     if (c->state == CONN_CLOSED || c->state == CONN_TUNNEL) return;
+    conn_count_bytes(c);
     if (wants_input(c))
         stream_read_resume(&c->stream);
     else
@@ -247,8 +257,7 @@ void conn_close(struct conn *c)
     w->nconns--;
     if (c->source_counted) sources_remove(&w->sources, &c->source);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
-    metrics_add(w->metrics, METRIC_CLIENT_BYTES_RECEIVED, 0, c->stream.bytes_in);
-    metrics_add(w->metrics, METRIC_CLIENT_BYTES_SENT, 0, c->stream.bytes_out);
+    conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
     conn_forget_verdict(c);
     /* Bytes that never left would make what did leave look like all there was. */

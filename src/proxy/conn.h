@@ -65,13 +65,14 @@ struct conn {
     uint64_t write_since_ms; /* no byte has gone out since; 0 = nothing waits */
     uint64_t write_mark;     /* stream.bytes_out at write_since_ms */
     uint64_t nrequests;
-    uint8_t state;       /* enum conn_state */
-    uint8_t ncrlf;       /* empty lines before the current request */
-    bool in_drive;       /* conn_drive() is on the stack: it goes on by itself */
-    bool close_after;    /* the current answer is the last one */
-    bool cut;            /* end with RST instead of FIN: what was sent must not look complete */
-    bool source_counted; /* in worker->sources */
-    bool source_known;   /* on some partner's list when it was accepted */
+    uint64_t counted_in, counted_out; /* of the stream's bytes, what the metrics have already */
+    uint8_t state;                    /* enum conn_state */
+    uint8_t ncrlf;                    /* empty lines before the current request */
+    bool in_drive;                    /* conn_drive() is on the stack: it goes on by itself */
+    bool close_after;                 /* the current answer is the last one */
+    bool cut;                         /* end with RST instead of FIN: what was sent must not look complete */
+    bool source_counted;              /* in worker->sources */
+    bool source_known;                /* on some partner's list when it was accepted */
     struct verdict_cache verdict;
 };
 
@@ -101,6 +102,9 @@ void conn_drop_input(struct conn *c);
 
 /* TUNNEL -> LINGER or CLOSED. */
 void conn_tunnel_done(struct conn *c, bool linger);
+
+/* Brings the byte counters of the metrics up to date. */
+void conn_count_bytes(struct conn *c);
 
 /* Wipes the remembered verdict. */
 void conn_forget_verdict(struct conn *c);

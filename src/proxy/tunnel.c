@@ -113,6 +113,7 @@ static void note_activity(struct tunnel *t)
 {
     t->active_ms = t->worker->loop.now_ms;
     t->out_mark = bytes_out(t);
+    conn_count_bytes(t->conn);
     arm(t);
 }
 

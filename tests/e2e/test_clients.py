@@ -12,6 +12,7 @@ import subprocess
 import aiohttp
 import pytest
 import websockets
+from websockets.legacy.client import connect  # the same in every version
 
 from support.gateway import HOST
 
@@ -140,7 +141,7 @@ def test_websockets_receives_updates(served, partner):
     served.secrets.append("tx-query-canary")
 
     async def run():
-        async with websockets.connect(ws_url(served, "tx-query-canary"), **ws_options(served, partner)) as socket:
+        async with connect(ws_url(served, "tx-query-canary"), **ws_options(served, partner)) as socket:
             assert socket.response_headers["X-Request-Id"]
             for _ in range(3):
                 assert "tx-query-canary" in await asyncio.wait_for(socket.recv(), 10)
@@ -154,7 +155,7 @@ def test_websockets_receives_updates(served, partner):
 def test_websockets_many_tunnels_at_once(served, partner):
     async def run():
         async def one(n):
-            async with websockets.connect(ws_url(served, f"t{n}"), **ws_options(served, partner)) as socket:
+            async with connect(ws_url(served, f"t{n}"), **ws_options(served, partner)) as socket:
                 assert f"t{n}" in await asyncio.wait_for(socket.recv(), 20)
 
         await asyncio.gather(*[one(n) for n in range(100)])
@@ -168,7 +169,7 @@ def test_websockets_is_told_what_is_wrong(served, partner):
     async def run(**changes):
         options = {**ws_options(served, partner), **changes}
         with pytest.raises(websockets.InvalidStatusCode) as refused:
-            await websockets.connect(ws_url(served, "t"), **options)
+            await connect(ws_url(served, "t"), **options)
         return refused.value.status_code
 
     assert asyncio.run(run(extra_headers={})) == 401

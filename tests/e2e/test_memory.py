@@ -2,7 +2,7 @@
 
 Goal: the gateway survives every allocation failure of its own code on the request path: it answers 503 or ends that one connection, leaks nothing,
 crashes never, and is as good as new when memory is back.
-Method: the executable proofgw-faults (tests/faults/fail_malloc.c) lets each Nth allocation fail while switched on by SIGUSR2. Requests of all
+Method: the executable proofgw-faults (tests/faults/fail_malloc.c) lets each Nth allocation fail while switched on by SIGRTMIN. Requests of all
 kinds run meanwhile; what they get is not judged, only that each ends. Sanitizers watch.
 """
 
@@ -83,11 +83,11 @@ def attempt(gateway, kind, partner):
 def test_allocations_fail_on_the_request_path(faults, partner, every, workers):
     gateway = faults(every, workers=workers)
     assert get(gateway.client(), partner).status == 200
-    gateway.signal(signal.SIGUSR2)
+    gateway.signal(signal.SIGRTMIN)
     for _ in range(ROUNDS):
         for kind in KINDS:
             attempt(gateway, kind, partner)
-    gateway.signal(signal.SIGUSR2)
+    gateway.signal(signal.SIGRTMIN)
     gateway.wait_metric("proofgw_exchanges_active", 0)
     metrics = gateway.metrics()
     hits = metrics("proofgw_limits_hit_total", limit="memory") + metrics("proofgw_connections_refused_total")
@@ -104,12 +104,12 @@ def test_allocations_fail_while_partners_change(faults, partner, every):
     client = gateway.client()
     assert get(client, partner).status == 200
     newcomer = Partner("newcomer")
-    gateway.signal(signal.SIGUSR2)
+    gateway.signal(signal.SIGRTMIN)
     gateway.write_partners([partner, newcomer])
     for _ in range(20):
         gateway.signal(signal.SIGHUP)
         attempt(gateway, get, partner)
-    gateway.signal(signal.SIGUSR2)
+    gateway.signal(signal.SIGRTMIN)
     gateway.signal(signal.SIGHUP)
     gateway.wait_metric("proofgw_policy_partners", 2)
     assert get(gateway.client(), newcomer).status == 200

@@ -1,7 +1,8 @@
-/* fail_malloc.c - linked into the executable proofgw-faults only (ld --wrap): lets the gateway's own allocations fail.
+/* fail_malloc.c - linked into the executable proofgw-faults only (ld --wrap): lets the gateway's own
+ * allocations fail.
  *
- * GW_FAIL_EVERY=N: while switched on, each Nth allocation of a thread returns NULL. SIGUSR2 switches on and off. Allocations
- * of libraries are not touched: libuv, for one, aborts when it gets none.
+ * GW_FAIL_EVERY=N: while switched on, each Nth allocation of a thread returns NULL. SIGRTMIN switches on and
+ * off. Allocations of libraries are not touched: libuv, for one, aborts when it gets none.
  */
 #include <errno.h>
 #include <signal.h>
@@ -54,5 +55,5 @@ __attribute__((constructor)) static void begin(void)
     every = text ? strtoul(text, NULL, 10) : 0;
     if (every == 0) abort(); /* this executable is for the test that sets it */
     struct sigaction action = {.sa_handler = on_switch, .sa_flags = SA_RESTART};
-    (void)sigaction(SIGUSR2, &action, NULL);
+    (void)sigaction(SIGRTMIN, &action, NULL);
 }
