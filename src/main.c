@@ -33,6 +33,7 @@ static const char help[] =
     "options:\n"
     "  -c, --config FILE   configuration file (default: " GW_DEFAULT_CONFIG ")\n"
     "  -t, --test          the same as check\n"
+    "      --foreground    accepted and ignored: it always runs in the foreground\n"
     "  -V, --version       version, commit and library versions\n"
     "  -h, --help          this text\n"
     "\n"
@@ -72,6 +73,12 @@ static void protect_memory(void)
     (void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L); /* cannot fail with this value */
 }
 
+/* A page that is cut must not look like success. */
+static int finish_output(bool written)
+{
+    return written && fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+}
+
 static int print_version(void)
 {
     int major, minor, patch;
@@ -79,7 +86,7 @@ static int print_version(void)
     (void)printf("proofgw %s (%s)\nlibuv %s\nllhttp %d.%d.%d\n%s\nlibyaml %d.%d.%d\n", GW_VERSION, GW_COMMIT,
                  uv_version_string(), LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH,
                  OpenSSL_version(OPENSSL_VERSION), major, minor, patch);
-    return EXIT_OK;
+    return finish_output(true);
 }
 
 static int print_reference(void (*write)(struct outbuf *o), const char *title)
@@ -90,9 +97,9 @@ static int print_reference(void (*write)(struct outbuf *o), const char *title)
     outbuf_str(&o, title);
     write(&o);
     BUG_IF(o.overflow, "a reference page is larger than its buffer");
-    (void)fwrite(o.p, 1, o.n, stdout);
+    bool written = fwrite(o.p, 1, o.n, stdout) == o.n;
     free(memory);
-    return fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+    return finish_output(written);
 }
 
 static int check(const char *path)
@@ -100,8 +107,7 @@ static int check(const char *path)
     struct config *config;
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     config_destroy(config);
-    (void)printf("%s: ok\n", path);
-    return EXIT_OK;
+    return finish_output(printf("%s: ok\n", path) > 0);
 }
 
 static int run(const char *path)
@@ -143,7 +149,7 @@ static int dispatch(const char *command, const struct options *o)
     if (strcmp(command, "errors-reference") == 0) return print_reference(reply_reference, "");
     if (strcmp(command, "config-reference") == 0) {
         (o->yaml ? config_reference_yaml : config_reference_markdown)(stdout);
-        return fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+        return finish_output(true);
     }
     return usage("unknown command", command);
 }
@@ -151,9 +157,13 @@ static int dispatch(const char *command, const struct options *o)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
-        {"version", no_argument, NULL, 'V'},      {"help", no_argument, NULL, 'h'},
-        {"yaml", no_argument, NULL, 'y'},         {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'},
+        {"test", no_argument, NULL, 't'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {"yaml", no_argument, NULL, 'y'},
+        {"foreground", no_argument, NULL, 'f'},
+        {NULL, 0, NULL, 0},
     };
     struct options o = {0};
     for (int c; (c = getopt_long(argc, argv, "c:tVh", longs, NULL)) != -1;) {
@@ -161,8 +171,9 @@ int main(int argc, char **argv)
         case 'c': o.config = optarg; break;
         case 't': o.test = true; break;
         case 'y': o.yaml = true; break;
+        case 'f': break; /* what it does anyway; scripts for other gateways say so */
         case 'V': return print_version();
-        case 'h': return fputs(help, stdout) < 0 ? EXIT_CONFIG : EXIT_OK;
+        case 'h': return finish_output(fputs(help, stdout) >= 0);
         default: return EXIT_USAGE; /* getopt has said why */
         }
     }

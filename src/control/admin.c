@@ -1,5 +1,6 @@
 #include "control/admin.h"
 
+#include "base/container.h"
 #include "http/head.h"
 #include "http/reply.h"
 #include "http/scan.h"
@@ -37,6 +38,7 @@ static void write_head(struct outbuf *o, unsigned status, const char *content_ty
 {
     outbuf_fmt(o, "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n",
                status, status_phrase(status), content_type, length);
+    if (status == 405) outbuf_str(o, "Allow: GET, HEAD\r\n");
     outbuf_str(o, "Connection: close\r\n\r\n");
 }
 
@@ -149,7 +151,7 @@ static const struct stream_events events = {
 
 static void on_timer(struct wheel_entry *e)
 {
-    close_conn((struct admin_conn *)((char *)e - offsetof(struct admin_conn, timer)));
+    close_conn(CONTAINER_OF(e, struct admin_conn, timer));
 }
 
 static void on_accept(struct listener *l, int fd, const struct sockaddr *from)

@@ -1,6 +1,7 @@
 #include "control/control.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/admin.h"
@@ -150,8 +151,7 @@ static void begin_close(struct control *c)
 
 static void on_worker_stopped(struct loop_message *m)
 {
-    struct control_worker *cw =
-        (struct control_worker *)((char *)m - offsetof(struct control_worker, stopped));
+    struct control_worker *cw = CONTAINER_OF(m, struct control_worker, stopped);
     struct control *c = cw->control;
     worker_join(cw->worker);
     if (--c->nrunning == 0) begin_close(c);
@@ -209,15 +209,15 @@ static enum err watch_signals(struct control *c)
 
 static void on_collect(struct wheel_entry *e)
 {
-    struct control *c = (struct control *)((char *)e - offsetof(struct control, collect));
+    struct control *c = CONTAINER_OF(e, struct control, collect);
     policy_collect(c->policy);
     loop_deadline(&c->loop, &c->collect, COLLECT_MS);
 }
 
 static void on_flush_changes(struct loop_message *m)
 {
-    struct changes *changes = (struct changes *)((char *)m - offsetof(struct changes, flush));
-    struct control *c = (struct control *)((char *)changes - offsetof(struct control, changes));
+    struct changes *changes = CONTAINER_OF(m, struct changes, flush);
+    struct control *c = CONTAINER_OF(changes, struct control, changes);
     for (unsigned i = 0; i < c->nworkers; i++)
         worker_policy_changed(c->workers[i].worker, changes->indices, changes->n, changes->n == CHANGES_MAX);
     changes->n = 0;

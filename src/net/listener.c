@@ -1,5 +1,6 @@
 #include "net/listener.h"
 
+#include "base/container.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 static void on_rested(struct wheel_entry *e)
 {
-    struct listener *l = (struct listener *)((char *)e - offsetof(struct listener, rest));
+    struct listener *l = CONTAINER_OF(e, struct listener, rest);
     (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
 }
 

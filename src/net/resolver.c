@@ -1,5 +1,6 @@
 #include "net/resolver.h"
 
+#include "base/container.h"
 #include "base/log.h"
 
 #include <netdb.h>
@@ -82,7 +83,7 @@ static void start_request(struct resolver *r)
 
 static void on_again(struct wheel_entry *e)
 {
-    start_request((struct resolver *)((char *)e - offsetof(struct resolver, again)));
+    start_request(CONTAINER_OF(e, struct resolver, again));
 }
 
 void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint16_t port,

@@ -239,10 +239,10 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
         exchange_reply(x, REPLY_UPGRADE_REQUIRED, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;
     }
-    if (w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX] + w->nupgrades >=
-            w->config->limits.tunnels_per_worker ||
-        w->draining) {
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
+    bool is_full = w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX] + w->nupgrades >=
+                   w->config->limits.tunnels_per_worker;
+    if (is_full || w->draining) {
+        if (is_full) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;
     }

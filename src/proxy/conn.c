@@ -1,5 +1,6 @@
 #include "proxy/conn.h"
 
+#include "base/container.h"
 #include "base/log.h"
 #include "http/reply.h"
 #include "proxy/exchange.h"
@@ -309,7 +310,7 @@ void conn_forget_verdict(struct conn *c)
 
 static void on_timer(struct wheel_entry *e)
 {
-    struct conn *c = (struct conn *)((char *)e - offsetof(struct conn, timer));
+    struct conn *c = CONTAINER_OF(e, struct conn, timer);
     if (deadline(c) > c->worker->loop.now_ms) { /* it moved, or bytes went out meanwhile */
         update(c);
         return;

@@ -1,5 +1,6 @@
 #include "proxy/exchange.h"
 
+#include "base/container.h"
 #include "base/log.h"
 #include "proxy/access_log.h"
 #include "proxy/conn.h"
@@ -230,7 +231,7 @@ void exchange_lease(struct exchange *x, enum lease kind)
 
 static void on_lease(struct upstream_wait *wait)
 {
-    struct exchange *x = (struct exchange *)((char *)wait - offsetof(struct exchange, wait));
+    struct exchange *x = CONTAINER_OF(wait, struct exchange, wait);
     struct conn *c = x->conn;
     exchange_lease(x, x->retried || x->upgrade ? LEASE_FRESH : LEASE_CHECKED);
     conn_update(c);
@@ -363,6 +364,10 @@ void exchange_client_timeout(struct exchange *x, bool writing)
 {
     struct conn *c = x->conn;
     c->close_after = true;
+    if (x->state == EXCHANGE_DROPPING) { /* it was answered; only the rest of its body did not come */
+        exchange_finish(x, (enum end_who)x->end_who, (enum end_phase)x->end_phase);
+        return;
+    }
     if (writing || x->res != SIDE_HEAD) {
         c->cut = writing || x->res == SIDE_BODY;
         exchange_finish(x, END_TIMEOUT, writing ? PHASE_RESPONSE_BODY : PHASE_REQUEST_BODY);
@@ -417,7 +422,7 @@ void exchange_arm(struct exchange *x)
 
 static void on_timer(struct wheel_entry *e)
 {
-    struct exchange *x = (struct exchange *)((char *)e - offsetof(struct exchange, timer));
+    struct exchange *x = CONTAINER_OF(e, struct exchange, timer);
     struct conn *c = x->conn;
     if (x->state == EXCHANGE_WAITING) {
         metrics_add(worker_of(x)->metrics, METRIC_LIMITS_HIT, LIMIT_UPSTREAM_WAITING, 1);

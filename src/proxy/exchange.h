@@ -86,8 +86,7 @@ struct exchange {
 
     /* for the log: microseconds, monotonic; 0 = did not happen */
     uint64_t started_us, leased_us, connected_us, sent_us, answered_us;
-    uint64_t bytes_in,
-        bytes_out; /* head and body, as on the client's wire without chunk framing of the request */
+    uint64_t bytes_in, bytes_out; /* head and body, as on the client's wire chunk framing included */
 };
 
 /* A whole request head; `c` is in CONN_EXCHANGE. The exchange may be over when this returns. */

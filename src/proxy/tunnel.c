@@ -1,5 +1,6 @@
 #include "proxy/tunnel.h"
 
+#include "base/container.h"
 #include "proxy/access_log.h"
 #include "proxy/conn.h"
 #include "proxy/worker.h"
@@ -149,7 +150,7 @@ static void recheck(struct tunnel *t)
 
 static void recheck_link(struct tunnel_link *link)
 {
-    recheck((struct tunnel *)((char *)link - offsetof(struct tunnel, by_partner)));
+    recheck(CONTAINER_OF(link, struct tunnel, by_partner));
 }
 
 void tunnels_recheck(struct worker *w, uint32_t partner)
@@ -159,7 +160,7 @@ void tunnels_recheck(struct worker *w, uint32_t partner)
 
 static void on_timer(struct wheel_entry *e)
 {
-    struct tunnel *t = (struct tunnel *)((char *)e - offsetof(struct tunnel, timer));
+    struct tunnel *t = CONTAINER_OF(e, struct tunnel, timer);
     if (t->ending) {
         finish(t, (enum tunnel_end)t->ending_why, false);
     } else if (t->worker->loop.wall_ms >= t->valid_until_ms) {

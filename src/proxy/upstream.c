@@ -1,5 +1,6 @@
 #include "proxy/upstream.h"
 
+#include "base/container.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "proxy/worker.h"
@@ -73,7 +74,7 @@ static void idle_push(struct upconn *c)
 
 static void on_idle_due(struct wheel_entry *e)
 {
-    upstream_discard((struct upconn *)((char *)e - offsetof(struct upconn, timer)));
+    upstream_discard(CONTAINER_OF(e, struct upconn, timer));
 }
 
 static void on_idle_read(struct stream *s, const char *p, size_t n)

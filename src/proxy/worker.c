@@ -1,5 +1,6 @@
 #include "proxy/worker.h"
 
+#include "base/container.h"
 #include "base/log.h"
 #include "http/reply.h"
 #include "proxy/conn.h"
@@ -262,7 +263,7 @@ static void on_changes(struct loop_message *message)
 
 static void on_recheck(struct loop_message *message)
 {
-    struct worker *w = (struct worker *)((char *)message - offsetof(struct worker, recheck_message));
+    struct worker *w = CONTAINER_OF(message, struct worker, recheck_message);
     atomic_store(&w->recheck_posted, false); /* before the look: a change during it posts again */
     tunnels_recheck(w, PARTNER_INDEX_NONE);
 }
@@ -288,7 +289,7 @@ void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n
 
 static void on_drain_bound(struct wheel_entry *e)
 {
-    struct worker *w = (struct worker *)((char *)e - offsetof(struct worker, drain_bound));
+    struct worker *w = CONTAINER_OF(e, struct worker, drain_bound);
     w->cut_by_bound = true;
     log_warn("shutdown_bound_met", KV_UINT("connections", w->nconns));
     conn_cut_all(w);
@@ -296,7 +297,7 @@ static void on_drain_bound(struct wheel_entry *e)
 
 static void on_drain(struct loop_message *message)
 {
-    struct worker *w = (struct worker *)((char *)message - offsetof(struct worker, drain_message));
+    struct worker *w = CONTAINER_OF(message, struct worker, drain_message);
     w->draining = true;
     for (uint32_t i = 0; i < w->nlisteners; i++)
         listener_close(&w->listeners[i].listener, NULL);
@@ -310,7 +311,7 @@ static void on_drain(struct loop_message *message)
 
 static void on_cut(struct loop_message *message)
 {
-    conn_cut_all((struct worker *)((char *)message - offsetof(struct worker, cut_message)));
+    conn_cut_all(CONTAINER_OF(message, struct worker, cut_message));
 }
 
 void worker_drain(struct worker *w, bool now)
