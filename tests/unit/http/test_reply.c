@@ -129,7 +129,8 @@ static void test_upgrade_required(void **state)
     static struct res_head res;
     struct reply_options opt = usual();
     answer(REPLY_UPGRADE_REQUIRED, &opt, &res);
-    assert_non_null(strstr(text, "\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade\r\n"));
+    assert_non_null(
+        strstr(text, "\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade\r\n"));
     assert_true(res.keep_alive);
     opt.keep_alive = false;
     answer(REPLY_UPGRADE_REQUIRED, &opt, &res);
