@@ -10,6 +10,7 @@ in test_timeouts.py, limits of its head and of the pool in test_limits.py, well-
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -354,7 +355,8 @@ def test_bytes_behind_the_answer(gateway, backend, partner, method, whole, more)
     """The answer is delivered; what follows is for nobody, not even for the next pipelined request."""
     backend.script(says(whole + more))
     client = gateway.client()
-    client.send(request(method, fields=partner.authorization) + request(target="/widget/2", fields=partner.authorization))
+    pipelined = request(target="/widget/2", fields=partner.authorization)
+    client.send(request(method, fields=partner.authorization) + pipelined)
     first = client.response(method)
     assert first.status == int(whole.split()[1])
     second = client.response()
@@ -460,7 +462,9 @@ def test_an_idempotent_request_is_sent_once_more(gateway, backend, partner, how,
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("method, body", [("POST", b"x"), ("POST", b""), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"x")])
+@pytest.mark.parametrize(
+    "method, body", [("POST", b"x"), ("POST", b""), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"x")]
+)
 def test_a_request_that_may_not_be_repeated_is_sent_once(gateway, backend, partner, how, method, body):
     """Not idempotent, or its body is gone. The client is told, and may decide itself."""
     backend.script(stale(how))
@@ -498,8 +502,8 @@ def test_a_request_is_sent_again_only_once(gateway, backend, partner):
 
 
 def test_a_retry_does_not_meet_another_stale_connection(gateway, backend, partner):
-    """Of five kept connections each dies under its next request. The request that finds the first of them dead goes on a
-    new one, not on the next dead one."""
+    """Of five kept connections each dies under its next request. The request that finds the first of them dead goes on
+    a new one, not on the next dead one."""
     gate = backend.gate()
 
     def script(c):
@@ -711,11 +715,8 @@ def hosts(tmp_path, monkeypatch):
     """Lets the gateway see other names: hosts({"backend.test": ["127.0.0.1"]}) before it starts. Nothing else of the
     machine changes: the file is mounted in a namespace of the gateway's own."""
     wrap = ["unshare", "--user", "--map-root-user", "--mount"]
-    try:
-        possible = subprocess.run([*wrap, "mount", "--bind", "/etc/hosts", "/etc/hosts"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        possible = False
-    if not possible:
+    attempt = [*wrap, "mount", "--bind", "/etc/hosts", "/etc/hosts"]
+    if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
         pytest.skip("no mount namespaces here")
     table, empty, script = tmp_path / "hosts", tmp_path / "resolv.conf", tmp_path / "proofgw-with-hosts"
     empty.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")

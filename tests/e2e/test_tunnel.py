@@ -87,7 +87,9 @@ def test_an_upgrade_and_its_answer(gateway, backend, partner):
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
         "Origin: https://shop.example\r\nX-Own: 1\r\n"
     )
-    answer_fields = "Sec-WebSocket-Protocol: v2.proof\r\nSec-WebSocket-Extensions: permessage-deflate\r\nX-Theirs: 2\r\n"
+    answer_fields = (
+        "Sec-WebSocket-Protocol: v2.proof\r\nSec-WebSocket-Extensions: permessage-deflate\r\nX-Theirs: 2\r\n"
+    )
     client, far, sent, got = open_tunnel(gateway, backend, partner, fields, answer_fields)
 
     assert (sent.method, sent.target, sent["host"]) == ("GET", "/ws?tx_id=1", "api.test")
