@@ -13,7 +13,7 @@
 enum { MESSAGES_LOGGED_MAX = 20 };
 
 const struct file_store_options file_store_defaults = {
-    .quiet_ms = 200, .quiet_max_ms = 2000, .poll_ms = 10000, .slice_us = 4000};
+    .quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000, .slice_us = 4000};
 
 enum file_store_state {
     FILE_STORE_IDLE = 0, /* no load */

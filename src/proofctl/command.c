@@ -1,0 +1,242 @@
+#include "proofctl/command.h"
+
+#include "config/suggest.h"
+#include "proofctl/commands.h"
+
+#define BIT(option) (UINT32_C(1) << OPT_##option)
+
+/* What goes with every command that reads the store, and with every one that changes it. */
+#define READS   (BIT(STORE) | BIT(CONFIG) | BIT(JSON))
+#define CHANGES (READS | BIT(BY) | BIT(YES))
+
+const struct option_def option_defs[OPT_COUNT] = {
+    [OPT_STORE] = {"store", 0, "FILE", .is_path = true,
+                   .help = "the partner file (default: $PROOFCTL_STORE, or store.file of the configuration)"},
+    [OPT_CONFIG] = {"config", 'c', "FILE", .is_path = true,
+                    .help = "the gateway's configuration, which names the partner file"},
+    [OPT_JSON] = {"json", 0, NULL, .help = "print JSON; errors on stderr too"},
+    [OPT_HELP] = {"help", 'h', NULL, .help = "print the help of the command"},
+    [OPT_VERSION] = {"version", 'V', NULL, .help = "print version and commit"},
+    [OPT_BY] = {"by", 0, "NAME", .help = "who changes this, for the audit (default: your user name)"},
+    [OPT_YES] = {"yes", 'y', NULL, .help = "do not ask before live access is cut"},
+    [OPT_ID] = {"id", 0, "ID", .help = "the partner_id (default: made from the company)"},
+    [OPT_COMPANY] = {"company", 0, "NAME", .help = "company or product name"},
+    [OPT_CONTACT] = {"contact", 0, "EMAIL", .help = "e-mail address for technical questions"},
+    [OPT_IP] = {"ip", 0, "CIDR", .may_repeat = true,
+                .help = "address or prefix that may call production; repeat it for more"},
+    [OPT_SANDBOX_IP] = {"sandbox-ip", 0, "CIDR", .may_repeat = true,
+                        .help = "the same for the sandbox; without it nobody gets in there"},
+    [OPT_OFF_RAMP] = {"off-ramp", 0, NULL, .help = "the partner may sell (default: it may not)"},
+    [OPT_OFF_RAMP_SWITCH] = {"off-ramp", 0, "on|off", .choices = "on off",
+                             .help = "whether the partner may sell"},
+    [OPT_WEBHOOK] = {"webhook", 0, "URL",
+                     .help = "https:// address for events; with `partner set`, `none` takes it away"},
+    [OPT_ENV] = {"env", 0, "production|sandbox", .choices = "production sandbox",
+                 .help = "which list (default: production; `ip list` shows both)"},
+    [OPT_GRACE] = {"grace", 0, "DURATION",
+                   .help = "how long the old token stays valid: 30m, 24h, 7d; at most 90d, 0s for not at all "
+                           "(default: 24h)"},
+    [OPT_SLOT] = {"slot", 0, "previous|current", .choices = "previous current", .help = "which token"},
+    [OPT_STDIN] = {"stdin", 0, NULL, .help = "read the token from standard input"},
+    [OPT_DRY_RUN] = {"dry-run", 0, NULL, .help = "only say what would change"},
+    [OPT_LIMIT] = {"limit", 0, "N", .help = "the last N changes (default: 20)"},
+};
+
+/* clang-format off */
+const struct command commands[] = {
+    {.words = "partner add",
+     .arguments = "--company NAME --contact EMAIL --ip CIDR [--ip CIDR ...] [--sandbox-ip CIDR ...] [--off-ramp]"
+                  " [--webhook URL] [--id ID]",
+     .summary = "take a partner in and issue its token",
+     .details = "Prints the partner_id, the client token, the widget_id, the base URLs (with a configuration), and a\n"
+                "curl line to try. The token is shown this once: the record keeps only its SHA-256. When the partner\n"
+                "file does not exist, it is made.",
+     .examples = "proofctl partner add --company \"Acme Exchange GmbH\" --contact ops@acme.example --ip 192.0.2.7\n"
+                 "proofctl partner add --company Acme --contact ops@acme.example --id acme --off-ramp \\\n"
+                 "    --ip 198.51.100.0/24 --ip 2001:db8:1::/48 --sandbox-ip 203.0.113.16/28 \\\n"
+                 "    --webhook https://hooks.acme.example/proof",
+     .options = CHANGES | BIT(ID) | BIT(COMPANY) | BIT(CONTACT) | BIT(IP) | BIT(SANDBOX_IP) | BIT(OFF_RAMP) | BIT(WEBHOOK),
+     .needs_store = true, .run = cmd_partner_add},
+    {.words = "partner list",
+     .arguments = "",
+     .summary = "list the partners",
+     .details = "One line each: id, state, numbers of production and sandbox prefixes, previous token, company.",
+     .examples = "proofctl partner list\n"
+                 "proofctl partner list --json | jq -r '.[] | select(.enabled | not) | .partner_id'",
+     .options = READS,
+     .needs_store = true, .run = cmd_partner_list},
+    {.words = "partner show",
+     .arguments = "ID",
+     .summary = "show one partner",
+     .details = "Tokens are shown by fingerprint, the first 8 hexadecimal digits of their SHA-256, as\n"
+                "`proofctl token inspect` prints it.",
+     .examples = "proofctl partner show acme\n"
+                 "proofctl partner show acme --json | jq .production_cidrs",
+     .options = READS, .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_partner_show},
+    {.words = "partner set",
+     .arguments = "ID [--company NAME] [--contact EMAIL] [--webhook URL|none] [--off-ramp on|off]",
+     .summary = "change what is known of a partner",
+     .details = "What is not named stays as it is.",
+     .examples = "proofctl partner set acme --contact api@acme.example --off-ramp on\n"
+                 "proofctl partner set acme --webhook none",
+     .options = CHANGES | BIT(COMPANY) | BIT(CONTACT) | BIT(WEBHOOK) | BIT(OFF_RAMP_SWITCH),
+     .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_partner_set},
+    {.words = "partner disable",
+     .arguments = "ID",
+     .summary = "stop a partner",
+     .details = "Its tokens are unknown from now on (401). Everything else is kept, and `partner enable` brings it back.",
+     .examples = "proofctl partner disable acme\n"
+                 "proofctl partner disable acme --yes --by incident-42",
+     .options = CHANGES, .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_partner_disable},
+    {.words = "partner enable",
+     .arguments = "ID",
+     .summary = "let a disabled partner in again",
+     .details = "Its tokens and addresses are those from before.",
+     .examples = "proofctl partner enable acme",
+     .options = CHANGES, .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_partner_enable},
+    {.words = "partner remove",
+     .arguments = "ID",
+     .summary = "remove a partner for good",
+     .details = "The record is gone; only the audit remembers it. The last partner of a file can only be disabled:\n"
+                "gateways take an empty file for an accident and keep what they have.",
+     .examples = "proofctl partner remove acme",
+     .options = CHANGES, .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_partner_remove},
+    {.words = "ip add",
+     .arguments = "ID CIDR... [--env production|sandbox]",
+     .summary = "allow addresses or prefixes",
+     .details = "All of them are added, or none.",
+     .examples = "proofctl ip add acme 192.0.2.8 2001:db8:2::/48\n"
+                 "proofctl ip add acme 203.0.113.16/28 --env sandbox",
+     .options = CHANGES | BIT(ENV), .positional_min = 2, .positional_max = UINT8_MAX,
+     .needs_store = true, .run = cmd_ip_add},
+    {.words = "ip remove",
+     .arguments = "ID CIDR... [--env production|sandbox]",
+     .summary = "take addresses or prefixes off a list",
+     .details = "Each must be on the list as such: a prefix is not removed in part. All of them are removed, or none.",
+     .examples = "proofctl ip remove acme 192.0.2.7\n"
+                 "proofctl ip remove acme 203.0.113.16/28 --env sandbox --yes",
+     .options = CHANGES | BIT(ENV), .positional_min = 2, .positional_max = UINT8_MAX,
+     .needs_store = true, .run = cmd_ip_remove},
+    {.words = "ip list",
+     .arguments = "ID [--env production|sandbox]",
+     .summary = "list the addresses of a partner",
+     .details = "",
+     .examples = "proofctl ip list acme\n"
+                 "proofctl ip list acme --env sandbox",
+     .options = READS | BIT(ENV), .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_ip_list},
+    {.words = "token rotate",
+     .arguments = "ID [--grace DURATION]",
+     .summary = "issue a new token; the old one stays valid for a grace period",
+     .details = "Prints the new token, this once, and the exact end of the old one. A token from an earlier rotation that\n"
+                "is still in its grace period ends now: a partner has two tokens at most.",
+     .examples = "proofctl token rotate acme --grace 24h\n"
+                 "proofctl token rotate acme --grace 0s --yes    # the old one is known to others",
+     .options = CHANGES | BIT(GRACE), .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_token_rotate},
+    {.words = "token revoke",
+     .arguments = "ID --slot previous|current",
+     .summary = "end a token at once",
+     .details = "After `--slot current` the partner has no current token until `token rotate` issues one; a previous\n"
+                "token in its grace period stays valid. In the record, a digest that no token can have takes its place.",
+     .examples = "proofctl token revoke acme --slot current\n"
+                 "proofctl token revoke acme --slot previous --yes",
+     .options = CHANGES | BIT(SLOT), .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_token_revoke},
+    {.words = "token finish",
+     .arguments = "ID",
+     .summary = "end the grace period now",
+     .details = "The previous token ends; the current one is not touched.",
+     .examples = "proofctl token finish acme",
+     .options = CHANGES, .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_token_finish},
+    {.words = "token inspect",
+     .arguments = "[TOKEN | --stdin]",
+     .summary = "tell whether a token is mistyped, without asking anybody",
+     .details = "Prints the shape, whether the check characters are right, and the fingerprint. Exit code 1 for a token\n"
+                "with a typing error, or one that no gateway would take. Prefer --stdin: other users of the machine can\n"
+                "see the arguments of a command.",
+     .examples = "read -rs TOKEN && printf %s \"$TOKEN\" | proofctl token inspect --stdin",
+     .options = BIT(JSON) | BIT(STDIN), .positional_max = 1, .run = cmd_token_inspect},
+    {.words = "import",
+     .arguments = "FILE [--dry-run]",
+     .summary = "add and change partners from a file of records",
+     .details = "FILE has the form of the partner file (docs/PARTNERS-FILE.md), with tokens of any shape as digests.\n"
+                "Records with a known partner_id replace what is there, others are added, nothing is removed. All of it\n"
+                "is done, or nothing.",
+     .examples = "proofctl import new.ndjson --dry-run\n"
+                 "proofctl import new.ndjson --by migration",
+     .options = CHANGES | BIT(DRY_RUN), .positional_min = 1, .positional_max = 1,
+     .needs_store = true, .run = cmd_import},
+    {.words = "export",
+     .arguments = "",
+     .summary = "print all records, one JSON object a line",
+     .details = "Each record as it stands in the store, token digests included: keep the output as you keep the store.",
+     .examples = "proofctl export > partners-backup.ndjson",
+     .options = READS,
+     .needs_store = true, .run = cmd_export},
+    {.words = "verify",
+     .arguments = "",
+     .summary = "check the whole store",
+     .details = "Every record is validated as the gateway does it. Prints the counts, or every fault with its place and\n"
+                "exit code 1.",
+     .examples = "proofctl verify -c /etc/proofgw/gateway.yaml",
+     .options = READS,
+     .needs_store = true, .run = cmd_verify},
+    {.words = "audit",
+     .arguments = "[--limit N]",
+     .summary = "show who changed what, and when",
+     .details = "The newest change is the last line. The file is append-only and stands beside the partner file.",
+     .examples = "proofctl audit --limit 50\n"
+                 "proofctl audit --limit 1000 --json | jq '.[] | select(.partner_id == \"acme\")'",
+     .options = READS | BIT(LIMIT),
+     .needs_store = true, .run = cmd_audit},
+    {.words = "completion bash",
+     .arguments = "",
+     .summary = "print the completion for bash",
+     .details = "",
+     .examples = "source <(proofctl completion bash)",
+     .run = cmd_completion_bash},
+    {.words = "reference",
+     .arguments = "",
+     .summary = "print docs/PROOFCTL.md",
+     .details = "",
+     .examples = "proofctl reference > docs/PROOFCTL.md",
+     .run = cmd_reference},
+};
+/* clang-format on */
+const size_t ncommands = sizeof commands / sizeof *commands;
+
+bool command_takes(const struct command *c, enum option o)
+{
+    return o == OPT_HELP || (c->options >> o & 1);
+}
+
+bool command_find(const char *words, const struct command **found)
+{
+    size_t n = strlen(words);
+    bool is_beginning = false;
+    *found = NULL;
+    for (size_t i = 0; i < ncommands && !*found; i++) {
+        if (strncmp(commands[i].words, words, n) != 0) continue;
+        if (commands[i].words[n] == '\0') *found = &commands[i];
+        is_beginning |= commands[i].words[n] == ' ';
+    }
+    return *found || is_beginning;
+}
+
+const char *command_suggest(const char *words)
+{
+    static const char *const first_words[] = {"partner", "ip", "token", "completion"};
+    struct suggestion s = {.word = span_str(words)};
+    for (size_t i = 0; i < sizeof first_words / sizeof *first_words; i++)
+        suggestion_offer(&s, first_words[i]);
+    for (size_t i = 0; i < ncommands; i++)
+        suggestion_offer(&s, commands[i].words);
+    return s.best;
+}

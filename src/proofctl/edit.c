@@ -1,0 +1,220 @@
+#include "proofctl/edit.h"
+
+#include "base/clock.h"
+#include "config/suggest.h"
+#include "proofctl/moment.h"
+#include "proofctl/record_json.h"
+#include "store/record_value.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { CUTS_NAMED_MAX = 5 };
+
+/* --- reading -------------------------------------------------------------------------------------- */
+
+/* The best so far; its text belongs to the backend, hence the copy. */
+struct nearest {
+    struct suggestion suggestion;
+    char id[PARTNER_ID_MAX + 1];
+};
+
+static enum err offer_id(void *arg, const struct backend_record *r)
+{
+    struct nearest *nearest = arg;
+    unsigned distance = nearest->suggestion.distance;
+    const char *best = nearest->suggestion.best;
+    suggestion_offer(&nearest->suggestion, r->id);
+    if (nearest->suggestion.best && (!best || nearest->suggestion.distance < distance)) {
+        (void)span_to_cstr(span_str(r->id), nearest->id, sizeof nearest->id); /* fits: it is an id */
+        nearest->suggestion.best = nearest->id;
+    }
+    return ERR_OK;
+}
+
+static enum ctl_exit fail_unknown(struct session *s, const char *id)
+{
+    struct nearest nearest = {.suggestion.word = span_str(id)};
+    (void)s->backend->ops->list(s->backend, offer_id, &nearest); /* without it there is just no suggestion */
+    if (nearest.suggestion.best)
+        return session_fail(s, CTL_FAILED, "there is no partner \"%s\" in %s; did you mean \"%s\"?", id,
+                            s->backend->place, nearest.id);
+    return session_fail(s, CTL_FAILED, "there is no partner \"%s\" in %s; `proofctl partner list` shows all",
+                        id, s->backend->place);
+}
+
+static enum ctl_exit load_record(struct session *s, struct edit *e, const struct backend_record *found)
+{
+    struct record_report report = {0};
+    enum err err = record_parse(found->json, 1, &e->was, &report);
+    if (err == ERR_PARSE) return session_fail_messages(s, CTL_FAILED, s->backend->place, &report.faults);
+    e->record = record_json_load(found->json);
+    if (err || !e->record) return session_fail_memory(s);
+    e->version = found->version;
+    e->exists = true;
+    return CTL_OK;
+}
+
+enum ctl_exit edit_load(struct session *s, const char *id, struct edit *e)
+{
+    struct backend_record found;
+    *e = (struct edit){0};
+    if (!record_value_is_partner_id(span_str(id)))
+        return session_fail(s, CTL_FAILED,
+                            "a partner_id is 1 to 64 characters out of A-Z a-z 0-9 . _ -; "
+                            "`proofctl partner list` shows all");
+    (void)span_to_cstr(span_str(id), e->id, sizeof e->id); /* fits: it is an id */
+    enum err err = s->backend->ops->get(s->backend, id, &found);
+    if (err == ERR_NOT_FOUND) return fail_unknown(s, id);
+    return err ? session_fail_backend(s, err) : load_record(s, e, &found);
+}
+
+enum ctl_exit edit_new(struct session *s, struct edit *e)
+{
+    *e = (struct edit){.record = json_object()};
+    return e->record ? CTL_OK : session_fail_memory(s);
+}
+
+void edit_deinit(struct edit *e)
+{
+    record_deinit(&e->was);
+    record_deinit(&e->becomes);
+    json_decref(e->record);
+    json_decref(e->before);
+    json_decref(e->after);
+    free(e->text);
+    free(e->audit);
+    *e = (struct edit){0};
+}
+
+/* --- judging -------------------------------------------------------------------------------------- */
+
+static bool has_same_lists(const struct partner *a, const struct partner *b)
+{
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++) {
+        if (a->ncidrs[env] != b->ncidrs[env]) return false;
+        for (uint32_t i = 0; i < a->ncidrs[env]; i++)
+            if (cidr_compare(&a->cidrs[env][i], &b->cidrs[env][i]) != 0) return false;
+    }
+    return true;
+}
+
+enum ctl_exit edit_check(struct session *s, struct edit *e)
+{
+    struct record_report report = {0};
+    if (e->removes || e->becomes.company) return CTL_OK; /* nothing to check, or checked */
+    if (!e->text) e->text = record_json_text(e->record);
+    if (!e->text) return session_fail_memory(s);
+    enum err err = record_parse(span_str(e->text), 1, &e->becomes, &report);
+    if (err == ERR_PARSE) return session_fail_messages(s, CTL_FAILED, NULL, &report.faults);
+    if (err) return session_fail_memory(s);
+    memcpy(e->id, e->becomes.partner.id, sizeof e->id);
+    bool is_news =
+        !e->exists || !has_same_lists(&e->was.partner, &e->becomes.partner); /* warnings are about prefixes */
+    for (uint32_t i = 0; is_news && i < report.warnings.n; i++)
+        session_note(s, "%s: warning: %s", e->id, report.warnings.list[i].text);
+    return CTL_OK;
+}
+
+static bool has_same_tokens(const struct partner *a, const struct partner *b)
+{
+    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+        if (a->has_token[slot] != b->has_token[slot] ||
+            (a->has_token[slot] && memcmp(a->digest[slot], b->digest[slot], TOKEN_DIGEST_BYTES) != 0))
+            return false;
+    return true;
+}
+
+static char *audit_line(const struct session *s, const char *action, const struct edit *e)
+{
+    json_t *old_values, *new_values;
+    char now[MOMENT_TEXT_MAX];
+    if (!record_json_differences(e->before, e->after, &old_values, &new_values)) return NULL;
+    json_t *line =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "time", moment_rfc3339(clock_wall_ms(), now), "by",
+                  s->by, "os_user", s->os_user, "action", action, "partner_id", e->id, "before", old_values,
+                  "after", new_values);
+    char *text = line ? json_dumps(line, 0) : NULL;
+    json_decref(line);
+    return text;
+}
+
+/* Fills what edit_commit() needs to know of one edit. Errors: ERR_NOMEM. */
+static enum err prepare(const struct session *s, const char *action, struct edit *e)
+{
+    if (e->exists && !(e->before = record_json_view(&e->was, s->now_ms))) return ERR_NOMEM;
+    if (!e->removes && !(e->after = record_json_view(&e->becomes, s->now_ms))) return ERR_NOMEM;
+    e->is_changed = !e->exists || e->removes || !json_equal(e->before, e->after) ||
+                    !has_same_tokens(&e->was.partner, &e->becomes.partner);
+    if (!e->is_changed) return ERR_OK;
+    e->audit = audit_line(s, action, e);
+    if (!e->audit) return ERR_NOMEM;
+    if (!e->exists) return ERR_OK;
+    return cut_compute(&e->was.partner, e->removes ? NULL : &e->becomes.partner, s->now_ms, &e->cut);
+}
+
+/* --- committing ----------------------------------------------------------------------------------- */
+
+/* Asks once, naming the first few partners that lose something. */
+static bool confirm(const struct session *s, const struct edit *edits, size_t n)
+{
+    char subject[CUTS_NAMED_MAX * (PARTNER_ID_MAX + 2) + 32], what[240];
+    struct outbuf names = outbuf_of(subject, sizeof subject - 1), first = outbuf_of(what, sizeof what - 1);
+    size_t ncuts = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!cut_is_any(&edits[i].cut)) continue;
+        if (ncuts == 0) cut_describe(&edits[i].cut, &first);
+        if (ncuts < CUTS_NAMED_MAX) outbuf_fmt(&names, "%s%s", ncuts ? ", " : "", edits[i].id);
+        ncuts++;
+    }
+    if (ncuts == 0) return true;
+    if (ncuts > CUTS_NAMED_MAX) outbuf_fmt(&names, " and %zu more", ncuts - CUTS_NAMED_MAX);
+    subject[names.n] = what[first.n] = '\0';
+    return session_confirm(s, subject, ncuts == 1 ? what : "they lose addresses or tokens that work now");
+}
+
+static enum ctl_exit commit_changed(struct session *s, const struct edit *edits, size_t n, size_t nchanged)
+{
+    struct backend_change *changes = calloc(nchanged, sizeof *changes);
+    if (!changes) return session_fail_memory(s);
+    size_t next = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct edit *e = &edits[i];
+        if (!e->is_changed) continue;
+        changes[next++] = (struct backend_change){
+            .id = e->id,
+            .expected = e->exists ? &e->version : NULL,
+            .json = e->removes ? (struct span){0} : span_str(e->text),
+            .audit = span_str(e->audit),
+        };
+    }
+    enum err err = s->backend->ops->commit(s->backend, changes, nchanged);
+    free(changes);
+    if (err) return session_fail_backend(s, err);
+    if (s->backend->note[0]) session_note(s, "%s", s->backend->note);
+    return CTL_OK;
+}
+
+enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *edits, size_t n, bool is_dry,
+                          size_t *nchanged)
+{
+    *nchanged = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (prepare(s, action, &edits[i])) return session_fail_memory(s);
+        *nchanged += edits[i].is_changed;
+    }
+    if (is_dry || *nchanged == 0) return CTL_OK;
+    if (!confirm(s, edits, n)) return CTL_FAILED;
+    return commit_changed(s, edits, n, *nchanged);
+}
+
+enum ctl_exit edit_finish(struct session *s, const char *action, struct edit *e, const char *done)
+{
+    size_t nchanged;
+    enum ctl_exit code = edit_check(s, e);
+    if (code == CTL_OK) code = edit_commit(s, action, e, 1, false, &nchanged);
+    if (code != CTL_OK) return code;
+    if (s->is_json) return session_print_json(s, json_incref(e->after ? e->after : e->before));
+    (void)printf("%s: %s\n", e->id, nchanged ? done : "nothing to change");
+    return CTL_OK;
+}

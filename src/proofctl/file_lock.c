@@ -1,0 +1,34 @@
+#include "proofctl/file_lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOOK_AGAIN_MS = 10 };
+
+/* flock(2) has no timeout, and a stopped holder must not make everybody else hang: so it is asked repeatedly.
+ */
+enum err file_lock_take(const char *path, unsigned wait_ms, int *fd)
+{
+    int opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (opened < 0) return ERR_IO;
+    for (unsigned waited_ms = 0; flock(opened, LOCK_EX | LOCK_NB); waited_ms += LOOK_AGAIN_MS) {
+        int reason = errno;
+        if (reason != EINTR && (reason != EWOULDBLOCK || waited_ms >= wait_ms)) {
+            (void)close(opened); /* nothing was written */
+            errno = reason;
+            return reason == EWOULDBLOCK ? ERR_TIMEOUT : ERR_IO;
+        }
+        const struct timespec pause = {0, LOOK_AGAIN_MS * 1000000L};
+        (void)nanosleep(&pause, NULL); /* woken early: looks earlier */
+    }
+    *fd = opened;
+    return ERR_OK;
+}
+
+void file_lock_release(int fd)
+{
+    (void)close(fd); /* drops the lock; nothing was written */
+}

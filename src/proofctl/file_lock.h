@@ -1,0 +1,20 @@
+/* file_lock.h - one writer at a time: flock(2) on FILE.lock beside the partner file.
+ *
+ * Not on the partner file itself, which is replaced by each change: two writers would hold locks on two
+ * different inodes. The lock file is never removed, for the same reason. The kernel drops the lock when its
+ * holder dies.
+ *
+ * Thread: [any]; blocks.
+ */
+#ifndef PROOFCTL_FILE_LOCK_H
+#define PROOFCTL_FILE_LOCK_H
+
+#include "base/err.h"
+
+/* Takes the lock, waiting up to `wait_ms` for another writer. `*fd` holds it until file_lock_release().
+ * Errors: ERR_TIMEOUT, ERR_IO (errno). */
+enum err file_lock_take(const char *path, unsigned wait_ms, int *fd);
+
+void file_lock_release(int fd);
+
+#endif

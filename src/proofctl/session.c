@@ -1,0 +1,249 @@
+#include "proofctl/session.h"
+
+#include "base/clock.h"
+#include "gw_version.h"
+#include "store/record_value.h"
+
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { ANSWER_MAX = 16 };
+
+/* --- talking -------------------------------------------------------------------------------------- */
+
+static const char *exit_name(enum ctl_exit code)
+{
+    switch (code) {
+    case CTL_OK: return "ok";
+    case CTL_FAILED: return "failed";
+    case CTL_USAGE: return "usage";
+    case CTL_CONFLICT: return "conflict";
+    }
+    return "failed";
+}
+
+static void print_json_string(const char *text)
+{
+    size_t room = 6 * strlen(text) + 2; /* each byte as \u00XX, and the quotes */
+    char *memory = malloc(room);
+    struct outbuf o = outbuf_of(memory, memory ? room : 0);
+    outbuf_json(&o, span_str(text));
+    (void)fwrite(o.p, 1, o.n, stderr); /* there is nowhere to report a failure of stderr */
+    if (!memory) (void)fputs("\"out of memory\"", stderr);
+    free(memory);
+}
+
+/* Prints messages one a line, or as one JSON object. */
+static void print_messages(const struct session *s, enum ctl_exit code, const char *const *texts, size_t n)
+{
+    if (s->is_json) (void)fprintf(stderr, "{\"error\": \"%s\", \"messages\": [", exit_name(code));
+    for (size_t i = 0; i < n; i++) {
+        if (!s->is_json) {
+            (void)fprintf(stderr, "proofctl: %s\n", texts[i]);
+            continue;
+        }
+        if (i > 0) (void)fputs(", ", stderr);
+        print_json_string(texts[i]);
+    }
+    if (s->is_json) (void)fputs("]}\n", stderr);
+}
+
+enum ctl_exit session_fail(const struct session *s, enum ctl_exit code, const char *format, ...)
+{
+    char text[640];
+    const char *texts[] = {text};
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args); /* cut off when too long */
+    va_end(args);
+    print_messages(s, code, texts, 1);
+    return code;
+}
+
+enum ctl_exit session_fail_memory(const struct session *s)
+{
+    return session_fail(s, CTL_FAILED, "out of memory; nothing was changed");
+}
+
+/* "FILE:12:239: text". NULL when memory is out. */
+static char *place_message(const char *place, const struct errmsg *m)
+{
+    char *text = NULL;
+    int n;
+    if (!place)
+        n = asprintf(&text, "%s", m->text);
+    else if (m->line && m->column)
+        n = asprintf(&text, "%s:%u:%u: %s", place, m->line, m->column, m->text);
+    else if (m->line)
+        n = asprintf(&text, "%s:%u: %s", place, m->line, m->text);
+    else
+        n = asprintf(&text, "%s: %s", place, m->text);
+    return n < 0 ? NULL : text;
+}
+
+enum ctl_exit session_fail_messages(const struct session *s, enum ctl_exit code, const char *place,
+                                    const struct record_messages *messages)
+{
+    char *texts[RECORD_MESSAGES_MAX + 1] = {NULL};
+    size_t n = 0;
+    for (uint32_t i = 0; i < messages->n; i++)
+        if ((texts[n] = place_message(place, &messages->list[i])) != NULL) n++;
+    if (messages->total > messages->n &&
+        asprintf(&texts[n], "and %llu more", (unsigned long long)(messages->total - messages->n)) >= 0)
+        n++;
+    print_messages(s, code, (const char *const *)texts, n);
+    for (size_t i = 0; i < n; i++)
+        free(texts[i]);
+    return code;
+}
+
+enum ctl_exit session_fail_backend(const struct session *s, enum err e)
+{
+    if (e == ERR_NOMEM) return session_fail_memory(s);
+    enum ctl_exit code = e == ERR_CONFLICT ? CTL_CONFLICT : CTL_FAILED;
+    bool is_about_place = e == ERR_IO || e == ERR_PARSE || e == ERR_TIMEOUT;
+    return session_fail_messages(s, code, is_about_place ? s->backend->place : NULL, &s->backend->faults);
+}
+
+void session_note(const struct session *s, const char *format, ...)
+{
+    va_list args;
+    if (s->is_json) return; /* stderr is for failures there, and a note is none */
+    va_start(args, format);
+    (void)fputs("proofctl: ", stderr);
+    (void)vfprintf(stderr, format, args);
+    (void)fputc('\n', stderr);
+    va_end(args);
+}
+
+bool session_confirm(const struct session *s, const char *subject, const char *what)
+{
+    char answer[ANSWER_MAX];
+    if (args_has(s->args, OPT_YES)) return true;
+    if (!isatty(STDIN_FILENO)) {
+        (void)session_fail(s, CTL_FAILED,
+                           "%s: %s; nothing was changed: add --yes to do this without a terminal to ask on",
+                           subject, what);
+        return false;
+    }
+    (void)fprintf(stderr, "%s: %s. Go on? [y/N] ", subject, what);
+    (void)fflush(stderr);
+    bool is_yes = fgets(answer, sizeof answer, stdin) && (ascii_lower(answer[0]) == 'y') &&
+                  (answer[1] == '\n' || strcmp(answer + 1, "es\n") == 0);
+    if (!is_yes) (void)session_fail(s, CTL_FAILED, "nothing was changed");
+    return is_yes;
+}
+
+enum ctl_exit session_print_json(const struct session *s, json_t *value)
+{
+    if (!value) return session_fail(s, CTL_FAILED, "the result cannot be printed: out of memory");
+    int failed = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_decref(value);
+    (void)putchar('\n'); /* main() looks at the state of stdout at the end */
+    return failed ? session_fail(s, CTL_FAILED, "the result cannot be printed") : CTL_OK;
+}
+
+/* --- who ------------------------------------------------------------------------------------------ */
+
+static enum ctl_exit find_out_who(struct session *s)
+{
+    char room[4096];
+    struct passwd user, *found = NULL;
+    (void)getpwuid_r(geteuid(), &user, room, sizeof room, &found); /* no entry: the number is the name */
+    if (!found || !span_to_cstr(span_str(user.pw_name), s->os_user, sizeof s->os_user))
+        (void)snprintf(s->os_user, sizeof s->os_user, "uid %u", (unsigned)geteuid());
+    const char *by = args_value(s->args, OPT_BY);
+    const char *sudo_user = geteuid() == 0 ? getenv("SUDO_USER") : NULL;
+    if (!by) by = sudo_user && *sudo_user ? sudo_user : s->os_user;
+    json_t *as_json = json_string(by); /* NULL: not UTF-8 */
+    bool is_good =
+        as_json && record_value_is_company(span_str(by)) && span_to_cstr(span_str(by), s->by, sizeof s->by);
+    json_decref(as_json);
+    if (is_good) return CTL_OK;
+    return session_fail(s, CTL_USAGE,
+                        "--by must be a name of 1 to 200 characters without control characters");
+}
+
+/* --- which store ---------------------------------------------------------------------------------- */
+
+static enum ctl_exit open_file(struct session *s, const char *path)
+{
+    struct errmsg why;
+    enum err e = backend_file_open(path, &s->backend, &why);
+    if (!e) return CTL_OK;
+    return e == ERR_IO ? session_fail(s, CTL_FAILED, "%s", why.text) : session_fail_memory(s);
+}
+
+/* What config_load() says about a file; then what it means here. `report`: its lines. */
+static enum ctl_exit fail_configuration(const struct session *s, char *report)
+{
+    const char *texts[] = {
+        report, "the configuration does not say which partner file is meant; name one with --store FILE"};
+    size_t n = strlen(report);
+    if (n && report[n - 1] == '\n') report[n - 1] = '\0';
+    if (!s->is_json)
+        (void)fprintf(stderr, "%s\n", report); /* FILE:LINE:COLUMN first, as the gateway prints it */
+    print_messages(s, CTL_FAILED, s->is_json ? texts : texts + 1, s->is_json ? 2 : 1);
+    return CTL_FAILED;
+}
+
+static enum ctl_exit load_config(struct session *s, const char *path)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *report = open_memstream(&text, &n);
+    if (!report) return session_fail_memory(s);
+    enum err e = config_load(path, &s->config, report);
+    bool is_kept = fclose(report) == 0;
+    enum ctl_exit code = CTL_OK;
+    if (!is_kept)
+        code = session_fail_memory(s);
+    else if (e)
+        code = fail_configuration(s, text);
+    free(text);
+    return code;
+}
+
+static enum ctl_exit open_configured(struct session *s, const char *path)
+{
+    enum ctl_exit code = load_config(s, path);
+    if (code != CTL_OK) return code;
+    switch (s->config->store.kind) {
+    case STORE_FILE: return open_file(s, s->config->store.file);
+    case STORE_REDIS:
+        return session_fail(
+            s, CTL_FAILED,
+            "%s keeps its partners in Redis; proofctl works on a partner file: name one with --store FILE",
+            path);
+    }
+    return CTL_FAILED;
+}
+
+static enum ctl_exit open_store(struct session *s)
+{
+    const char *store = args_value(s->args, OPT_STORE), *config = args_value(s->args, OPT_CONFIG);
+    const char *from_environment = getenv("PROOFCTL_STORE");
+    if (store && config)
+        return session_fail(s, CTL_USAGE,
+                            "--store and --config both name the partner file; keep one of them");
+    if (!store && !config && from_environment && *from_environment) store = from_environment;
+    if (store && !*store) return session_fail(s, CTL_USAGE, "--store needs the name of a file");
+    return store ? open_file(s, store) : open_configured(s, config ? config : GW_DEFAULT_CONFIG);
+}
+
+enum ctl_exit session_open(struct session *s, const struct args *args)
+{
+    *s = (struct session){.args = args, .is_json = args_has(args, OPT_JSON), .now_ms = clock_wall_ms()};
+    enum ctl_exit code = find_out_who(s);
+    if (code == CTL_OK && args->command->needs_store) code = open_store(s);
+    return code;
+}
+
+void session_close(struct session *s)
+{
+    if (s->backend) s->backend->ops->close(s->backend);
+    config_destroy(s->config);
+}

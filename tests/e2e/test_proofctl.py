@@ -1,0 +1,572 @@
+"""proofctl, the operator's command: what it changes counts at once on a running gateway, it asks before it cuts access,
+and what it refuses changes nothing.
+
+Method: the real program on real partner files, with a real gateway where access is concerned, on a pseudo-terminal where
+a question is asked. After every run the harness (support/proofctl.py) looks for tokens and digests where they must not be.
+"""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+import uuid
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from support.client import Stopwatch
+from support.expect import is_error, is_passed
+from support.gateway import SANDBOX_HOST
+from support.partners import Partner, digest, write_file
+from support.proofctl import PROOFCTL, Proofctl, Run, fingerprint, with_partners
+from support.wait import DEADLINE_S, wait_for
+
+OTHER = "127.0.0.2"  # a second address on loopback
+ADD = ("partner", "add", "--company", "Acme", "--contact", "ops@acme.example")
+
+
+@pytest.fixture
+def ctl(tmp_path):
+    return with_partners(tmp_path)
+
+
+@pytest.fixture
+def live(proofgw):
+    """A running gateway with partner "acme", and proofctl on its partner file."""
+    partner = Partner("acme", production=["127.0.0.1"])
+    gateway = proofgw([partner, Partner("other")])
+    ctl = Proofctl(gateway.folder / "partners.ndjson")
+    ctl.gateway, ctl.partner = gateway, partner
+    yield ctl
+    gateway.secrets += ctl.tokens
+
+
+def ask(gateway, token, source=None, **kwargs):
+    """One request on a connection of its own."""
+    client = gateway.client(source=source)
+    answer = client.exchange(fields=f"Authorization: Bearer {token}\r\n", **kwargs)
+    client.close()
+    return answer
+
+
+def wait_status(gateway, status, token, source=None, **kwargs):
+    """Asks until the answer has this status; returns it."""
+
+    def asked():
+        answer = ask(gateway, token, source, **kwargs)
+        return answer if answer.status == status else None
+
+    return wait_for(asked, f"an answer {status}")
+
+
+# --- effect on a running gateway -------------------------------------------------------------------------
+
+
+def test_an_added_partner_gets_in_within_a_second(live):
+    took = []
+    for i in range(3):  # the best of three: a busy machine is not what is tested
+        loads = live.gateway.metrics()["proofgw_store_loads_total"]
+        added = live.add("--id", f"new{i}")
+        watch = Stopwatch()
+        # No request before it is loaded: its log line would be a change in the folder that the gateway waits for to rest.
+        live.gateway.wait_metric("proofgw_store_loads_total", loads + 1)
+        is_passed(ask(live.gateway, added["client_token"]))
+        took.append(watch.seconds())
+    assert min(took) < 1.0, took
+
+
+def test_both_lists_of_an_added_partner_count(live):
+    added = live.add("--sandbox-ip", OTHER)
+    is_passed(wait_status(live.gateway, 200, added["client_token"]))
+    is_passed(ask(live.gateway, added["client_token"], OTHER, host=SANDBOX_HOST))
+    is_error(ask(live.gateway, added["client_token"], OTHER), "forbidden_origin")
+    is_error(ask(live.gateway, added["client_token"], host=SANDBOX_HOST), "forbidden_origin")
+
+
+def test_after_a_rotation_both_tokens_work_until_the_grace_is_finished(live, backend):
+    rotated = live("token", "rotate", "acme", "--grace", "1h", "--json").json
+    is_passed(wait_status(live.gateway, 200, rotated["client_token"]))
+    assert backend.last["x-proof-token-slot"] == "current"
+    is_passed(ask(live.gateway, live.partner.token))
+    assert backend.last["x-proof-token-slot"] == "previous"
+
+    live("token", "finish", "acme", "--yes")
+    is_error(wait_status(live.gateway, 401, live.partner.token), "invalid_token")
+    is_passed(ask(live.gateway, rotated["client_token"]))
+
+
+def test_the_grace_period_ends_by_itself_when_it_said(live):
+    rotated = live("token", "rotate", "acme", "--grace", "2s", "--json").json
+    end = datetime.strptime(rotated["previous_token"]["expires_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    is_passed(wait_status(live.gateway, 200, rotated["client_token"]))
+    wait_status(live.gateway, 401, live.partner.token)
+    assert time.time() >= end.timestamp()
+    is_passed(ask(live.gateway, rotated["client_token"]))
+
+
+def test_revoking_the_current_token_leaves_the_previous_one(live):
+    rotated = live("token", "rotate", "acme", "--grace", "1h", "--json").json
+    live("token", "revoke", "acme", "--slot", "current", "--yes")
+    wait_status(live.gateway, 401, rotated["client_token"])
+    is_passed(ask(live.gateway, live.partner.token))
+
+    again = live("token", "rotate", "acme", "--json").json
+    is_passed(wait_status(live.gateway, 200, again["client_token"]))
+    is_passed(ask(live.gateway, live.partner.token))
+    is_error(ask(live.gateway, rotated["client_token"]), "invalid_token")
+
+    live("token", "revoke", "acme", "--slot", "previous", "--yes")
+    wait_status(live.gateway, 401, live.partner.token)
+    is_passed(ask(live.gateway, again["client_token"]))
+
+
+def test_a_disabled_partner_is_out_until_it_is_enabled(live):
+    is_passed(ask(live.gateway, live.partner.token))
+    live("partner", "disable", "acme", "--yes")
+    is_error(wait_status(live.gateway, 401, live.partner.token), "invalid_token")
+    live("partner", "enable", "acme")
+    is_passed(wait_status(live.gateway, 200, live.partner.token))
+
+
+def test_an_address_counts_from_when_it_is_added_to_when_it_is_removed(live):
+    is_error(ask(live.gateway, live.partner.token, OTHER), "forbidden_origin")
+    live("ip", "add", "acme", OTHER)
+    is_passed(wait_status(live.gateway, 200, live.partner.token, OTHER))
+    live("ip", "remove", "acme", OTHER, "--yes")
+    is_error(wait_status(live.gateway, 403, live.partner.token, OTHER), "forbidden_origin")
+
+
+def test_a_removed_partner_is_out(live):
+    is_passed(ask(live.gateway, live.partner.token))
+    live("partner", "remove", "acme", "--yes")
+    is_error(wait_status(live.gateway, 401, live.partner.token), "invalid_token")
+
+
+def test_off_ramp_reaches_the_backend(live, backend):
+    live("partner", "set", "acme", "--off-ramp", "on")
+
+    def is_on():
+        is_passed(ask(live.gateway, live.partner.token))
+        return backend.last["x-proof-off-ramp"] == "enabled"
+
+    wait_for(is_on, "off-ramp enabled")
+
+
+def test_the_configuration_names_the_file_and_the_base_urls(live):
+    command = [PROOFCTL, "-c", live.gateway.config_file, "partner", "add", "--company", "C", "--contact", "a@b.example"]
+    done = subprocess.run([*command, "--ip", "127.0.0.1", "--json"], capture_output=True, text=True, check=True)
+    added = json.loads(done.stdout)
+    live.tokens.append(added["client_token"])
+    assert added["base_urls"] == {"production": ["https://api.test"], "sandbox": ["https://sandbox.test"]}
+    assert "https://api.test/widget/" in added["curl"] and added["client_token"] not in added["curl"]
+    is_passed(wait_status(live.gateway, 200, added["client_token"]))
+
+
+# --- what the commands print and store -------------------------------------------------------------------
+
+
+def test_add_prints_everything_once_and_stores_the_digest(ctl):
+    run = ctl("partner", "add", "--company", "Acme Exchange GmbH", "--contact", "ops@acme.example", "--ip", "192.0.2.9",
+              "--ip", "2001:db8::/48", "--sandbox-ip", "203.0.113.1", "--off-ramp", "--webhook", "https://a.example/h")  # fmt: skip
+    shown = dict(line.split(None, 1) for line in run.out.splitlines()[:3])
+    record = ctl.record(shown["partner_id"])
+    assert re.fullmatch(r"acme-exchange-gmbh-[2-9a-z]{4}", shown["partner_id"])
+    assert record == {
+        "partner_id": shown["partner_id"],
+        "company": "Acme Exchange GmbH",
+        "contact": "ops@acme.example",
+        "client_token_sha256": digest(shown["client_token"]),
+        "widget_id": str(uuid.UUID(shown["widget_id"], version=4)),
+        "off_ramp": True,
+        "webhook_url": "https://a.example/h",
+        "production_cidrs": ["192.0.2.9", "2001:db8::/48"],
+        "sandbox_cidrs": ["203.0.113.1"],
+        "enabled": True,
+    }
+
+
+def test_show_and_list_give_the_record_without_digests(ctl):
+    shown = ctl("partner", "show", "acme", "--json").json
+    assert shown == {
+        "partner_id": "acme",
+        "company": "Company acme",
+        "contact": "ops@acme.example",
+        "enabled": True,
+        "widget_id": ctl.partner.widget_id,
+        "off_ramp": False,
+        "webhook_url": None,
+        "production_cidrs": ["192.0.2.7", "198.51.100.0/24"],
+        "sandbox_cidrs": ["203.0.113.16/28"],
+        "current_token": {"fingerprint": fingerprint(ctl.partner.token)},
+        "previous_token": None,
+    }
+    listed = ctl("partner", "list", "--json").json
+    assert listed[0] == shown and len(listed) == 2
+    for text in (ctl("partner", "show", "acme").out, ctl("partner", "list").out):
+        assert "acme" in text and "Company acme" in text
+
+
+def test_set_changes_what_is_named_and_nothing_else(ctl):
+    before = ctl.record("acme")
+    ctl("partner", "set", "acme", "--contact", "new@acme.example", "--webhook", "https://a.example/h", "--off-ramp", "on")
+    changed = {**before, "contact": "new@acme.example", "webhook_url": "https://a.example/h", "off_ramp": True}
+    assert ctl.record("acme") == changed
+    ctl("partner", "set", "acme", "--webhook", "none")
+    del changed["webhook_url"]
+    assert ctl.record("acme") == changed
+
+
+def test_ip_list_shows_both_lists_or_one(ctl):
+    assert ctl("ip", "list", "acme").out.split() == [
+        "production", "192.0.2.7", "production", "198.51.100.0/24", "sandbox", "203.0.113.16/28",
+    ]  # fmt: skip
+    assert ctl("ip", "list", "acme", "--env", "sandbox", "--json").json == {"sandbox": ["203.0.113.16/28"]}
+
+
+def test_several_addresses_are_added_and_removed_together(ctl):
+    ctl("ip", "add", "acme", "192.0.2.8", "2001:db8::/48")
+    assert ctl.record("acme")["production_cidrs"] == ["192.0.2.7", "198.51.100.0/24", "192.0.2.8", "2001:db8::/48"]
+    ctl("ip", "remove", "acme", "198.51.100.0/24", "2001:0db8::/48", "192.0.2.7/32", "--yes")
+    assert ctl.record("acme")["production_cidrs"] == ["192.0.2.8"]
+    ctl("ip", "remove", "acme", "203.0.113.16/28", "--env", "sandbox", "--yes")
+    assert ctl.record("acme")["sandbox_cidrs"] == []
+
+
+def test_removing_a_covered_address_says_who_still_lets_it_in(ctl):
+    ctl("ip", "add", "acme", "198.51.100.9")
+    run = ctl("ip", "remove", "acme", "198.51.100.9", "--yes")
+    assert "198.51.100.9 may still call, because 198.51.100.0/24 is on the list" in run.sentence
+
+
+def test_rotate_says_when_the_old_token_ends(ctl):
+    before = time.time()
+    run = ctl("token", "rotate", "acme", "--grace", "24h")
+    record = ctl.record("acme")
+    end = re.search(r"valid until (\S+) \((\w+ \d+ \w+ \d{4}, [\d:]+ UTC), in 24 hours\)", run.out)
+    assert record["previous_token_expires_at"] == end[1]
+    moment = datetime.strptime(end[1], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    assert moment.strftime("%A %-d %B %Y, %H:%M:%S UTC") == end[2]
+    assert 0 <= moment.timestamp() - before - 86400 < DEADLINE_S
+    assert record["client_token_sha256"] == digest(ctl.tokens[-1])
+    assert record["previous_token_sha256"] == digest(ctl.partner.token)
+
+
+def test_rotate_without_grace_keeps_no_old_token(ctl):
+    ctl("token", "rotate", "acme", "--grace", "0s", "--yes")
+    assert "previous_token_sha256" not in ctl.record("acme")
+    assert ctl.record("acme")["client_token_sha256"] == digest(ctl.tokens[-1])
+
+
+def test_show_says_that_the_current_token_was_revoked(ctl):
+    ctl("token", "revoke", "acme", "--slot", "current", "--yes")
+    assert ctl("partner", "show", "acme", "--json").json["current_token"] is None
+    assert "revoked" in ctl("partner", "show", "acme").out
+    ctl("token", "rotate", "acme")  # a token that nobody has is no previous one
+    assert "previous_token_sha256" not in ctl.record("acme")
+
+
+def test_two_revoked_partners_may_stand_in_one_file(ctl):
+    ctl("token", "revoke", "acme", "--slot", "current", "--yes")
+    ctl("token", "revoke", "beta", "--slot", "current", "--yes")
+    ctl("verify")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("partner", "enable", "acme"),
+        ("partner", "set", "acme", "--off-ramp", "off"),
+        ("partner", "set", "acme", "--webhook", "none"),
+        ("partner", "set", "acme", "--company", "Company acme"),
+    ],
+)
+def test_what_is_so_already_is_not_changed(ctl, arguments):
+    before = ctl.state()
+    assert ctl(*arguments).out == "acme: nothing to change\n"
+    assert ctl.state() == before
+
+
+def test_verify_counts_and_warns(ctl):
+    ctl("ip", "add", "acme", "10.0.0.0/9")
+    run = ctl("verify")
+    assert "partners 2, enabled 2" in run.out
+    assert "10.0.0.0/9 is very wide" in run.sentence
+    counted = ctl("verify", "--json").json
+    assert (counted["partners"], counted["production_prefixes"], counted["sandbox_prefixes"]) == (2, 5, 1)
+    assert len(counted["warnings"]) == 1
+
+
+def test_every_result_parses_as_json(ctl, tmp_path):
+    ctl.add("--id", "gamma")
+    more = tmp_path / "more.ndjson"
+    write_file(more, [Partner("delta")])
+    for arguments in [
+        ("partner", "list"),
+        ("partner", "show", "acme"),
+        ("partner", "set", "acme", "--off-ramp", "on"),
+        ("partner", "disable", "acme", "--yes"),
+        ("partner", "enable", "acme"),
+        ("ip", "add", "acme", "192.0.2.8"),
+        ("ip", "remove", "acme", "192.0.2.8", "--yes"),
+        ("ip", "list", "acme"),
+        ("token", "rotate", "acme"),
+        ("token", "finish", "acme", "--yes"),
+        ("token", "revoke", "acme", "--slot", "current", "--yes"),
+        ("import", more, "--dry-run"),
+        ("import", more),
+        ("verify",),
+        ("audit",),
+        ("partner", "remove", "gamma", "--yes"),
+    ]:
+        run = ctl(*arguments, "--json")
+        assert isinstance(run.json, (dict, list)) and run.err == "", run
+
+
+def test_failures_are_json_too(ctl):
+    run = ctl.refused("partner", "show", "nobody", "--json")
+    said = json.loads(run.err)
+    assert said["error"] == "failed" and len(said["messages"]) == 1
+    assert json.loads(ctl.refused("partner", "shw", "--json", code=2).err)["error"] == "usage"
+
+
+# --- questions -------------------------------------------------------------------------------------------
+
+CUTS = [
+    (("partner", "disable", "acme"), "it is disabled and its tokens stop working"),
+    (("partner", "remove", "acme"), "it is removed for good and its tokens stop working"),
+    (("ip", "remove", "acme", "192.0.2.7"), "1 prefix leaves its production list"),
+    (("token", "revoke", "acme", "--slot", "current"), "its current token stops working"),
+    (("token", "revoke", "acme", "--slot", "previous"), "its previous token stops working"),
+    (("token", "finish", "acme"), "its previous token stops working"),
+    (("token", "rotate", "acme"), "its previous token stops working"),
+    (("token", "rotate", "acme", "--grace", "0s"), "its current token stops working, its previous token stops working"),
+]
+
+
+@pytest.mark.parametrize("arguments, what", CUTS)
+def test_without_a_terminal_nothing_is_cut(ctl, arguments, what):
+    ctl.partner.rotate(time.time() + 3600)
+    write_file(ctl.store, [ctl.partner, Partner("beta")])
+    run = ctl.refused(*arguments)
+    assert f"acme: {what}; nothing was changed: add --yes" in run.sentence
+
+
+@pytest.mark.parametrize("answer, is_done", [("y", True), ("yes", True), ("Y", True), ("n", False), ("", False), ("yup", False)])
+def test_on_a_terminal_it_asks(ctl, answer, is_done):
+    run = ctl.answer(answer, "partner", "disable", "acme", code=0 if is_done else 1)
+    assert "acme: it is disabled and its tokens stop working. Go on? [y/N]" in run.err
+    assert ctl.record("acme")["enabled"] is not is_done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ip", "add", "acme", "192.0.2.8"),
+        ("partner", "set", "acme", "--company", "New"),
+        ("token", "rotate", "acme"),
+        ("partner", "enable", "acme"),
+    ],
+)
+def test_what_cuts_nothing_is_not_asked_for(ctl, arguments):
+    ctl(*arguments)
+
+
+def test_a_grace_period_that_is_over_ends_without_a_question(ctl):
+    ctl.partner.rotate(time.time() - 1)
+    write_file(ctl.store, [ctl.partner])
+    ctl("token", "finish", "acme")
+    assert "previous_token_sha256" not in ctl.record("acme")
+
+
+# --- wrong input -----------------------------------------------------------------------------------------
+
+WRONG = [
+    (("ip", "add", "acme", "10.1.2.3/24"), 1, "production_cidrs: 10.1.2.3/24 has host bits set; write 10.1.2.0/24"),
+    (("ip", "add", "acme", "0.0.0.0/0"), 1, "0.0.0.0/0 lets every address in; write the networks that are meant"),
+    (("ip", "add", "acme", "::/0"), 1, "::/0 lets every address in"),
+    (("ip", "add", "acme", "192.0.02.1"), 1, "192.0.02.1 has a number with a leading zero"),
+    (("ip", "add", "acme", "192.0.2.7"), 1, "192.0.2.7/32 is on the list already; nothing was changed: leave it out"),
+    (("ip", "add", "acme", "10.0.0.1", "10.0.0.1/32"), 1, "10.0.0.1/32 is named twice; nothing was changed: leave it out"),
+    (("ip", "add", "acme", "192.0.2.8", "nonsense"), 1, "production_cidrs must be a list of addresses and prefixes"),
+    (("ip", "add", "acme", "192.0.2.8", "--env", "staging"), 2, "--env must be production or sandbox"),
+    (("ip", "add", "acme"), 2, "an argument is missing: proofctl ip add ID CIDR..."),
+    (("ip", "remove", "acme", "192.0.2.9", "--yes"), 1, "192.0.2.9 is not on the production list of acme"),
+    (("ip", "remove", "acme", "198.51.100.1", "--yes"), 1, "198.51.100.1 is not on the production list of acme"),
+    (("ip", "remove", "acme", "192.0.2.7", "192.0.2.7", "--yes"), 1, "192.0.2.7 is not on the production list of acme"),
+    (("ip", "remove", "acme", "192.0.2.7", "198.51.100.0/24", "--yes"), 1, "a partner needs at least one production address"),
+    ((*ADD, "--ip", "10.1.2.3/24"), 1, "10.1.2.3/24 has host bits set; write 10.1.2.0/24"),
+    ((*ADD, "--ip", "10.0.0.1", "--ip", "10.0.0.1"), 1, "10.0.0.1/32 is named twice"),
+    ((*ADD, "--ip", "10.0.0.1", "--webhook", "http://a.example/"), 1, "webhook_url must be an https:// URL"),
+    ((*ADD, "--ip", "10.0.0.1", "--id", "a b"), 1, "partner_id must be 1 to 64 characters out of A-Z a-z 0-9 . _ -"),
+    ((*ADD, "--ip", "10.0.0.1", "--id", "acme"), 1, 'there is a partner "acme" already; choose another --id'),
+    (ADD, 2, "partner add needs --ip CIDR"),
+    (("partner", "add", "--company", "Acme"), 2, "partner add needs --contact EMAIL"),
+    (("partner", "set", "acme", "--contact", "not an address"), 1, "contact must be one e-mail address such as ops@example.com"),
+    (("partner", "set", "acme", "--contact", "a@b.example, c@d.example"), 1, "contact must be one e-mail address"),
+    (("partner", "set", "acme", "--webhook", "http://a.example/"), 1, "webhook_url must be an https:// URL"),
+    (("partner", "set", "acme", "--company", "a\nb"), 1, "company must be a name of 1 to 200 characters"),
+    (("partner", "set", "acme", "--company", ""), 1, "company must be a name of 1 to 200 characters"),
+    (("partner", "set", "acme", "--off-ramp", "yes"), 2, "--off-ramp must be on or off"),
+    (("partner", "set", "acme"), 2, "partner set needs something to set"),
+    (("partner", "set", "acme", "--company", "A", "--by", ""), 2, "--by must be a name of 1 to 200 characters"),
+    (("partner", "show", "acmee"), 1, 'did you mean "acme"?'),
+    (("partner", "show", "a/b"), 1, "a partner_id is 1 to 64 characters out of A-Z a-z 0-9 . _ -"),
+    (("token", "rotate", "acme", "--grace", "24"), 2, "--grace must be a duration such as 30m, 24h or 7d, at most 90d"),
+    (("token", "rotate", "acme", "--grace", "91d"), 2, "at most 90d"),
+    (("token", "finish", "acme"), 1, "acme has no previous token; nothing was changed"),
+    (("token", "revoke", "acme"), 2, "token revoke needs --slot previous or --slot current"),
+    (("token", "revoke", "acme", "--slot", "previous"), 1, "acme has no previous token; nothing was changed"),
+    (("audit", "--limit", "0"), 2, "--limit must be a number from 1 to 1000000"),
+    (("partner", "lst"), 2, 'there is no command "partner lst"; did you mean "partner list"?'),
+    (("partner",), 2, '"partner" is the first half of a command'),
+    ((), 2, "name a command"),
+]
+
+
+@pytest.mark.parametrize("arguments, code, sentence", WRONG)
+def test_wrong_input_gets_a_sentence_and_changes_nothing(ctl, arguments, code, sentence):
+    assert sentence in ctl.refused(*arguments, code=code).sentence
+
+
+@pytest.mark.parametrize("option", ["--company", "--contact", "--webhook"])
+def test_text_that_is_not_utf8_is_refused(ctl, option):
+    before = ctl.state()
+    run = ctl("partner", "set", "acme", option, b"\xff".decode("utf-8", "surrogateescape"), code=1)
+    assert "is not valid UTF-8" in run.sentence
+    assert ctl.state() == before
+
+
+def test_several_faults_are_named_together(ctl):
+    run = ctl.refused("partner", "set", "acme", "--contact", "x", "--webhook", "y")
+    assert len(run.err.splitlines()) == 2
+
+
+def test_the_last_partner_cannot_be_removed(ctl):
+    ctl("partner", "remove", "acme", "--yes")
+    assert "`proofctl partner disable` the last partner" in ctl.refused("partner", "remove", "beta", "--yes").sentence
+
+
+# --- tokens offline --------------------------------------------------------------------------------------
+
+
+def test_inspect_knows_a_token_a_typo_and_others(ctl):
+    token = ctl.add()["client_token"]
+    typo = token[:-1] + ("a" if token[-1] != "a" else "b")
+    swapped = token[:20] + token[21] + token[20] + token[22:]
+    cases = [
+        (token, 0, "check characters right"),
+        (typo, 1, "mistyped: the check characters do not fit"),
+        (token[:-1], 1, "mistyped: a token of Proof has 60 characters, this has 59"),
+        ("pt_0123456789abcdefghij", 0, "cannot be checked"),
+        ("short", 1, "no token"),
+        ("with a space in it, long enough", 1, "no token"),
+    ]
+    if token[20] != token[21]:
+        cases.append((swapped, 1, "mistyped: the check characters do not fit"))
+    for text, code, sentence in cases:
+        with tempfile.TemporaryFile() as file:
+            file.write(text.encode() + b"\n")
+            file.seek(0)
+            by_stdin = subprocess.run([PROOFCTL, "token", "inspect", "--stdin"], stdin=file, capture_output=True, text=True)
+        by_argument = subprocess.run([PROOFCTL, "token", "inspect", text], capture_output=True, text=True)
+        for run in (by_stdin, by_argument):
+            assert (run.returncode, run.stderr) == (code, ""), (text, run)
+            assert sentence in run.stdout and text not in run.stdout
+            assert (f"fingerprint {fingerprint(text)}" in run.stdout) == (code == 0)
+
+
+def test_an_inspected_argument_does_not_stay_visible(ctl):
+    """A full pipe as its stdout keeps it from ending, so that its arguments can be looked at."""
+    token = ctl.add()["client_token"]
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * size)
+    process = subprocess.Popen([PROOFCTL, "token", "inspect", token], stdout=writing)
+    try:
+        arguments = Path(f"/proc/{process.pid}/cmdline")
+        wait_for(lambda: b"inspect" in arguments.read_bytes() and token.encode() not in arguments.read_bytes(), "wiped")
+        assert process.poll() is None
+    finally:
+        os.close(writing)
+        while os.read(reading, 65536):
+            pass
+        assert process.wait(DEADLINE_S) == 0
+        os.close(reading)
+
+
+def test_inspect_needs_exactly_one_token(ctl):
+    for arguments in (("token", "inspect"), ("token", "inspect", "--stdin", "x")):
+        run = subprocess.run([PROOFCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert run.returncode == 2 and "needs the token" in run.stderr
+
+
+# --- which store, help, completion -----------------------------------------------------------------------
+
+
+def proofctl(*arguments, **environment):
+    run = subprocess.run(
+        [PROOFCTL, *arguments], capture_output=True, text=True, env={"PATH": os.environ["PATH"], **environment}
+    )
+    return Run(arguments, run.returncode, run.stdout, run.stderr)
+
+
+def test_the_environment_names_the_store(ctl, tmp_path):
+    assert "acme" in proofctl("partner", "list", PROOFCTL_STORE=str(ctl.store)).out
+    run = proofctl("--store", ctl.store, "partner", "list", PROOFCTL_STORE="/nowhere")
+    assert "acme" in run.out
+    run = proofctl("--store", ctl.store, "-c", "x.yaml", "partner", "list")
+    assert run.code == 2 and "keep one of them" in run.sentence
+
+
+def test_a_wrong_configuration_is_reported_with_its_place(tmp_path):
+    config = tmp_path / "gateway.yaml"
+    config.write_text("listeners: 1\n")
+    run = proofctl("-c", config, "partner", "list")
+    assert run.code == 1 and f"{config}:1:" in run.err and "name one with --store FILE" in run.err
+    run = proofctl("-c", config, "partner", "list", "--json")
+    assert f"{config}:1:" in json.loads(run.err)["messages"][0]
+
+
+def words_of_all_commands():
+    listed = re.search(r"commands:\n(.*?)\n\n", proofctl("--help").out, re.DOTALL)[1]
+    return [re.split(r"  +", line.strip())[0].split() for line in listed.splitlines()]
+
+
+def test_every_command_has_help_with_examples():
+    commands = words_of_all_commands()
+    assert len(commands) >= 18
+    for words in commands:
+        run = proofctl(*words, "--help")
+        assert run.code == 0 and run.err == ""
+        assert f"usage: proofctl {' '.join(words)}" in run.out and "\nexamples:\n" in run.out
+    assert "partner add" in proofctl("partner", "--help").out
+    assert re.fullmatch(r"proofctl \S+ \(\S+\)\n", proofctl("--version").out)
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("", {"partner", "ip", "token", "import", "export", "verify", "audit", "completion", "reference"}),
+        ("pa", {"partner"}),
+        ("token r", {"rotate", "revoke"}),
+        ("-c /x ip ", {"add", "remove", "list"}),
+        ("ip add acme --env ", {"production", "sandbox"}),
+        ("token revoke acme --slot c", {"current"}),
+        ("token rotate acme --g", {"--grace"}),
+        ("partner set acme --off-ramp ", {"on", "off"}),
+        ("partner add --off-ramp --web", {"--webhook"}),
+        ("import /etc/passw", {"/etc/passwd"}),
+    ],
+)
+def test_bash_completes(line, expected):
+    words = ["proofctl", *line.split(" ")] if line else ["proofctl", ""]
+    quoted = " ".join(f"'{word}'" for word in words)
+    script = f"""source <("{PROOFCTL}" completion bash) && COMP_WORDS=({quoted}) COMP_CWORD={len(words) - 1} &&
+        _proofctl && printf '%s\\n' "${{COMPREPLY[@]}}" """
+    run = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert expected <= set(run.stdout.split()) and (expected == set(run.stdout.split()) or line.startswith("import"))
