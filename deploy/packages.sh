@@ -16,9 +16,11 @@ build|module libuv|libuv1-dev|libuv-devel|libuv-dev
 build|module openssl|libssl-dev|openssl-devel|openssl-dev
 build|module yaml-0.1|libyaml-dev|libyaml-devel|yaml-dev
 build|module jansson|libjansson-dev|jansson-devel|jansson-dev
+build|module hiredis|libhiredis-dev|hiredis-devel|hiredis-dev
 build|llhttp|libllhttp-dev,node-llhttp|llhttp-devel|llhttp-dev
 build|command curl|curl|curl|curl
 test|module cmocka|libcmocka-dev|libcmocka-devel|cmocka-dev
+test|command redis-check-rdb|redis-tools|redis|redis
 test|command git|git|git|git
 test|python pytest|python3-pytest|python3-pytest|py3-pytest
 test|python xdist|python3-pytest-xdist|python3-pytest-xdist|py3-pytest-xdist

@@ -183,6 +183,55 @@ static void check_fields(const struct checker *c)
                         "identity.pass_authorization says the opposite: keep one of the two");
 }
 
+/* The value of `field`, or the key `store` when the file does not set it. */
+static const struct node *store_node(const struct checker *c, const void *field)
+{
+    const struct node *node = document_find_field(c->doc, field);
+    if (node == NULL) node = document_find_field(c->doc, &c->config->store.kind)->parent;
+    return node;
+}
+
+static bool is_faulty(const struct checker *c, const void *field)
+{
+    const struct node *node = document_find_field(c->doc, field);
+    return node && node->faulty;
+}
+
+/* Exactly one way to the server. */
+static void check_redis_server(const struct checker *c)
+{
+    const struct config_redis *r = &c->config->store.redis;
+    if (is_faulty(c, &r->address) || is_faulty(c, &r->sentinel_master)) return;
+    if (r->address.kind == ENDPOINT_NONE && r->sentinel_master == NULL) {
+        node_report(c->report, store_node(c, &r->address), "kind: redis needs to know the server");
+        report_expected(c->report, "write redis: {address: \"127.0.0.1:6379\"} below it, or the Sentinels");
+    } else if (r->address.kind != ENDPOINT_NONE && r->sentinel_master) {
+        node_report(c->report, store_node(c, &r->sentinel_master),
+                    "store.redis.address names the server already: keep one of the two");
+    } else if (r->sentinel_master && r->nsentinels == 0) {
+        node_report(c->report, store_node(c, &r->sentinel_master),
+                    "which Sentinels shall be asked? store.redis.sentinel.addresses is missing");
+    }
+}
+
+/* While nothing changes, the gateway hears of it only every few seconds. */
+static void check_staleness(const struct checker *c)
+{
+    enum { SHORTEST_STALENESS_MS = 15000 };
+    const uint64_t *ms = &c->config->store.redis.max_staleness_ms;
+    if (*ms == 0 || *ms >= SHORTEST_STALENESS_MS || is_faulty(c, ms)) return;
+    node_report(c->report, store_node(c, ms),
+                "too short: an idle connection is checked every 5 to 8 seconds");
+    report_expected(c->report, "write 15s or more, or 0s for no limit");
+}
+
+static void check_store(const struct checker *c)
+{
+    if (c->config->store.kind != STORE_REDIS || is_faulty(c, &c->config->store.kind)) return;
+    check_redis_server(c);
+    check_staleness(c);
+}
+
 void config_check(const struct config *c, const struct document *doc, struct report *report)
 {
     struct checker checker = {c, doc, report};
@@ -190,4 +239,5 @@ void config_check(const struct config *c, const struct document *doc, struct rep
     check_endpoints(&checker);
     check_hosts(&checker);
     check_fields(&checker);
+    check_store(&checker);
 }

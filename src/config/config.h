@@ -16,7 +16,13 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { CONFIG_WORKERS_MAX = 256, CONFIG_LISTENERS_MAX = 16, CONFIG_HOSTS_MAX = 64, CONFIG_FIELDS_MAX = 64 };
+enum {
+    CONFIG_WORKERS_MAX = 256,
+    CONFIG_LISTENERS_MAX = 16,
+    CONFIG_HOSTS_MAX = 64,
+    CONFIG_FIELDS_MAX = 64,
+    CONFIG_SENTINELS_MAX = 16,
+};
 
 /* A place to listen on or to connect to. Text forms: "127.0.0.1:8080", "[::1]:8080", "*:8080" (listen only:
  * IPv6 and IPv4), "name:8080" (connect only), "unix:/path". Port 0 is allowed for listening: the kernel
@@ -32,7 +38,7 @@ struct endpoint {
     char text[272]; /* as written, for logs */
 };
 
-enum store_kind { STORE_FILE = 0 };
+enum store_kind { STORE_FILE = 0, STORE_REDIS };
 
 struct config_listener {
     struct endpoint address;
@@ -93,9 +99,32 @@ struct config_fields {
     uint32_t nalias_allowed;
 };
 
+/* One process of the group that watches the Redis servers. */
+struct config_sentinel {
+    struct endpoint address;
+};
+
+/* STORE_REDIS. The server is named directly, or asked for at the Sentinels. */
+struct config_redis {
+    struct endpoint address; /* ENDPOINT_NONE = ask the Sentinels */
+    char *sentinel_master;   /* its name there; NULL = no Sentinels; owned */
+    struct config_sentinel sentinels[CONFIG_SENTINELS_MAX];
+    uint32_t nsentinels;
+    char *user;          /* NULL = the default user; owned */
+    char *password_file; /* NULL = no password; read at each connect; owned */
+    char *tag;           /* the part of every key in braces; owned */
+    uint64_t connect_timeout_ms;
+    uint64_t command_timeout_ms;
+    uint64_t max_staleness_ms; /* 0 = without limit */
+    uint32_t deletion_limit;   /* percent of the partners that a resynchronisation may drop */
+    uint64_t scrub_interval_ms;
+};
+
 struct config_store {
     enum store_kind kind;
-    char *file; /* partners.ndjson; owned; relative to the configuration file's folder */
+    char *file; /* STORE_FILE: partners.ndjson; owned; relative to the configuration's folder */
+    struct config_redis redis; /* STORE_REDIS */
+    char *snapshot;            /* STORE_REDIS: copy for a start without Redis; NULL = none; owned */
 };
 
 struct config_logs {

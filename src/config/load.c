@@ -226,14 +226,27 @@ static void report_missing(struct loader *l, const struct schema_key *section, c
     report_expected(l->report, "write for example %s: %s", name, key->value);
 }
 
+/* Whether the word that the key depends on, if any, is the one that was chosen. */
+static bool is_applicable(const struct schema_key *section, const struct schema_key *key, void *base)
+{
+    const struct schema_key *choice = schema_next(section, NULL);
+    if (key->only_with == NULL) return true;
+    while (choice->type != SCHEMA_ENUM)
+        choice = schema_next(section, choice);
+    unsigned word;
+    memcpy(&word, value_field(choice, base), sizeof word);
+    return strcmp(choice->words[word], key->only_with) == 0;
+}
+
 /* Everything that is required and absent. Says nothing when the file could be read in part only. */
-static void check_required(struct loader *l, const struct schema_key *section, const struct node *node,
-                           const struct node *const *seen)
+static void check_required(struct loader *l, const struct schema_key *section, void *base,
+                           const struct node *node, const struct node *const *seen)
 {
     if (!l->doc.complete) return;
     unsigned i = 0;
     for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL; i++)
-        if (key->required && seen[i] == NULL) report_missing(l, section, key, node);
+        if (key->required && seen[i] == NULL && is_applicable(section, key, base))
+            report_missing(l, section, key, node);
 }
 
 /* Walks one mapping (or nothing, for an empty section). The recursion is as deep as the schema, not as the
@@ -260,7 +273,7 @@ static enum err walk_section(struct loader *l, const struct schema_key *section,
             if (e) return e;
         }
     }
-    check_required(l, section, node, seen);
+    check_required(l, section, base, node, seen);
     return ERR_OK;
 }
 

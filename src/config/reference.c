@@ -38,7 +38,8 @@ static const char intro[] =
 static void print_default(const struct schema_key *key, FILE *out)
 {
     if (key->required)
-        fprintf(out, "**required**, such as `%s`", key->value);
+        fprintf(out, "**required**%s%s%s, such as `%s`", key->only_with ? " with `" : "",
+                key->only_with ? key->only_with : "", key->only_with ? "`" : "", key->value);
     else
         fprintf(out, "`%s`", key->value);
 }

@@ -19,6 +19,7 @@
 #define FIELD(member)          MEMBER(struct config, member)
 #define COUNTED_BY(member)     .count_offset = offsetof(struct config, member)
 #define LISTENER_FIELD(member) MEMBER(struct config_listener, member)
+#define SENTINEL_FIELD(member) MEMBER(struct config_sentinel, member)
 #define RANGE(from, to)        .min = (from), .max = (to)
 #define RELOAD                 .change = CHANGE_RELOAD
 #define RESTART                .change = CHANGE_RESTART
@@ -27,7 +28,8 @@ static const char *const auto_word[] = {"auto", NULL};
 static const char *const off_word[] = {"off", NULL};
 static const char *const alias_words[] = {
     [ALIAS_DROP] = "drop", [ALIAS_REJECT] = "reject", [ALIAS_ALLOW] = "allow", NULL};
-static const char *const store_words[] = {[STORE_FILE] = "file", NULL};
+static const char *const none_word[] = {"none", NULL};
+static const char *const store_words[] = {[STORE_FILE] = "file", [STORE_REDIS] = "redis", NULL};
 static const char *const access_words[] = {"stdout", "stderr", "off", NULL};
 static const char *const operations_words[] = {"stderr", "stdout", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
@@ -202,10 +204,56 @@ const struct schema_key schema_keys[] = {
     {"store", SCHEMA_SECTION, RESTART, .required = true, .value = "{file: partners.ndjson}",
      .help = "Where partners, tokens and allowlists come from."},
     {"store.kind", SCHEMA_ENUM, RESTART, FIELD(store.kind), .words = store_words, .value = "file",
-     .help = "file = one JSON record per line in store.file."},
-    {"store.file", SCHEMA_PATH, RESTART, .required = true, FIELD(store.file), .value = "partners.ndjson",
+     .help = "file = one JSON record per line in store.file; redis = the records that proofctl keeps in "
+             "Redis."},
+    {"store.file", SCHEMA_PATH, RESTART, .required = true, .only_with = "file", FIELD(store.file),
+     .value = "partners.ndjson",
      .help = "The partner file. It is watched: a change is taken over at once, a file with errors changes "
              "nothing."},
+    {"store.snapshot", SCHEMA_PATH, RESTART, FIELD(store.snapshot), .words = none_word, .value = "none",
+     .help = "With redis: a copy of the partners on this machine, kept up to date, from which the gateway "
+             "starts when Redis is away. It holds no token, only their hashes."},
+    {"store.redis", SCHEMA_SECTION, RESTART,
+     .help = "Only with kind: redis. Give either address, or sentinel.master and sentinel.addresses."},
+    {"store.redis.address", SCHEMA_CONNECT, RESTART, FIELD(store.redis.address), .words = none_word,
+     .value = "none",
+     .help = "The Redis server. It must be a master."},
+    {"store.redis.user", SCHEMA_NAME, RESTART, FIELD(store.redis.user), .words = none_word, .value = "none",
+     .help = "ACL user; docs/DATA.md has the rights that it needs. none = the default user."},
+    {"store.redis.password_file", SCHEMA_PATH, RESTART, FIELD(store.redis.password_file),
+     .words = none_word, .value = "none",
+     .help = "File with the password and nothing else, not readable by everybody. It is read again at each "
+             "connect. none = no password."},
+    {"store.redis.tag", SCHEMA_NAME, RESTART, FIELD(store.redis.tag), .value = "cfg",
+     .help = "Every key begins with gw:{TAG}: so that several sets of partners can share a server."},
+    {"store.redis.connect_timeout", SCHEMA_DURATION, RESTART, FIELD(store.redis.connect_timeout_ms),
+     RANGE(SHORTEST, 1 * MINUTE), .value = "2s",
+     .help = "Connecting and logging in."},
+    {"store.redis.command_timeout", SCHEMA_DURATION, RESTART, FIELD(store.redis.command_timeout_ms),
+     RANGE(SHORTEST, 5 * MINUTE), .value = "5s",
+     .help = "A server that takes longer for an answer is given up, and connected to again."},
+    {"store.redis.max_staleness", SCHEMA_DURATION, RESTART, FIELD(store.redis.max_staleness_ms),
+     RANGE(0, 365 * DAY), .value = "0s",
+     .help = "When Redis has been out of reach for so long, the gateway is no longer ready; it goes on "
+             "serving whoever comes. 0s = ready without limit."},
+    {"store.redis.deletion_limit", SCHEMA_COUNT, RESTART, FIELD(store.redis.deletion_limit), RANGE(0, 100),
+     .value = "20",
+     .help = "Percent of the partners. A complete reload that would drop more of them is held until an "
+             "operator confirms it with SIGHUP. 100 = never hold."},
+    {"store.redis.scrub_interval", SCHEMA_DURATION, RESTART, FIELD(store.redis.scrub_interval_ms),
+     RANGE(1 * SECOND, 7 * DAY), .value = "1h",
+     .help = "How often all records are compared with those in memory, to find changes by hand."},
+    {"store.redis.sentinel", SCHEMA_SECTION, RESTART,
+     .help = "Who knows which server is the master at the moment."},
+    {"store.redis.sentinel.master", SCHEMA_NAME, RESTART, FIELD(store.redis.sentinel_master),
+     .words = none_word, .value = "none",
+     .help = "The name that the Sentinels have given to the master."},
+    {"store.redis.sentinel.addresses", SCHEMA_LIST, RESTART, FIELD(store.redis.sentinels),
+     COUNTED_BY(store.redis.nsentinels), .element_size = sizeof(struct config_sentinel),
+     .help = "The Sentinels. Any one that answers is enough."},
+    {"store.redis.sentinel.addresses[].address", SCHEMA_CONNECT, RESTART, .required = true,
+     SENTINEL_FIELD(address), .value = "127.0.0.1:26379",
+     .help = "ADDRESS:PORT or NAME:PORT."},
 
     {"logs", SCHEMA_SECTION, RESTART,
      .help = "SIGUSR1 opens log files again after rotation."},

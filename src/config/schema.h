@@ -3,6 +3,8 @@
  * The loader, `proofgw check`, docs/CONFIG.md and conf/gateway.yaml all read this table: a key that is not in
  * it does not exist, and a row without help text does not pass the tests.
  *
+ * The word "none" of a PATH or NAME is stored as NULL.
+ *
  * A path is "section.key"; "listeners[].address" is a key of each element of the list `listeners`. Rows of
  * one section follow its own row. Offsets are relative to struct config, or to the element inside a list.
  *
@@ -23,8 +25,9 @@ enum schema_type {
     SCHEMA_ENUM,        /* an enum whose values are the indices of `words` */
     SCHEMA_WORD,        /* char *: one of `words` */
     SCHEMA_PATH,        /* char *: one of `words`, or a file name */
+    SCHEMA_NAME,        /* char *: letters, digits, '.', '_', '-' */
     SCHEMA_LISTEN,      /* struct endpoint; words[0], if any, stands for ENDPOINT_NONE */
-    SCHEMA_CONNECT,     /* struct endpoint */
+    SCHEMA_CONNECT,     /* struct endpoint; words[0], if any, stands for ENDPOINT_NONE */
     SCHEMA_HOSTS,       /* array of char *: host names */
     SCHEMA_FIELD_NAMES, /* array of char *: header field names */
 };
@@ -39,11 +42,12 @@ struct schema_key {
     const char *path;
     enum schema_type type;
     enum schema_change change;
-    bool required;            /* no default; `value` is an example */
-    size_t offset, size;      /* of the field; size 0 = no field */
-    size_t count_offset;      /* lists: of the uint32_t number of elements */
-    size_t element_size;      /* SCHEMA_LIST: of one struct */
-    uint64_t min, max;        /* numbers, sizes, durations: range, both ends included */
+    bool required;         /* no default; `value` is an example */
+    const char *only_with; /* required only when the enum before it in the section has this word; or NULL */
+    size_t offset, size;   /* of the field; size 0 = no field */
+    size_t count_offset;   /* lists: of the uint32_t number of elements */
+    size_t element_size;   /* SCHEMA_LIST: of one struct */
+    uint64_t min, max;     /* numbers, sizes, durations: range, both ends included */
     const char *const *words; /* NULL-terminated, or NULL */
     const char *per;          /* appended to the unit: " per second" */
     const char *value;        /* default, as it is written in a file; optional sections: NULL */

@@ -16,7 +16,7 @@ static const struct unit size_units[] = {{"KiB", 1ULL << 10}, {"MiB", 1ULL << 20
 static const struct unit duration_units[] = {
     {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}, {"d", 24 * 60 * 60 * 1000}};
 
-enum { SIZE_UNITS = 3, DURATION_UNITS = 5 };
+enum { SIZE_UNITS = 3, DURATION_UNITS = 5, VALUE_NAME_MAX = 64 };
 
 /* Splits "32KiB" into number and unit. */
 static enum err number_and_unit(struct span text, uint64_t *number, struct span *unit)
@@ -155,9 +155,37 @@ static enum err store_string(struct span text, void *field, struct errmsg *why)
     return ERR_OK;
 }
 
+/* The word "none" stands for no string at all. */
+static bool is_none(const struct schema_key *key, struct span text)
+{
+    return word_index(key, text) == 0 && span_eq(text, SPAN("none"));
+}
+
+static enum err store_nothing(void *field)
+{
+    char **string = field;
+    free(*string);
+    *string = NULL;
+    return ERR_OK;
+}
+
+static enum err store_name(const struct schema_key *key, struct span text, void *field, struct errmsg *why)
+{
+    if (is_none(key, text)) return store_nothing(field);
+    if (text.n > VALUE_NAME_MAX) return refuse(why, "too long: at most 64 characters");
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i];
+        bool is_plain = (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z');
+        if (!is_plain && c != '.' && c != '_' && c != '-')
+            return refuse(why, "only letters, digits, '.', '_' and '-' can stand in a name");
+    }
+    return store_string(text, field, why);
+}
+
 static enum err store_path(const struct schema_key *key, struct span text, struct span folder, void *field,
                            struct errmsg *why)
 {
+    if (is_none(key, text)) return store_nothing(field);
     bool is_relative = folder.n && text.n && text.p[0] != '/' && word_index(key, text) < 0;
     if (!is_relative) return store_string(text, field, why);
     size_t n = folder.n + 1 + text.n;
@@ -219,6 +247,7 @@ enum err value_store(const struct schema_key *key, struct span text, struct span
 {
     void *field = value_field(key, base);
     if (key->type == SCHEMA_PATH) return store_path(key, text, folder, field, why);
+    if (key->type == SCHEMA_NAME) return store_name(key, text, field, why);
     if (key->type == SCHEMA_LISTEN || key->type == SCHEMA_CONNECT)
         return store_endpoint(key, text, folder, field, why);
     return store_scalar(key, text, field, why);
@@ -261,7 +290,7 @@ void value_release(const struct schema_key *key, void *base)
 {
     char **strings = value_field(key, base);
     size_t n = 0;
-    if (key->type == SCHEMA_WORD || key->type == SCHEMA_PATH) n = 1;
+    if (key->type == SCHEMA_WORD || key->type == SCHEMA_PATH || key->type == SCHEMA_NAME) n = 1;
     if (schema_is_name_list(key)) n = key->size / sizeof(char *);
     for (size_t i = 0; i < n; i++) {
         free(strings[i]);
@@ -310,11 +339,13 @@ void value_expected(const struct schema_key *key, char *out, size_t cap)
     case SCHEMA_ENUM:
     case SCHEMA_WORD: write_words(key, "", &o); break;
     case SCHEMA_PATH: write_words(key, "a file name", &o); break;
+    case SCHEMA_NAME: write_words(key, "a name of letters, digits, '.', '_' and '-'", &o); break;
     case SCHEMA_LISTEN:
         write_words(key, "an address such as 127.0.0.1:8080, [::1]:8080 or unix:/run/name.sock", &o);
         break;
     case SCHEMA_CONNECT:
-        outbuf_str(&o, "an address such as 127.0.0.1:9000, backend.internal:9000 or unix:/run/name.sock");
+        write_words(key, "an address such as 127.0.0.1:9000, backend.internal:9000 or unix:/run/name.sock",
+                    &o);
         break;
     case SCHEMA_HOSTS: outbuf_str(&o, "a list of host names such as [api.example.com, localhost]"); break;
     case SCHEMA_FIELD_NAMES:

@@ -9,8 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { MESSAGES_LOGGED_MAX = 20 };
+enum {
+    MESSAGES_LOGGED_MAX = 20,
+    WRITING_MAX_MS = 2000, /* how long a look waits for whoever writes the file */
+};
 
 const struct file_store_options file_store_defaults = {
     .quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000, .slice_us = 4000};
@@ -347,9 +351,24 @@ static void watch_renew(struct file_store *fs)
     fs->is_watching = rc == 0;
 }
 
+/* The folder may never be quiet: a log in it is written all the time. The file itself must be, or a look
+ * would find it half written; only a file that is written without end is looked at all the same. */
+static bool is_being_written(const struct file_store *fs)
+{
+    struct stat st;
+    if (uv_now(fs->loop) - fs->first_event_ms >= WRITING_MAX_MS || stat(fs->path, &st) != 0) return false;
+    uint64_t modified_ms = (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;
+    uint64_t now_ms = clock_wall_ms();
+    return now_ms >= modified_ms && now_ms - modified_ms < fs->options.quiet_ms;
+}
+
 static void on_quiet(uv_timer_t *timer)
 {
     struct file_store *fs = timer->data;
+    if (is_being_written(fs)) {
+        (void)uv_timer_start(timer, on_quiet, fs->options.quiet_ms, 0); /* fails only while closing */
+        return;
+    }
     watch_renew(fs);
     load_start(fs, LOAD_IF_CHANGED);
 }

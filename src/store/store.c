@@ -1,11 +1,23 @@
 #include "store/store.h"
 
 #include "store/file_store.h"
+#include "store/redis_sync.h"
+
+const char *store_load_reason_text(enum store_load_reason r)
+{
+    static const char *const texts[] = {
+#define XX(name, text) [STORE_LOAD_##name] = text,
+        STORE_LOAD_MAP(XX)
+#undef XX
+    };
+    return r < STORE_LOAD_REASONS ? texts[r] : "none";
+}
 
 enum err store_open(uv_loop_t *loop, const struct config *config, struct policy *policy, struct store **out)
 {
     switch (config->store.kind) {
     case STORE_FILE: return file_store_open(loop, config->store.file, policy, &file_store_defaults, out);
+    case STORE_REDIS: return redis_sync_open(loop, &config->store, policy, &redis_sync_defaults, out);
     }
     BUG_IF(true, "the configuration names no store");
 }

@@ -16,13 +16,49 @@
 
 struct store;
 
+/* Why a store with a change log read everything anew. */
+#define STORE_LOAD_MAP(XX)                                                                                   \
+    XX(FIRST, "first")             /* nothing was known before */                                            \
+    XX(TRIMMED, "trimmed")         /* the log does not reach back to where we were */                        \
+    XX(REWOUND, "rewound")         /* the source is older than we are: a restored dump */                    \
+    XX(LOST_WRITES, "lost_writes") /* another change has the number of one we have: a failover */            \
+    XX(EPOCH, "epoch")             /* the data set was made anew */                                          \
+    XX(GAP, "gap")                 /* a change is missing in the log */                                      \
+    XX(DIGEST, "digest")           /* count or digest differ */                                              \
+    XX(SCRUB, "scrub")             /* records were changed by hand */                                        \
+    XX(OPERATOR, "operator")       /* SIGHUP */
+
+enum store_load_reason {
+#define XX(name, text) STORE_LOAD_##name,
+    STORE_LOAD_MAP(XX)
+#undef XX
+        STORE_LOAD_REASONS,
+    STORE_LOAD_NONE = STORE_LOAD_REASONS,
+};
+
+/* "first", "trimmed" ... */
+const char *store_load_reason_text(enum store_load_reason r);
+
 struct store_status {
-    bool up;               /* the source answers (file: the last read succeeded) */
+    bool up; /* the source answers (file: the last read succeeded; Redis: changes are followed) */
     uint64_t loaded_at_ms; /* wall clock of the last successful load; 0 = never */
     uint64_t loads_total, load_failures_total;
     uint64_t records_rejected; /* of the last load attempt */
     uint64_t load_us;          /* duration of the last successful load */
     char last_error[240];      /* of the last failed attempt; "" when the last one succeeded */
+
+    /* Only with Redis; zero otherwise. */
+    bool is_too_stale;    /* out of reach for longer than store.redis.max_staleness: not ready */
+    bool is_inconsistent; /* the count or digest that Redis keeps is not that of its own records */
+    uint64_t
+        staleness_ms;  /* since the data was last known to be that of Redis; up to 5 s while all is well */
+    uint64_t sequence; /* of the last change in force */
+    uint64_t full_loads_total[STORE_LOAD_REASONS];
+    uint64_t deletions_held; /* partners that a held resynchronisation would drop; 0 = none is held */
+    uint64_t scrubs_total;   /* completed ones */
+    uint64_t scrub_repairs_total;
+    uint64_t snapshot_at_ms; /* wall clock of the last one written or loaded; 0 = none */
+    uint64_t snapshot_failures_total;
 };
 
 struct store_ops {

@@ -217,6 +217,46 @@ static void test_one_lowered_limit_is_no_contradiction(void **state)
                              "limits: {connections_per_worker: 4, upstream_connections: 1, head: 1KiB}\n"));
 }
 
+static void test_redis_store(void **state)
+{
+    (void)state;
+    struct config *c = load_good("listeners: [{address: \"127.0.0.1:1\"}]\n"
+                                 "environments: {production: {hosts: [a], upstream: \"b:1\"}}\n"
+                                 "store:\n  kind: redis\n  snapshot: var/partners.snapshot\n"
+                                 "  redis: {address: \"unix:/run/redis.sock\", user: gateway, "
+                                 "password_file: secret, max_staleness: 1h}\n");
+    const struct config_redis *r = &c->store.redis;
+    assert_int_equal(c->store.kind, STORE_REDIS);
+    assert_null(c->store.file);
+    assert_string_equal(c->store.snapshot, "/etc/proofgw/var/partners.snapshot");
+    assert_int_equal(r->address.kind, ENDPOINT_UNIX);
+    assert_string_equal(r->user, "gateway");
+    assert_string_equal(r->password_file, "/etc/proofgw/secret");
+    assert_string_equal(r->tag, "cfg");
+    assert_null(r->sentinel_master);
+    assert_int_equal(r->connect_timeout_ms, 2000);
+    assert_int_equal(r->max_staleness_ms, 3600000);
+    assert_int_equal(r->deletion_limit, 20);
+    config_destroy(c);
+}
+
+static void test_sentinels(void **state)
+{
+    (void)state;
+    struct config *c = load_good("listeners: [{address: \"127.0.0.1:1\"}]\n"
+                                 "environments: {production: {hosts: [a], upstream: \"b:1\"}}\n"
+                                 "store:\n  kind: redis\n  redis:\n    sentinel:\n      master: main\n"
+                                 "      addresses:\n        - address: \"10.0.0.1:26379\"\n"
+                                 "        - address: \"sentinel.internal:26379\"\n");
+    const struct config_redis *r = &c->store.redis;
+    assert_int_equal(r->address.kind, ENDPOINT_NONE);
+    assert_string_equal(r->sentinel_master, "main");
+    assert_int_equal(r->nsentinels, 2);
+    assert_string_equal(r->sentinels[1].address.host, "sentinel.internal");
+    assert_null(c->store.snapshot);
+    config_destroy(c);
+}
+
 static void test_destroy_nothing(void **state)
 {
     (void)state;
@@ -279,6 +319,8 @@ int main(void)
         cmocka_unit_test(test_byte_order_mark_and_windows_line_ends),
         cmocka_unit_test(test_commented_out_sections_are_empty),
         cmocka_unit_test(test_one_lowered_limit_is_no_contradiction),
+        cmocka_unit_test(test_redis_store),
+        cmocka_unit_test(test_sentinels),
         cmocka_unit_test(test_destroy_nothing),
         cmocka_unit_test(test_files_that_cannot_be_read),
         cmocka_unit_test(test_files_that_are_too_large),

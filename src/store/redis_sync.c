@@ -1,0 +1,402 @@
+#include "store/redis_sync.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "store/redis_sync_state.h"
+#include "store/secret_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MESSAGES_LOGGED_MAX = 8 };
+
+const struct redis_sync_options redis_sync_defaults = {.block_ms = 5000,
+                                                       .watchdog_ms = 3000,
+                                                       .ask_ms = 10000,
+                                                       .held_ms = 60000,
+                                                       .slice_us = 4000,
+                                                       .scan_count = 500,
+                                                       .range_count = 500,
+                                                       .scrub_count = 100,
+                                                       .scrub_pause_ms = 10,
+                                                       .snapshot_quiet_ms = 5000};
+
+static void connect_now(struct redis_sync *s);
+
+void redis_sync_set_state(struct redis_sync *s, enum redis_sync_state to)
+{
+#define MAY(state) (1u << SYNC_##state)
+    static const unsigned moves[] = {
+        [SYNC_IDLE] = MAY(LOCATING) | MAY(CONNECTING) | MAY(CLOSING),
+        [SYNC_LOCATING] = MAY(IDLE) | MAY(CONNECTING) | MAY(CLOSING),
+        [SYNC_CONNECTING] = MAY(IDLE) | MAY(CHECKING) | MAY(CLOSING),
+        [SYNC_CHECKING] = MAY(IDLE) | MAY(LOADING) | MAY(TAILING) | MAY(CLOSING),
+        [SYNC_LOADING] = MAY(IDLE) | MAY(APPLYING) | MAY(CLOSING),
+        [SYNC_APPLYING] = MAY(IDLE) | MAY(TAILING) | MAY(CLOSING),
+        [SYNC_TAILING] = MAY(IDLE) | MAY(LOADING) | MAY(CLOSING),
+        [SYNC_CLOSING] = 0,
+    };
+#undef MAY
+    BUG_IF(!(moves[s->state] >> to & 1), "Redis store: impossible change of state");
+    s->state = to;
+    s->status.up = to == SYNC_TAILING;
+}
+
+/* --- small things ----------------------------------------------------------------------------------- */
+
+static uint32_t random_32(void)
+{
+    uint32_t r = 0;
+    (void)random_bytes(&r, sizeof r); /* without randomness there is no jitter, and no harm */
+    return r;
+}
+
+uint64_t redis_sync_jitter(uint64_t ms)
+{
+    return ms - ms / 4 + random_32() % (ms / 2 + 1);
+}
+
+void redis_sync_confirm(struct redis_sync *s)
+{
+    s->current_at_ms = clock_wall_ms();
+}
+
+void redis_sync_log_report(const char *id, uint64_t version, const struct record_report *report)
+{
+    for (uint32_t i = 0; i < report->faults.n && i < MESSAGES_LOGGED_MAX; i++)
+        log_error("store_record_error", KV_STR("partner", id), KV_UINT("version", version),
+                  KV_STR("problem", report->faults.list[i].text));
+    for (uint32_t i = 0; i < report->warnings.n && i < MESSAGES_LOGGED_MAX; i++)
+        log_warn("store_record_warning", KV_STR("partner", id), KV_UINT("version", version),
+                 KV_STR("problem", report->warnings.list[i].text));
+}
+
+/* Remembers why we are not in step; the same thing again is logged once. */
+static void note_failure(struct redis_sync *s, const char *cause)
+{
+    struct store_status *status = &s->status;
+    status->load_failures_total++;
+    (void)snprintf(status->last_error, sizeof status->last_error, "%s", cause); /* cutting is fine */
+    if (strcmp(cause, s->logged_cause) == 0) return;
+    (void)snprintf(s->logged_cause, sizeof s->logged_cause, "%s", cause);
+    struct policy_stats kept;
+    policy_stats(s->policy, &kept);
+    log_error("store_away", KV_STR("cause", cause), KV_UINT("partners_kept", kept.partners),
+              KV_UINT("sequence", s->position.sequence));
+}
+
+/* --- connection ------------------------------------------------------------------------------------- */
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct redis_sync *s = timer->data;
+    loop_turn(s->loop);
+    connect_now(s);
+}
+
+/* No connection: the next try comes after a pause. */
+static void rest(struct redis_sync *s, uint64_t ms)
+{
+    if (s->state != SYNC_IDLE) redis_sync_set_state(s, SYNC_IDLE);
+    (void)uv_timer_start(&s->timers[SYNC_RETRY], on_retry, ms, 0); /* fails only while closing */
+}
+
+static uint64_t next_pause(struct redis_sync *s)
+{
+    if (s->status.deletions_held) return redis_sync_jitter(s->options.held_ms);
+    return backoff_next(&s->backoff, random_32());
+}
+
+void redis_sync_rest(struct redis_sync *s)
+{
+    rest(s, next_pause(s));
+}
+
+static void failed(struct redis_sync *s, const char *cause)
+{
+    note_failure(s, cause);
+    redis_sync_rest(s);
+}
+
+void redis_sync_drop(struct redis_sync *s, const char *cause)
+{
+    if (!s->conn || s->drop_cause[0]) return;
+    (void)snprintf(s->drop_cause, sizeof s->drop_cause, "%s", cause); /* cutting is fine */
+    redis_close(s->conn);
+}
+
+void redis_sync_send(struct redis_sync *s, uint64_t timeout_ms, redis_reply_fn fn, void *arg, int argc,
+                     const char *const *argv)
+{
+    enum err e = redis_command(s->conn, timeout_ms, fn, arg, argc, argv, NULL);
+    if (!e) return;
+    char cause[REDIS_CAUSE_MAX];
+    (void)snprintf(cause, sizeof cause, "%s cannot be sent: %s", argv[0], err_text(e));
+    redis_sync_drop(s, cause);
+}
+
+bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char *doing)
+{
+    char text[REDIS_CAUSE_MAX], cause[REDIS_CAUSE_MAX];
+    if (!reply) return false; /* on_conn_closed says why */
+    if (s->drop_cause[0]) return false;
+    if (reply->type != REDIS_REPLY_ERROR) return true;
+    (void)redis_error_explain(reply, text, sizeof text); /* the text has it */
+    (void)snprintf(cause, sizeof cause, "%s: %.200s", doing, text);
+    redis_sync_drop(s, cause);
+    return false;
+}
+
+bool redis_sync_check_array(struct redis_sync *s, const redisReply *reply, const char *doing)
+{
+    char cause[REDIS_CAUSE_MAX];
+    if (!redis_sync_check(s, reply, doing)) return false;
+    if (reply->type == REDIS_REPLY_ARRAY) return true;
+    (void)snprintf(cause, sizeof cause, "%s: the answer is malformed", doing);
+    redis_sync_drop(s, cause);
+    return false;
+}
+
+static void on_conn_ready(struct redis_conn *c, void *user)
+{
+    struct redis_sync *s = user;
+    (void)c;
+    redis_sync_set_state(s, SYNC_CHECKING);
+    redis_follow_check(s);
+}
+
+/* A reply that was too large would be too large for ever: fewer entries are asked for. */
+static void learn_from(struct redis_sync *s, enum err e)
+{
+    if (e == ERR_LIMIT && s->range_count > 1) s->range_count = s->range_count / 8 + 1;
+    if (e == ERR_CONFLICT || e == ERR_REFUSED || e == ERR_TIMEOUT) redis_master_distrust(s->master);
+}
+
+static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, void *user)
+{
+    struct redis_sync *s = user;
+    (void)c;
+    char why[REDIS_CAUSE_MAX];
+    (void)snprintf(why, sizeof why, "%s", s->drop_cause[0] ? s->drop_cause : cause); /* same size */
+    s->drop_cause[0] = '\0';
+    s->conn = NULL;
+    if (s->state == SYNC_CLOSING) {
+        redis_sync_release_if_closed(s);
+        return;
+    }
+    learn_from(s, e);
+    redis_scrub_abort(s);
+    if (s->state == SYNC_APPLYING) {
+        note_failure(s, why); /* what was read is complete: it goes on into force */
+        return;
+    }
+    redis_load_discard(s);
+    failed(s, why);
+}
+
+static const struct redis_events conn_events = {.on_ready = on_conn_ready, .on_closed = on_conn_closed};
+
+enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *address,
+                         const struct redis_events *events, void *user, struct redis_conn **out,
+                         struct errmsg *why)
+{
+    const struct config_redis *config = &s->config->redis;
+    char password[SECRET_BYTES_MAX + 1] = "", name[160];
+    enum err e = config->password_file ? secret_file_read(config->password_file, password, why) : ERR_OK;
+    if (e) return e;
+    const struct redis_options o = {.address = address,
+                                    .user = config->user,
+                                    .password = config->password_file ? password : NULL,
+                                    .client_name = "proofgw",
+                                    .must_be_master = true,
+                                    .connect_timeout_ms = config->connect_timeout_ms,
+                                    .command_timeout_ms = config->command_timeout_ms};
+    e = redis_open(s->loop, &o, events, user, out);
+    explicit_bzero(password, sizeof password);
+    socket_address_format(address, name, sizeof name);
+    if (e) errmsg_set(why, 0, 0, "%s: cannot connect: %s", name, err_text(e));
+    return e;
+}
+
+static void connect_to(struct redis_sync *s, const struct socket_address *address)
+{
+    struct errmsg why;
+    s->address = *address;
+    enum err e = redis_sync_dial(s, address, &conn_events, s, &s->conn, &why);
+    if (e) {
+        redis_master_distrust(s->master);
+        failed(s, why.text);
+        return;
+    }
+    redis_sync_set_state(s, SYNC_CONNECTING);
+}
+
+static void connect_now(struct redis_sync *s)
+{
+    struct socket_address address;
+    enum err e = redis_master_ask(s->master, &address);
+    if (e == ERR_AGAIN) {
+        redis_sync_set_state(s, SYNC_LOCATING);
+    } else if (e) {
+        failed(s, "the name of the server has no address so far");
+    } else {
+        connect_to(s, &address);
+    }
+}
+
+static bool same_address(const struct socket_address *a, const struct socket_address *b)
+{
+    return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
+}
+
+static void on_located(enum err e, const struct socket_address *address, const char *cause, void *user)
+{
+    struct redis_sync *s = user;
+    if (s->state == SYNC_LOCATING && e) {
+        failed(s, cause);
+    } else if (s->state == SYNC_LOCATING) {
+        connect_to(s, address);
+    } else if (s->conn && !e && !same_address(address, &s->address)) {
+        redis_sync_drop(s, "the Sentinels name another master now");
+    }
+}
+
+/* A master that was cut off from the others stays silent about it: only the Sentinels know. */
+static void on_ask(uv_timer_t *timer)
+{
+    struct redis_sync *s = timer->data;
+    struct socket_address ignored; /* with Sentinels the answer comes later */
+    loop_turn(s->loop);
+    if (s->conn) (void)redis_master_ask(s->master, &ignored);
+}
+
+/* --- store_ops -------------------------------------------------------------------------------------- */
+
+static void reload(struct store *store)
+{
+    struct redis_sync *s = (struct redis_sync *)store;
+    bool is_loading = s->state == SYNC_LOADING || s->state == SYNC_APPLYING;
+    if (s->state == SYNC_CLOSING || is_loading) return;
+    if (s->status.deletions_held) {
+        s->confirmed_drop = s->status.deletions_held;
+        log_warn("store_deletion_confirmed", KV_UINT("at_most", s->confirmed_drop));
+    }
+    if (s->wanted == STORE_LOAD_NONE)
+        s->wanted = STORE_LOAD_OPERATOR; /* while tailing: see wait_for_changes() */
+    if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
+}
+
+static void status(const struct store *store, struct store_status *out)
+{
+    const struct redis_sync *s = (const struct redis_sync *)store;
+    uint64_t now = clock_wall_ms(), limit = s->config->redis.max_staleness_ms;
+    *out = s->status;
+    out->sequence = s->position.sequence;
+    out->records_rejected = s->ledger.refused;
+    if (s->current_at_ms && now > s->current_at_ms) out->staleness_ms = now - s->current_at_ms;
+    out->is_too_stale = limit && out->staleness_ms > limit;
+}
+
+void redis_sync_release_if_closed(struct redis_sync *s)
+{
+    if (s->state != SYNC_CLOSING || s->nhandles > 0 || s->conn || s->scrub || s->copy || s->master) return;
+    void (*on_closed)(void *arg) = s->on_closed;
+    void *arg = s->on_closed_arg;
+    ledger_deinit(&s->ledger);
+    redis_hasher_destroy(s->hasher);
+    bytes_deinit(&s->scratch);
+    free(s);
+    if (on_closed) on_closed(arg);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct redis_sync *s = handle->data;
+    s->nhandles--;
+    redis_sync_release_if_closed(s);
+}
+
+static void on_master_closed(void *arg)
+{
+    struct redis_sync *s = arg;
+    s->master = NULL;
+    redis_sync_release_if_closed(s);
+}
+
+static void close_store(struct store *store, void (*on_closed)(void *arg), void *arg)
+{
+    struct redis_sync *s = (struct redis_sync *)store;
+    s->on_closed = on_closed;
+    s->on_closed_arg = arg;
+    bool is_applying = s->state == SYNC_APPLYING;
+    redis_sync_set_state(s, SYNC_CLOSING);
+    if (is_applying) ledger_sync_abort(&s->ledger);
+    redis_load_discard(s);
+    redis_scrub_abort(s);
+    redis_copy_abort(s);
+    if (s->conn) redis_close(s->conn);
+    uv_handle_t *handles[] = {(uv_handle_t *)&s->timers[0], (uv_handle_t *)&s->timers[1],
+                              (uv_handle_t *)&s->timers[2], (uv_handle_t *)&s->timers[3],
+                              (uv_handle_t *)&s->apply};
+    for (unsigned i = 0, n = s->nhandles; i < n; i++)
+        uv_close(handles[i], on_handle_closed);
+    if (s->master)
+        redis_master_close(s->master, on_master_closed, s);
+    else
+        redis_sync_release_if_closed(s);
+}
+
+static const struct store_ops redis_sync_ops = {.reload = reload, .status = status, .close = close_store};
+
+/* --- open ------------------------------------------------------------------------------------------- */
+
+static enum err open_handles(struct redis_sync *s)
+{
+    for (unsigned i = 0; i < SYNC_TIMERS; i++, s->nhandles++) {
+        if (uv_timer_init(&s->loop->uv, &s->timers[i])) return ERR_IO;
+        s->timers[i].data = s;
+    }
+    if (uv_idle_init(&s->loop->uv, &s->apply)) return ERR_IO;
+    s->apply.data = s;
+    s->nhandles++;
+    return ERR_OK;
+}
+
+static enum err start(struct redis_sync *s)
+{
+    if (!s->hasher) return ERR_NOMEM;
+    enum err e = open_handles(s);
+    if (!e) e = redis_master_open(s->loop, &s->config->redis, on_located, s, &s->master);
+    if (e) return e;
+    if (s->config->snapshot) redis_copy_load(s);
+    if (redis_master_may_move(s->master))
+        (void)uv_timer_start(&s->timers[SYNC_ASK], on_ask, s->options.ask_ms, s->options.ask_ms);
+    redis_scrub_schedule(s);
+    rest(s, 0);
+    return ERR_OK;
+}
+
+enum err redis_sync_open(uv_loop_t *loop, const struct config_store *config, struct policy *policy,
+                         const struct redis_sync_options *options, struct store **out)
+{
+    struct redis_sync *s = calloc(1, sizeof *s);
+    if (!s) return ERR_NOMEM;
+    s->store.ops = &redis_sync_ops;
+    s->loop = loop->data;
+    s->config = config;
+    s->policy = policy;
+    s->options = *options;
+    s->range_count = options->range_count;
+    s->wanted = STORE_LOAD_NONE;
+    s->hasher = redis_hasher_create();
+    redis_keys_init(&s->keys, config->redis.tag);
+    ledger_init(&s->ledger, policy, s->hasher);
+    enum err e = start(s);
+    if (e) {
+        close_store(&s->store, NULL, NULL);
+        return e;
+    }
+    *out = &s->store;
+    return ERR_OK;
+}

@@ -1,0 +1,206 @@
+#include "store/stage.h"
+
+#include <sys/mman.h>
+
+enum { BLOCK_BYTES = 1 << 20, SLOTS_FIRST = 1024, ALIGNMENT = 8 };
+
+struct stage_block {
+    struct stage_block *next;
+    size_t n, cap; /* bytes used, bytes of the mapping */
+    char bytes[];
+};
+
+/* Zeroed memory that goes back to the system when it is unmapped: malloc() would keep what a load leaves. */
+static void *map(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void unmap(void *p, size_t n)
+{
+    if (p) BUG_IF(munmap(p, n), "a mapping of our own cannot be unmapped");
+}
+
+/* A record that another version has replaced carries this instead of its flags. */
+enum { FLAGS_OVERTAKEN = 0x80, FLAGS_OFFSET = 5, VERSION_OFFSET = 8 };
+
+void stage_init(struct stage *s, struct redis_hasher *hasher)
+{
+    *s = (struct stage){.hasher = hasher};
+}
+
+static void drop_first_block(struct stage *s)
+{
+    struct stage_block *b = s->first;
+    s->first = b->next;
+    if (!s->first) s->last = NULL;
+    unmap(b, b->cap);
+}
+
+void stage_deinit(struct stage *s)
+{
+    while (s->first)
+        drop_first_block(s);
+    unmap(s->slots, s->nslots * sizeof *s->slots);
+    stage_init(s, s->hasher);
+}
+
+static struct packed look(const char *at)
+{
+    struct packed r;
+    uint32_t bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    BUG_IF(packed_look(span_of(at, bytes), &r, NULL), "a packed record of our own is damaged");
+    return r;
+}
+
+/* FNV-1a with a final mix, because the table takes the low bits. */
+static size_t hash_of(struct span id)
+{
+    uint64_t h = 0xcbf29ce484222325;
+    for (size_t i = 0; i < id.n; i++)
+        h = (h ^ (unsigned char)id.p[i]) * 0x100000001b3;
+    return (size_t)(h ^ h >> 32);
+}
+
+/* The slot that has the id, or the free one where it belongs. There is always a free one. */
+static char **slot_of(const struct stage *s, struct span id)
+{
+    size_t i = hash_of(id) & (s->nslots - 1);
+    while (s->slots[i] && !span_eq(look(s->slots[i]).id, id))
+        i = (i + 1) & (s->nslots - 1);
+    return &s->slots[i];
+}
+
+static const char *find(const struct stage *s, struct span id)
+{
+    return s->nslots ? *slot_of(s, id) : NULL;
+}
+
+uint64_t stage_version(const struct stage *s, struct span id)
+{
+    const char *at = find(s, id);
+    return at ? look(at).version : 0;
+}
+
+bool stage_has(const struct stage *s, struct span id)
+{
+    const char *at = find(s, id);
+    return at && !(look(at).flags & PACKED_DELETED);
+}
+
+/* Keeps a quarter of the slots free. */
+static enum err make_room_in_table(struct stage *s)
+{
+    if ((s->nused + 1) * 4 <= s->nslots * 3) return ERR_OK;
+    struct stage larger = *s;
+    larger.nslots = s->nslots ? 2 * s->nslots : SLOTS_FIRST;
+    larger.slots = map(larger.nslots * sizeof *larger.slots);
+    if (!larger.slots) return ERR_NOMEM;
+    for (size_t i = 0; i < s->nslots; i++)
+        if (s->slots[i]) *slot_of(&larger, look(s->slots[i]).id) = s->slots[i];
+    unmap(s->slots, s->nslots * sizeof *s->slots);
+    *s = larger;
+    return ERR_OK;
+}
+
+/* Room for a record of `n` bytes at the end of the last block; NULL when memory is out. */
+static char *make_room_in_block(struct stage *s, size_t n)
+{
+    size_t rounded = (n + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    if (!s->last || s->last->cap - sizeof *s->last - s->last->n < rounded) {
+        size_t cap = sizeof *s->last + rounded;
+        if (cap < BLOCK_BYTES) cap = BLOCK_BYTES;
+        struct stage_block *b = map(cap);
+        if (!b) return NULL;
+        b->cap = cap;
+        if (s->last)
+            s->last->next = b;
+        else
+            s->first = b;
+        s->last = b;
+    }
+    char *at = s->last->bytes + s->last->n;
+    s->last->n += rounded;
+    return at;
+}
+
+static void account(struct stage *s, const struct packed *r, bool is_in)
+{
+    if (r->flags & PACKED_DELETED) return;
+    s->count = is_in ? s->count + 1 : s->count - 1;
+    s->digest ^= redis_hasher_record(s->hasher, r->id, r->version);
+}
+
+enum err stage_put(struct stage *s, struct span packed, enum stage_change *change)
+{
+    struct packed fresh = look(packed.p);
+    bool had = false, has = !(fresh.flags & PACKED_DELETED);
+    *change = STAGE_SAME;
+    enum err e = make_room_in_table(s);
+    if (e) return e;
+    char **slot = slot_of(s, fresh.id);
+    struct packed old;
+    if (*slot) {
+        old = look(*slot);
+        had = !(old.flags & PACKED_DELETED);
+        if (old.version > fresh.version || (old.version == fresh.version && had)) return ERR_OK;
+    }
+    char *at = make_room_in_block(s, fresh.bytes);
+    if (!at) return ERR_NOMEM;
+    if (*slot) {
+        account(s, &old, false);
+        (*slot)[FLAGS_OFFSET] = (char)FLAGS_OVERTAKEN;
+    } else {
+        s->nused++;
+    }
+    memcpy(at, packed.p, fresh.bytes);
+    *slot = at;
+    account(s, &fresh, true);
+    if (had != has) *change = has ? STAGE_ADDED : STAGE_REMOVED;
+    return ERR_OK;
+}
+
+void stage_forget(struct stage *s, struct span id)
+{
+    char *at = s->nslots ? *slot_of(s, id) : NULL;
+    if (!at) return;
+    struct packed r = look(at);
+    account(s, &r, false);
+    static const uint64_t oldest = 1;
+    at[FLAGS_OFFSET] = PACKED_DELETED;
+    memcpy(at + VERSION_OFFSET, &oldest, sizeof oldest);
+}
+
+void stage_each(const struct stage *s, void (*fn)(const struct packed *r, void *arg), void *arg)
+{
+    for (size_t i = 0; i < s->nslots; i++) {
+        if (!s->slots[i]) continue;
+        struct packed r = look(s->slots[i]);
+        if (!(r.flags & PACKED_DELETED)) fn(&r, arg);
+    }
+}
+
+bool stage_next(struct stage *s, struct packed *out)
+{
+    unmap(s->slots, s->nslots * sizeof *s->slots); /* they would point to freed blocks */
+    s->slots = NULL;
+    s->nslots = 0;
+    while (s->first) {
+        if (s->at == s->first->n) {
+            drop_first_block(s);
+            s->at = 0;
+            continue;
+        }
+        const char *at = s->first->bytes + s->at;
+        uint32_t bytes;
+        memcpy(&bytes, at, sizeof bytes);
+        s->at += (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+        bool is_overtaken = (unsigned char)at[FLAGS_OFFSET] == FLAGS_OVERTAKEN;
+        if (is_overtaken) continue; /* its flags are gone: it cannot be looked at */
+        *out = look(at);
+        if (!(out->flags & PACKED_DELETED)) return true;
+    }
+    return false;
+}

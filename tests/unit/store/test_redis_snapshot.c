@@ -1,0 +1,208 @@
+/* Starting from the snapshot when Redis is away, and taking up the log from there. */
+#include "helper_sync.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { PARTNERS = 60 };
+
+static struct sync *with_snapshot(void **state)
+{
+    struct sync *f = sync_of(state);
+    f->config.snapshot = strdup(folder_path(f->folder, "snapshot"));
+    return f;
+}
+
+/* Followed, and with everything in the snapshot. */
+static struct sync *saved(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    partners_set_many(&f->redis, 0, PARTNERS);
+    sync_open(f);
+    sync_catch_up(f);
+    SYNC_UNTIL(f, sync_status(f).snapshot_at_ms > 0);
+    return f;
+}
+
+static void test_start_without_redis(void **state)
+{
+    struct sync *f = saved(state);
+    partners_admin(&f->redis, "SAVE");
+    partners_kill(&f->redis);
+    sync_restart(f);
+    assert_true(policy_is_ready(f->policy)); /* at once */
+    assert_int_equal(sync_partners(f), PARTNERS);
+    assert_true(sync_off_ramp(f, 3));
+    struct store_status s = sync_status(f);
+    assert_false(s.up);
+    assert_int_equal(s.sequence, PARTNERS);
+    partners_revive(&f->redis);
+    partners_set(&f->redis, 3, 1);
+    sync_catch_up(f);
+    assert_false(sync_off_ramp(f, 3));
+    assert_int_equal(sync_status(f).loads_total, 0); /* the log was enough */
+}
+
+static void test_snapshot_too_old_for_the_log(void **state)
+{
+    struct sync *f = saved(state);
+    sync_close(f);
+    partners_set_many(&f->redis, PARTNERS, 5);
+    partners_admin(&f->redis, "XTRIM gw:{cfg}:log MAXLEN 2");
+    policy_destroy(f->policy);
+    f->policy = policy_create();
+    sync_open(f);
+    assert_int_equal(sync_partners(f), PARTNERS);
+    sync_catch_up(f);
+    assert_int_equal(sync_partners(f), PARTNERS + 5);
+    assert_int_equal(sync_status(f).full_loads_total[STORE_LOAD_TRIMMED], 1);
+}
+
+/* Written while changes come in, it is not of one moment; taken up, it is right all the same. */
+static void test_written_while_changes_come(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    f->options.snapshot_quiet_ms = 1;
+    partners_set_many(&f->redis, 0, PARTNERS);
+    sync_open(f);
+    sync_catch_up(f);
+    for (unsigned round = 0; round < 20; round++) {
+        uint64_t before = sync_status(f).snapshot_at_ms;
+        for (unsigned i = 0; sync_status(f).snapshot_at_ms == before; i++) {
+            partners_set(&f->redis, (round * 31 + i) % (2 * PARTNERS), i);
+            if (i % 5 == 0) partners_del(&f->redis, (round * 31 + i) % (2 * PARTNERS));
+            sync_turn(f, sync_deadline(), "saving while changes come");
+        }
+        sync_restart(f);
+        sync_catch_up(f);
+        assert_int_equal(sync_status(f).loads_total, 0);
+        assert_false(sync_status(f).is_inconsistent);
+    }
+}
+
+static void test_refused_records_are_remembered(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    const char *names[] = {"company"}, *values[] = {"X"};
+    partners_set_many(&f->redis, 0, 5);
+    freeReplyObject(partners_write(&f->redis, "set", "new", "", 1, names, values));
+    sync_open(f);
+    sync_catch_up(f);
+    freeReplyObject(partners_write(&f->redis, "set", partners_id(3), "", 1, names, values));
+    sync_catch_up(f);
+    uint64_t before = sync_status(f).snapshot_at_ms;
+    SYNC_UNTIL(f, sync_status(f).snapshot_at_ms > before);
+    SYNC_UNTIL(f, access(f->config.snapshot, F_OK) == 0);
+    sync_restart(f);
+    assert_int_equal(sync_status(f).records_rejected, 2);
+    assert_true(sync_has(f, 3));
+    sync_catch_up(f);
+    partners_set(&f->redis, 4, 1);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).loads_total, 0);
+}
+
+static void test_damaged_snapshot(void **state)
+{
+    struct sync *f = saved(state);
+    sync_close(f);
+    assert_int_equal(truncate(f->config.snapshot, 1000), 0);
+    policy_destroy(f->policy);
+    f->policy = policy_create();
+    sync_open(f);
+    assert_false(policy_is_ready(f->policy));
+    assert_int_equal(sync_status(f).snapshot_failures_total, 1);
+    sync_catch_up(f);
+    assert_int_equal(sync_partners(f), PARTNERS);
+}
+
+static void test_snapshot_of_another_tag(void **state)
+{
+    struct sync *f = saved(state);
+    sync_close(f);
+    free(f->config.redis.tag);
+    f->config.redis.tag = strdup("other");
+    policy_destroy(f->policy);
+    f->policy = policy_create();
+    sync_open(f);
+    assert_false(policy_is_ready(f->policy));
+    assert_non_null(strstr(sync_status(f).last_error, "tag"));
+}
+
+/* From the snapshot, the guard protects as well. */
+static void test_mass_deletion_after_a_start(void **state)
+{
+    struct sync *f = saved(state);
+    sync_close(f);
+    partners_admin(&f->redis, "FLUSHALL");
+    partners_init(&f->redis, "e2");
+    policy_destroy(f->policy);
+    f->policy = policy_create();
+    sync_open(f);
+    SYNC_UNTIL(f, sync_status(f).deletions_held == PARTNERS);
+    assert_int_equal(sync_partners(f), PARTNERS);
+}
+
+static void test_stale_from_the_start(void **state)
+{
+    struct sync *f = saved(state);
+    f->config.redis.max_staleness_ms = 100;
+    partners_kill(&f->redis);
+    sync_restart(f);
+    SYNC_UNTIL(f, sync_status(f).is_too_stale);
+    assert_true(policy_is_ready(f->policy));
+}
+
+static void test_folder_that_is_not_there(void **state)
+{
+    struct sync *f = sync_of(state);
+    f->config.snapshot = strdup(folder_path(f->folder, "none/snapshot"));
+    sync_open(f);
+    partners_set(&f->redis, 1, 0);
+    sync_catch_up(f);
+    SYNC_UNTIL(f, sync_status(f).snapshot_failures_total > 0);
+    assert_true(sync_has(f, 1));
+}
+
+/* Closing waits for the thread that writes. */
+static void test_close_while_writing(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    f->options.snapshot_quiet_ms = 0;
+    partners_set_many(&f->redis, 0, PARTNERS);
+    for (unsigned turns = 0; turns < 40; turns++) {
+        sync_open(f);
+        sync_catch_up(f);
+        for (unsigned i = 0; i < turns % 8; i++)
+            sync_turn(f, sync_deadline(), "some turns");
+        sync_close(f);
+        assert_int_equal(access(folder_path(f->folder, "snapshot.tmp"), F_OK), -1);
+    }
+}
+
+#define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SYNC_TEST(test_start_without_redis),
+        SYNC_TEST(test_snapshot_too_old_for_the_log),
+        SYNC_TEST(test_written_while_changes_come),
+        SYNC_TEST(test_refused_records_are_remembered),
+        SYNC_TEST(test_damaged_snapshot),
+        SYNC_TEST(test_snapshot_of_another_tag),
+        SYNC_TEST(test_mass_deletion_after_a_start),
+        SYNC_TEST(test_stale_from_the_start),
+        SYNC_TEST(test_folder_that_is_not_there),
+        SYNC_TEST(test_close_while_writing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

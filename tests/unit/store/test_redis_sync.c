@@ -1,0 +1,256 @@
+/* The Redis store in ordinary life, against a real server: loading, following, resuming, the same policy as
+ * from a file. What can go wrong is in test_redis_faults.c. */
+#include "helper_records.h"
+#include "helper_sync.h"
+#include "policy/cidr_set.h"
+#include "policy/partner_view.h"
+#include "policy/token_table.h"
+#include "store/file_store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void test_loads_what_is_there(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 100);
+    sync_open(f);
+    assert_false(policy_is_ready(f->policy));
+    sync_catch_up(f);
+    assert_true(policy_is_ready(f->policy));
+    assert_int_equal(sync_partners(f), 100);
+    struct store_status s = sync_status(f);
+    assert_int_equal(s.loads_total, 1);
+    assert_int_equal(s.full_loads_total[STORE_LOAD_FIRST], 1);
+    assert_int_equal(s.records_rejected, 0);
+    assert_false(s.is_inconsistent);
+    assert_string_equal(s.last_error, "");
+}
+
+/* A data set that nobody has written to is a good one: everybody gets a 401. */
+static void test_loads_an_empty_data_set(void **state)
+{
+    struct sync *f = sync_of(state);
+    sync_open(f);
+    sync_catch_up(f);
+    assert_true(policy_is_ready(f->policy));
+    partners_set(&f->redis, 1, 0);
+    sync_catch_up(f);
+    assert_true(sync_has(f, 1));
+}
+
+static void test_changes_are_followed(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 30);
+    sync_open(f);
+    sync_catch_up(f);
+    assert_true(sync_off_ramp(f, 3));
+    partners_set(&f->redis, 3, 1);
+    partners_set(&f->redis, 500, 0);
+    partners_del(&f->redis, 4);
+    sync_catch_up(f);
+    assert_false(sync_off_ramp(f, 3));
+    assert_true(sync_has(f, 500));
+    assert_false(sync_has(f, 4));
+    assert_int_equal(sync_partners(f), 30);
+    assert_int_equal(sync_status(f).loads_total, 1);
+}
+
+/* Far more changes than one reply may hold. */
+static void test_a_burst_of_changes_is_followed(void **state)
+{
+    struct sync *f = sync_of(state);
+    sync_open(f);
+    sync_catch_up(f);
+    partners_set_many(&f->redis, 0, 250);
+    sync_catch_up(f);
+    assert_int_equal(sync_partners(f), 250);
+    assert_int_equal(sync_status(f).loads_total, 1);
+}
+
+static void test_changes_during_the_load(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 200);
+    sync_open(f);
+    for (unsigned i = 0; !sync_status(f).up; i++) {
+        partners_set(&f->redis, i % 200, i);
+        partners_set(&f->redis, 200 + i, 0);
+        if (i % 3 == 0) partners_del(&f->redis, 200 + i);
+        sync_turn(f, sync_deadline(), "loading while changes come");
+    }
+    sync_catch_up(f);
+    struct store_status s = sync_status(f);
+    assert_int_equal(s.loads_total, 1);
+    assert_int_equal(s.full_loads_total[STORE_LOAD_DIGEST] + s.full_loads_total[STORE_LOAD_GAP], 0);
+}
+
+/* A token that moves from one partner to another, in the order in which it must. */
+static void test_a_token_changes_hands(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 2);
+    sync_open(f);
+    sync_catch_up(f);
+    redisReply *r = redisCommand(f->redis.admin, "HGETALL %s", partners_key(0));
+    const char *names[16], *values[16];
+    size_t n = 0;
+    for (size_t i = 0; i + 1 < r->elements; i += 2) {
+        if (strcmp(r->element[i]->str, "v") == 0) continue;
+        names[n] = r->element[i]->str;
+        values[n++] = r->element[i + 1]->str;
+    }
+    partners_del(&f->redis, 0);
+    freeReplyObject(partners_write(&f->redis, "set", "heir", "0", n, names, values));
+    freeReplyObject(r);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).records_rejected, 0);
+    assert_int_not_equal(policy_find(f->policy, SPAN("heir")), PARTNER_INDEX_NONE);
+}
+
+static void test_resumes_where_it_was(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 50);
+    sync_open(f);
+    sync_catch_up(f);
+    partners_lock_out(&f->redis);
+    SYNC_UNTIL(f, !sync_status(f).up);
+    partners_set_many(&f->redis, 50, 35);
+    partners_del(&f->redis, 0);
+    assert_int_equal(sync_partners(f), 50);
+    partners_let_in(&f->redis);
+    sync_catch_up(f);
+    assert_int_equal(sync_partners(f), 84);
+    assert_int_equal(sync_status(f).loads_total, 1);
+}
+
+static void test_reload_reads_everything_again(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 20);
+    sync_open(f);
+    sync_catch_up(f);
+    f->store->ops->reload(f->store);
+    SYNC_UNTIL(f, sync_status(f).loads_total == 2 && sync_status(f).up);
+    assert_int_equal(sync_status(f).full_loads_total[STORE_LOAD_OPERATOR], 1);
+    assert_int_equal(sync_partners(f), 20);
+}
+
+static void test_closes_at_any_moment(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 200);
+    for (unsigned turns = 0; turns < 60; turns += 1 + turns / 8) {
+        sync_open(f);
+        for (unsigned i = 0; i < turns; i++)
+            sync_turn(f, sync_deadline(), "some turns");
+        sync_close(f);
+    }
+}
+
+/* --- the same policy from a file and from Redis ------------------------------------------------------- */
+
+struct prefixes {
+    char text[8192];
+    struct outbuf o;
+};
+
+static void add_prefix(const struct cidr *c, void *arg)
+{
+    struct prefixes *p = arg;
+    char text[CIDR_TEXT_MAX];
+    outbuf_bytes(&p->o, text, cidr_format(c, text));
+    outbuf_char(&p->o, ' ');
+}
+
+static struct span list_of(const struct partner_view *v, unsigned env, struct prefixes *p)
+{
+    p->o = outbuf_of(p->text, sizeof p->text);
+    if (v->allow[env]) cidr_set_each(v->allow[env], add_prefix, p);
+    assert_false(p->o.overflow);
+    return span_of(p->text, p->o.n);
+}
+
+static void assert_same_view(const struct partner_view *a, const struct partner_view *b)
+{
+    static struct prefixes of_a, of_b;
+    assert_non_null(a);
+    assert_non_null(b);
+    assert_true(span_eq(partner_view_id(a), partner_view_id(b)));
+    assert_memory_equal(a->widget_id, b->widget_id, 16);
+    assert_true(a->enabled == b->enabled && a->off_ramp == b->off_ramp && a->tokens == b->tokens);
+    assert_int_equal(partner_view_previous_expires_ms(a), partner_view_previous_expires_ms(b));
+    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+        if (partner_view_digest(a, slot))
+            assert_memory_equal(partner_view_digest(a, slot), partner_view_digest(b, slot),
+                                TOKEN_DIGEST_BYTES);
+    for (unsigned env = 0; env < ENV_COUNT; env++)
+        assert_true(span_eq(list_of(a, env, &of_a), list_of(b, env, &of_b)));
+    assert_int_equal(a->lists_hash, b->lists_hash);
+}
+
+static void assert_same_policy(const struct policy *a, const struct policy *b, unsigned n)
+{
+    struct policy_stats of_a, of_b;
+    policy_stats(a, &of_a);
+    policy_stats(b, &of_b);
+    assert_int_equal(of_a.partners, of_b.partners);
+    assert_int_equal(of_a.tokens, of_b.tokens);
+    assert_int_equal(of_a.prefixes, of_b.prefixes);
+    for (unsigned i = 0; i < n; i++) {
+        struct span id = span_str(partners_id(i));
+        assert_same_view(policy_view(a, policy_find(a, id)), policy_view(b, policy_find(b, id)));
+    }
+}
+
+static void on_file_store_closed(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void test_a_file_gives_the_same_policy(void **state)
+{
+    enum { RECORDS = 300 };
+    struct sync *f = sync_of(state);
+    struct policy *from_file = policy_create();
+    struct store *file_store = NULL;
+    bool is_closed = false;
+    FILE *out = fopen(folder_path(f->folder, "p"), "w");
+    assert_non_null(out);
+    records_write(out, RECORDS, 0);
+    fclose(out);
+    assert_int_equal(file_store_open(&f->loop.uv, folder_path(f->folder, "p"), from_file,
+                                     &file_store_defaults, &file_store),
+                     ERR_OK);
+    partners_set_many(&f->redis, 0, RECORDS / 2); /* half of it by a load, half by following */
+    sync_open(f);
+    sync_catch_up(f);
+    partners_set_many(&f->redis, RECORDS / 2, RECORDS / 2);
+    sync_catch_up(f);
+    assert_same_policy(f->policy, from_file, RECORDS);
+    file_store->ops->close(file_store, on_file_store_closed, &is_closed);
+    SYNC_UNTIL(f, *(volatile bool *)&is_closed);
+    policy_destroy(from_file);
+}
+
+#define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SYNC_TEST(test_loads_what_is_there),     SYNC_TEST(test_loads_an_empty_data_set),
+        SYNC_TEST(test_changes_are_followed),    SYNC_TEST(test_a_burst_of_changes_is_followed),
+        SYNC_TEST(test_changes_during_the_load), SYNC_TEST(test_a_token_changes_hands),
+        SYNC_TEST(test_resumes_where_it_was),    SYNC_TEST(test_reload_reads_everything_again),
+        SYNC_TEST(test_closes_at_any_moment),    SYNC_TEST(test_a_file_gives_the_same_policy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
