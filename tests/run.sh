@@ -126,6 +126,18 @@ find_promtool() {
     cd "$root" || exit 1
 }
 
+# redis-server without the daemon that its package would start: the binary is in redis-tools under another name, and
+# goes by the name it is called with.
+find_redis() {
+    local tools=$root/build/tools/usr/bin
+    ! command -v redis-server >/dev/null || return 0
+    if command -v redis-check-rdb >/dev/null; then
+        mkdir -p "$tools" && ln -sf "$(command -v redis-check-rdb)" "$tools/redis-server"
+        PATH=$tools:$PATH
+    fi
+    command -v redis-server >/dev/null || echo "redis-server is not available: the tests that need it are skipped"
+}
+
 run_pytest() {
     local preset=$1 code=0 select=()
     [ -z "$expression" ] || select=(-k "$expression")
@@ -177,6 +189,7 @@ stage "packages"
 packages_install build test || { count_step 1 "packages" && finish; }
 packages_install clang || echo "clang 14 is not available here: what needs it is left out"
 find_promtool
+find_redis
 
 stage "build (dev)"
 build dev

@@ -16,11 +16,20 @@ struct check {
     bool passed;
 };
 
+static struct store_status read_store(const struct status *s)
+{
+    struct store_status store = {0};
+    if (s->store) s->store->ops->status(s->store, &store);
+    return store;
+}
+
 bool status_write_ready(const struct status *s, struct outbuf *o)
 {
+    const struct store_status store = read_store(s);
     const struct check checks[] = {
         {"listening", s->listening},
         {"partner_data", policy_is_ready(s->policy)},
+        {"partner_data_fresh", !store.is_too_stale},
         {"backend_resolved", s->unresolved == 0},
         {"not_draining", !s->draining},
     };
@@ -35,8 +44,6 @@ bool status_write_ready(const struct status *s, struct outbuf *o)
     }
     outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
     if (s->store) {
-        struct store_status store;
-        s->store->ops->status(s->store, &store);
         outbuf_fmt(o, ",\"store_up\":%s,\"store_error\":", store.up ? "true" : "false");
         outbuf_json(o, span_str(store.last_error));
     }
@@ -83,7 +90,7 @@ static uint64_t count_fds(void)
 static void read_facts(const struct status *s, struct facts *f)
 {
     *f = (struct facts){.status = s};
-    if (s->store) s->store->ops->status(s->store, &f->store);
+    f->store = read_store(s);
     policy_stats(s->policy, &f->policy);
     (void)getrusage(RUSAGE_SELF, &f->usage); /* neither fails for the own process */
     (void)getrlimit(RLIMIT_NOFILE, &f->fds);
@@ -100,7 +107,8 @@ static uint64_t cpu_ms(const struct facts *f)
 static bool is_ready(const struct facts *f)
 {
     const struct status *s = f->status;
-    return s->listening && !s->draining && s->unresolved == 0 && policy_is_ready(s->policy);
+    return s->listening && !s->draining && s->unresolved == 0 && policy_is_ready(s->policy) &&
+           !f->store.is_too_stale;
 }
 
 /* name, kind, value in thousandths?, value, help */
@@ -122,6 +130,22 @@ static bool is_ready(const struct facts *f)
        "When partner data was last loaded; 0 = never.") \
     XX("proofgw_store_last_load_duration_seconds", GAUGE, true, f->store.load_us / 1000, \
        "How long that load took.") \
+    XX("proofgw_store_staleness_seconds", GAUGE, true, f->store.staleness_ms, \
+       "With Redis: since the data was last known to be that of Redis; up to 5 s while all is well.") \
+    XX("proofgw_store_sequence", GAUGE, false, f->store.sequence, \
+       "With Redis: number of the last change in force.") \
+    XX("proofgw_store_inconsistent", GAUGE, false, f->store.is_inconsistent, \
+       "With Redis: 1 while the count or digest that Redis keeps is not that of its own records.") \
+    XX("proofgw_store_deletions_held", GAUGE, false, f->store.deletions_held, \
+       "With Redis: partners that a held resynchronisation would drop; SIGHUP confirms it.") \
+    XX("proofgw_store_scrubs_total", COUNTER, false, f->store.scrubs_total, \
+       "With Redis: complete comparisons of all records.") \
+    XX("proofgw_store_scrub_repairs_total", COUNTER, false, f->store.scrub_repairs_total, \
+       "With Redis: records that a comparison found changed by hand.") \
+    XX("proofgw_store_snapshot_timestamp_seconds", GAUGE, true, f->store.snapshot_at_ms, \
+       "With Redis: when the snapshot was last written or loaded; 0 = none.") \
+    XX("proofgw_store_snapshot_failures_total", COUNTER, false, f->store.snapshot_failures_total, \
+       "With Redis: snapshots that could not be written.") \
     XX("proofgw_policy_generation", GAUGE, false, policy_generation(f->status->policy), \
        "Changes of the policy since the start.") \
     XX("proofgw_policy_partners", GAUGE, false, f->policy.partners, \
@@ -152,7 +176,18 @@ static bool is_ready(const struct facts *f)
        "When the process started.")
 /* clang-format on */
 
+#define FULL_LOADS_HELP "With Redis: complete loads, by the reason why the change log was not enough."
 #define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
+
+static void write_full_loads(const struct store_status *store, struct outbuf *o)
+{
+    static const char name[] = "proofgw_store_full_loads_total";
+    metrics_family(o, name, METRIC_COUNTER, FULL_LOADS_HELP);
+    for (unsigned i = 0; i < STORE_LOAD_REASONS; i++) {
+        const struct metric_label reason = {"reason", store_load_reason_text((enum store_load_reason)i)};
+        metrics_sample(o, name, &reason, 1, store->full_loads_total[i]);
+    }
+}
 
 void status_write_metrics(const struct status *s, struct outbuf *o)
 {
@@ -161,6 +196,7 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
     read_facts(s, f);
     metrics_family(o, "proofgw_build_info", METRIC_GAUGE, BUILD_INFO_HELP);
     metrics_sample(o, "proofgw_build_info", build, 2, 1);
+    write_full_loads(&facts.store, o);
 #define XX(name, kind, milli, value, help)                                                                   \
     metrics_family(o, name, METRIC_##kind, help);                                                            \
     (milli ? metrics_sample_milli : metrics_sample)(o, name, NULL, 0, (uint64_t)(value));
@@ -173,6 +209,7 @@ void status_reference(struct outbuf *o)
     static const char *const kinds[] = {[METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge"};
     outbuf_str(o, "\nOf the process as a whole:\n\n| Metric | Type | Meaning |\n|---|---|---|\n");
     outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
+    outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
 #define XX(name, kind, milli, value, help)                                                                   \
     outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
     FAMILY_MAP(XX)
