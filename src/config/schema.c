@@ -46,7 +46,7 @@ const struct schema_key schema_keys[] = {
      .help = "Where partners connect. Plain HTTP/1.1: put it on loopback or behind something that ends TLS."},
     {"listeners[].address", SCHEMA_LISTEN, RESTART, .required = true, LISTENER_FIELD(address),
      .value = "127.0.0.1:8080",
-     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH. Port 0 lets "
+     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so that no allowlist has them: 403). Port 0 lets "
              "the kernel choose."},
     {"listeners[].backlog", SCHEMA_COUNT, RESTART, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
      .help = "Connections that may wait to be accepted, per worker. The kernel caps it at "
@@ -97,7 +97,7 @@ const struct schema_key schema_keys[] = {
      .help = "Names with '_' or '.' that pass all the same, for example [x_legacy_id]."},
 
     {"limits", SCHEMA_SECTION, RELOAD,
-     .help = "Each limit that is met is counted and visible in the metrics."},
+     .help = "A limit that ends or refuses something is counted: proofgw_limits_hit_total."},
     {"limits.head", SCHEMA_SIZE, RELOAD, FIELD(limits.head_bytes), RANGE(1 * KIB, 512 * KIB),
      .value = "32KiB",
      .help = "Request line and fields together. More is answered with 431. At most half of limits.buffer."},
@@ -115,7 +115,7 @@ const struct schema_key schema_keys[] = {
      .help = "Trailer section of one body; it is read and dropped."},
     {"limits.pipelined", SCHEMA_SIZE, RELOAD, FIELD(limits.pipelined_bytes), RANGE(1 * KIB, 1 * MIB),
      .value = "64KiB",
-     .help = "Bytes a client may send ahead while its current request is being answered."},
+     .help = "Bytes a client may send ahead while its current request is being answered; one read (limits.buffer) more may be held."},
     {"limits.requests_per_connection", SCHEMA_COUNT, RELOAD, FIELD(limits.requests_per_connection),
      RANGE(0, 1000000000),
      .value = "100000",
@@ -204,8 +204,7 @@ const struct schema_key schema_keys[] = {
     {"store", SCHEMA_SECTION, RESTART, .required = true, .value = "{file: partners.ndjson}",
      .help = "Where partners, tokens and allowlists come from."},
     {"store.kind", SCHEMA_ENUM, RESTART, FIELD(store.kind), .words = store_words, .value = "file",
-     .help = "file = one JSON record per line in store.file; redis = the records that proofctl keeps in "
-             "Redis."},
+     .help = "file = one JSON record per line in store.file; redis = followed there; docs/DATA.md."},
     {"store.file", SCHEMA_PATH, RESTART, .required = true, .only_with = "file", FIELD(store.file),
      .value = "partners.ndjson",
      .help = "The partner file. It is watched: a change is taken over at once, a file with errors changes "
