@@ -204,7 +204,7 @@ const struct schema_key schema_keys[] = {
     {"store", SCHEMA_SECTION, RESTART, .required = true, .value = "{file: partners.ndjson}",
      .help = "Where partners, tokens and allowlists come from."},
     {"store.kind", SCHEMA_ENUM, RESTART, FIELD(store.kind), .words = store_words, .value = "file",
-     .help = "file = one JSON record per line in store.file; redis = followed there; docs/DATA.md."},
+     .help = "file = one JSON record per line in store.file; redis = from Redis, followed change by change: docs/DATA.md."},
     {"store.file", SCHEMA_PATH, RESTART, .required = true, .only_with = "file", FIELD(store.file),
      .value = "partners.ndjson",
      .help = "The partner file. It is watched: a change is taken over at once, a file with errors changes "
