@@ -297,7 +297,7 @@ static void take_record(struct redis_sync *s, const char *id, const redisReply *
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 0) return; /* deleted meanwhile */
     const redisReply *v = reply->type == REDIS_REPLY_ARRAY ? redis_field(reply, SPAN("v")) : NULL;
     if (!v || !redis_number(v, &version) || version == 0) {
-        log_unusable(name, "it has no version: somebody wrote it past proofctl; it is ignored");
+        log_unusable(name, "it has no version: somebody wrote it past the script; it is ignored");
         return;
     }
     if (stage_record(s, name, version, reply, 0)) redis_sync_drop(s, "out of memory while loading");

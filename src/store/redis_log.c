@@ -27,9 +27,8 @@ enum err redis_meta_read(const redisReply *reply, struct redis_meta *out, struct
         return refuse(why, ERR_PARSE, "the answer to HMGET is malformed");
     redisReply **field = reply->element;
     if (field[0]->type == REDIS_REPLY_NIL)
-        return refuse(
-            why, ERR_NOT_FOUND,
-            "Redis has no partner data for this tag: initialise it with proofctl init, or restore it");
+        return refuse(why, ERR_NOT_FOUND,
+                      "Redis has no partner data for this tag: initialise it, or restore it");
     if (!redis_number(field[0], &schema) || schema != REDIS_SCHEMA_VERSION) {
         errmsg_set(why, 0, 0, "the partner data has schema %.*s, this program reads %d",
                    (int)text_of(field[0]).n, text_of(field[0]).p, REDIS_SCHEMA_VERSION);

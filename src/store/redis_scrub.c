@@ -136,7 +136,7 @@ static void convict(struct redis_scrub *scrub)
         if (!is_guilty(scrub, &scrub->suspects[i])) continue;
         nguilty++;
         log_error("store_scrub_repair", KV_STR("partner", scrub->suspects[i].id),
-                  KV_STR("problem", "its record was replaced or deleted by hand, past proofctl"));
+                  KV_STR("problem", "its record was replaced or deleted by hand, past the script"));
     }
     scrub->repairs += nguilty;
     if ((nguilty || scrub->is_crowded) && s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_SCRUB;
@@ -252,7 +252,7 @@ static void compare_fields(struct redis_scrub *scrub, const char *id, uint64_t v
     } else if (changed) {
         scrub->repairs++;
         log_error("store_scrub_repair", KV_STR("partner", id),
-                  KV_STR("problem", "its fields were changed by hand, past proofctl"));
+                  KV_STR("problem", "its fields were changed by hand, past the script"));
     }
 }
 

@@ -276,14 +276,13 @@ static void on_ask(uv_timer_t *timer)
 static void reload(struct store *store)
 {
     struct redis_sync *s = (struct redis_sync *)store;
-    bool is_loading = s->state == SYNC_LOADING || s->state == SYNC_APPLYING;
-    if (s->state == SYNC_CLOSING || is_loading) return;
+    if (s->state == SYNC_CLOSING) return;
     if (s->status.deletions_held) {
         s->confirmed_drop = s->status.deletions_held;
         log_warn("store_deletion_confirmed", KV_UINT("at_most", s->confirmed_drop));
     }
-    if (s->wanted == STORE_LOAD_NONE)
-        s->wanted = STORE_LOAD_OPERATOR; /* while tailing: see wait_for_changes() */
+    /* While tailing, wait_for_changes() starts it; one that is under way already is what was asked for. */
+    if (s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_OPERATOR;
     if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
 }
 
