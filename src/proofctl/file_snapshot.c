@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* Somebody who replaces the file between the two reads is waited out; not for ever. */
-enum { ATTEMPTS_MAX = 5 };
+enum { ATTEMPTS_MAX = 20 };
 
 static enum err fail(struct record_messages *faults, const char *what)
 {
@@ -87,6 +87,15 @@ static enum err index_entries(struct file_snapshot *s)
     return ERR_OK;
 }
 
+/* Another operator has put a new file in its place, or is writing this one. */
+static bool is_replaced(const char *path, const struct stat *before)
+{
+    struct stat now;
+    return stat(path, &now) == 0 &&
+           (now.st_ino != before->st_ino || now.st_dev != before->st_dev || now.st_size != before->st_size ||
+            now.st_mtim.tv_sec != before->st_mtim.tv_sec || now.st_mtim.tv_nsec != before->st_mtim.tv_nsec);
+}
+
 /* Lets the gateway's reader judge the file. ERR_AGAIN: it saw other bytes. */
 static enum err judge(const char *path, struct file_snapshot *s, struct record_messages *faults)
 {
@@ -103,7 +112,10 @@ static enum err judge(const char *path, struct file_snapshot *s, struct record_m
         if (!is_same) return ERR_AGAIN;
         *faults = s->file.report.faults;
         return ERR_PARSE;
-    case PARTNER_FILE_UNREADABLE: *faults = s->file.report.faults; return ERR_IO;
+    case PARTNER_FILE_UNREADABLE:
+        if (is_replaced(path, &s->st)) return ERR_AGAIN;
+        *faults = s->file.report.faults;
+        return ERR_IO;
     }
     return ERR_IO;
 }
