@@ -106,7 +106,7 @@ def test_a_rotation_keeps_both_tokens_until_the_grace_ends(following, redis):
     becomes(gateway, partner, 200)
     is_passed(ask(gateway, old))
     becomes(gateway, old, 401, seconds=2 + PROMPT_S)
-    assert time.time() >= until
+    assert time.time() >= until - 0.001  # the record holds whole milliseconds
     is_passed(ask(gateway, partner))
 
 

@@ -97,7 +97,7 @@ def test_a_rotation_keeps_tunnels_until_the_grace_period_ends(proofgw, demo, par
     gateway.update_partners([partner])
     echo(client)
     expect_policy_close(client)
-    assert time.time() >= until
+    assert time.time() >= until - 0.001  # the record holds whole milliseconds
     ended(gateway, "expired")
     assert gateway.access("tunnel_close")[-1]["token_slot"] == "previous"
 
