@@ -46,12 +46,13 @@ wait_for_line() {
 # $1 = workers. Sets gateway_pid, gateway (ADDRESS:PORT).
 start_gateway() {
     local backend
+    mkdir -p "$scratch/store"
     rm -f "$scratch"/*.log
     "$build/bench/proof-demo-backend" --threads 1 >"$scratch/backend.log" 2>&1 &
     pids+=($!)
     backend=$(wait_for_line backend 'listening on \(.*\)')
     printf '{"partner_id":"bench","company":"Bench","contact":"bench@example.com","client_token_sha256":"%s","widget_id":"%s","off_ramp":false,"production_cidrs":["127.0.0.1"],"sandbox_cidrs":[],"enabled":true}\n' \
-        "$(printf '%s' "$token" | sha256sum | cut -d' ' -f1)" "$(cat /proc/sys/kernel/random/uuid)" >"$scratch/partners.ndjson"
+        "$(printf '%s' "$token" | sha256sum | cut -d' ' -f1)" "$(cat /proc/sys/kernel/random/uuid)" >"$scratch/store/partners.ndjson"
     cat >"$scratch/gateway.yaml" <<YAML
 workers: $1
 listeners:
@@ -61,7 +62,7 @@ environments:
     hosts: [localhost]
     upstream: "$backend"
 store:
-  file: partners.ndjson
+  file: store/partners.ndjson # its folder is watched: no log belongs into it (docs/OPERATIONS.md)
 limits:
   connections_per_source: 0
   tunnels_per_worker: 20000
