@@ -232,6 +232,67 @@ static void check_store(const struct checker *c)
     check_staleness(c);
 }
 
+/* The value of `field`, or the first key of its list entry when the file does not set it. */
+static const struct node *listener_node(const struct checker *c, const struct config_listener *l,
+                                        const void *field)
+{
+    const struct node *node = document_find_field(c->doc, field);
+    return node ? node : document_find_field(c->doc, &l->address);
+}
+
+static void check_listener_tls(const struct checker *c, const struct config_listener *l)
+{
+    const struct config_tls *tls = &c->config->tls;
+    if (l->tls && tls->ncertificates == 0) {
+        node_report(c->report, listener_node(c, l, &l->tls), "TLS needs a certificate");
+        report_expected(c->report,
+                        "write tls: {certificates: [{chain_file: FILE, key_file: FILE}]} at the top level");
+    }
+    if (l->client_certificates == CLIENT_CERTIFICATES_OFF) return;
+    if (!l->tls)
+        node_report(c->report, listener_node(c, l, &l->client_certificates),
+                    "clients can show certificates only with tls: true");
+    else if (l->client_ca_file == NULL)
+        node_report(c->report, listener_node(c, l, &l->client_certificates),
+                    "who may have signed them? client_ca_file is missing");
+}
+
+/* Whoever connects over a unix socket has no address that could be listed. */
+static void check_listener_proxies(const struct checker *c, const struct config_listener *l)
+{
+    const bool *field = l->proxy_protocol ? &l->proxy_protocol : &l->forwarded_for;
+    if (l->proxy_protocol && l->forwarded_for) {
+        node_report(c->report, listener_node(c, l, &l->forwarded_for),
+                    "proxy_protocol says who is calling already: keep one of the two");
+    } else if (*field && l->ntrusted == 0 && l->address.kind == ENDPOINT_IP) {
+        node_report(c->report, listener_node(c, l, field),
+                    "from which load balancers? trusted_proxies is missing");
+        report_expected(c->report, "write for example trusted_proxies: [10.0.0.0/8]");
+    }
+}
+
+static void check_listeners(const struct checker *c)
+{
+    for (uint32_t i = 0; i < c->config->nlisteners; i++) {
+        check_listener_tls(c, &c->config->listeners[i]);
+        check_listener_proxies(c, &c->config->listeners[i]);
+    }
+}
+
+/* Both or none, and none without TLS. */
+static void check_tls_client(const struct checker *c, const struct config_tls_client *t)
+{
+    const struct node *certificate = document_find_field(c->doc, &t->certificate_file);
+    const struct node *key = document_find_field(c->doc, &t->key_file);
+    const struct node *ca = document_find_field(c->doc, &t->ca_file);
+    if (t->certificate_file && !t->key_file && certificate)
+        node_report(c->report, certificate, "and its key? key_file is missing");
+    if (t->key_file && !t->certificate_file && key)
+        node_report(c->report, key, "a key without a certificate: certificate_file is missing");
+    if (!t->enabled && t->ca_file && ca && document_find_field(c->doc, &t->enabled) == NULL)
+        node_report(c->report, ca, "TLS is not enabled: write enabled: true beside it");
+}
+
 void config_check(const struct config *c, const struct document *doc, struct report *report)
 {
     struct checker checker = {c, doc, report};
@@ -240,4 +301,8 @@ void config_check(const struct config *c, const struct document *doc, struct rep
     check_hosts(&checker);
     check_fields(&checker);
     check_store(&checker);
+    check_listeners(&checker);
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        check_tls_client(&checker, &c->environments[e].upstream_tls);
+    check_tls_client(&checker, &c->store.redis.tls);
 }

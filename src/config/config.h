@@ -11,6 +11,7 @@
 
 #include "base/outbuf.h"
 #include "http/head.h"
+#include "policy/cidr.h"
 #include "policy/partner.h"
 
 #include <stdint.h>
@@ -22,6 +23,8 @@ enum {
     CONFIG_HOSTS_MAX = 64,
     CONFIG_FIELDS_MAX = 64,
     CONFIG_SENTINELS_MAX = 16,
+    CONFIG_CERTIFICATES_MAX = 64,
+    CONFIG_NETWORKS_MAX = 64,
 };
 
 /* A place to listen on or to connect to. Text forms: "127.0.0.1:8080", "[::1]:8080", "*:8080" (listen only:
@@ -40,9 +43,53 @@ struct endpoint {
 
 enum store_kind { STORE_FILE = 0, STORE_REDIS };
 
+/* Whether clients show a certificate of their own. */
+enum client_certificates {
+    CLIENT_CERTIFICATES_OFF = 0,
+    CLIENT_CERTIFICATES_OPTIONAL,
+    CLIENT_CERTIFICATES_REQUIRED
+};
+
 struct config_listener {
     struct endpoint address;
     int32_t backlog;
+    bool tls;
+    enum client_certificates client_certificates; /* tls only */
+    char *client_ca_file;                         /* who may have signed them; NULL = none; owned */
+    bool proxy_protocol;                          /* a PROXY header comes first */
+    bool forwarded_for;                           /* X-Forwarded-For of trusted proxies is believed */
+    bool shield; /* connections whose source is in no partner's list are dropped unanswered */
+    char *trusted_proxies[CONFIG_NETWORKS_MAX]; /* text of trusted[]; owned */
+    struct cidr trusted[CONFIG_NETWORKS_MAX];
+    uint32_t ntrusted;
+};
+
+/* One certificate of the gateway. */
+struct config_certificate {
+    char *chain_file; /* PEM: the certificate, then its intermediates; owned */
+    char *key_file;   /* PEM; owned */
+};
+
+enum tls_minimum { TLS_MINIMUM_1_2 = 0, TLS_MINIMUM_1_3 };
+enum tls_unknown_names { TLS_UNKNOWN_NAMES_REFUSE = 0, TLS_UNKNOWN_NAMES_FIRST };
+
+/* The gateway as a TLS server, for all listeners with `tls`. */
+struct config_tls {
+    struct config_certificate certificates[CONFIG_CERTIFICATES_MAX];
+    uint32_t ncertificates;
+    enum tls_minimum minimum;
+    enum tls_unknown_names unknown_names; /* SNI that no certificate has */
+    char *ticket_keys_file;               /* NULL = own random keys; owned */
+    uint64_t ticket_rotation_ms;          /* of own keys */
+};
+
+/* The gateway as a TLS client. */
+struct config_tls_client {
+    bool enabled;
+    char *ca_file;          /* NULL = the system's; owned */
+    char *server_name;      /* name that the certificate must have; NULL = that of the address; owned */
+    char *certificate_file; /* own certificate; NULL = none; owned */
+    char *key_file;         /* its key; owned */
 };
 
 struct config_environment {
@@ -50,6 +97,7 @@ struct config_environment {
     char *hosts[CONFIG_HOSTS_MAX]; /* lower case, without port; owned */
     uint32_t nhosts;
     struct endpoint upstream;
+    struct config_tls_client upstream_tls;
 };
 
 struct config_identity {
@@ -70,6 +118,7 @@ struct config_limits {
     uint32_t connections_per_worker;
     uint32_t connections_per_source; /* of one address, counted per worker; 0 = no limit */
     uint32_t tunnels_per_worker;
+    uint32_t tls_handshakes_per_worker; /* going on at the same time */
     uint64_t response_head_bytes;
     uint32_t upstream_connections;      /* per worker and environment, tunnels included */
     uint32_t upstream_idle_connections; /* kept for reuse, per worker and environment */
@@ -78,6 +127,8 @@ struct config_limits {
 };
 
 struct config_timeouts {             /* all milliseconds */
+    uint64_t proxy_header_ms;        /* accept to the end of a PROXY header */
+    uint64_t tls_handshake_ms;       /* accept, or end of the PROXY header, to the end of the handshake */
     uint64_t request_head_ms;        /* first byte of a head to its last */
     uint64_t request_body_ms;        /* grace before the minimum rate applies */
     uint64_t request_body_rate;      /* bytes per second */
@@ -89,6 +140,8 @@ struct config_timeouts {             /* all milliseconds */
     uint64_t client_write_ms;        /* no progress sending to the client */
     uint64_t tunnel_idle_ms;         /* no byte in either direction */
     uint64_t linger_ms;              /* reading on after an answer that closes */
+    uint64_t drain_delay_ms;         /* SIGTERM: not ready, but still accepting */
+    uint64_t drain_tunnels_ms;       /* tunnels are closed evenly over this time */
     uint64_t shutdown_ms;            /* SIGTERM: finishing what is in flight */
 };
 
@@ -110,9 +163,12 @@ struct config_redis {
     char *sentinel_master;   /* its name there; NULL = no Sentinels; owned */
     struct config_sentinel sentinels[CONFIG_SENTINELS_MAX];
     uint32_t nsentinels;
-    char *user;          /* NULL = the default user; owned */
-    char *password_file; /* NULL = no password; read at each connect; owned */
-    char *tag;           /* the part of every key in braces; owned */
+    char *sentinel_user;          /* NULL = the default user; owned */
+    char *sentinel_password_file; /* NULL = no password; read at each connect; owned */
+    struct config_tls_client tls; /* to the servers and to the Sentinels */
+    char *user;                   /* NULL = the default user; owned */
+    char *password_file;          /* NULL = no password; read at each connect; owned */
+    char *tag;                    /* the part of every key in braces; owned */
     uint64_t connect_timeout_ms;
     uint64_t command_timeout_ms;
     uint64_t max_staleness_ms; /* 0 = without limit */
@@ -136,6 +192,7 @@ struct config_logs {
 
 struct config_admin {
     struct endpoint address; /* ENDPOINT_NONE = no admin listener; loopback or unix only */
+    char *control_socket;    /* "auto", or a path; NULL = none; owned */
 };
 
 struct config {
@@ -143,6 +200,8 @@ struct config {
     uint32_t workers; /* resolved: "auto" is the number of processors available, at most CONFIG_WORKERS_MAX */
     uint32_t nlisteners;
     struct config_listener listeners[CONFIG_LISTENERS_MAX];
+    bool reload_on_change;
+    struct config_tls tls;
     struct config_environment environments[ENV_COUNT];
     struct config_identity identity;
     struct config_fields fields;

@@ -78,7 +78,7 @@ static void report_value(struct loader *l, const struct schema_key *key, const s
     bool is_substituted = !span_eq(text, node_text(node));
     node_report(l->report, node, "\"%s\"%s: %s", text_shown(text, shown),
                 is_substituted ? " (after substitution)" : "", why);
-    if (!schema_is_name_list(key)) report_allowed(l, key); /* of a list's entry, `why` says it all */
+    if (!schema_is_text_list(key)) report_allowed(l, key); /* of a list's entry, `why` says it all */
 }
 
 /* Stores one scalar; into the list when `key` is a list of names. */
@@ -96,7 +96,7 @@ static enum err load_scalar(struct loader *l, const struct schema_key *key, void
     }
     if (!scalar_text(l, node, &o)) return ERR_OK;
     struct span text = {bytes, o.n};
-    enum err e = schema_is_name_list(key) ? value_append(key, text, base, &node->field, &why)
+    enum err e = schema_is_text_list(key) ? value_append(key, text, base, &node->field, &why)
                                           : value_store(key, text, l->folder, base, &why);
     if (e == ERR_NOMEM || e == ERR_OK) return e;
     node->faulty = true;
@@ -145,7 +145,7 @@ static enum err store_defaults(const struct schema_key *section, void *base)
         enum err e = ERR_OK;
         if (key->type == SCHEMA_SECTION)
             e = store_defaults(key, base);
-        else if (key->type != SCHEMA_LIST && !schema_is_name_list(key) && !key->required)
+        else if (key->type != SCHEMA_LIST && !schema_is_text_list(key) && !key->required)
             e = value_store(key, span_str(key->value), span_of(NULL, 0), base, &why);
         if (e) return e;
     }
@@ -174,10 +174,10 @@ static enum err walk_list(struct loader *l, const struct schema_key *key, void *
             return ERR_OK;
         }
         char *element = (char *)value_field(key, base) + *count * key->element_size;
+        (*count)++; /* from here on its strings are released with it */
         enum err e = store_defaults(key, element);
         if (!e) e = walk_section(l, key, element, item);
         if (e) return e;
-        (*count)++;
     }
     return ERR_OK;
 }
@@ -187,7 +187,7 @@ static enum err walk_value(struct loader *l, const struct schema_key *key, void 
     /* A section whose keys are all commented out is an empty one. */
     bool is_empty = node->kind == NODE_SCALAR && node->plain && node->n == 0;
     if (key->type == SCHEMA_LIST) return walk_list(l, key, base, node);
-    if (schema_is_name_list(key)) return load_names(l, key, base, node);
+    if (schema_is_text_list(key)) return load_names(l, key, base, node);
     if (key->type == SCHEMA_SECTION && (node->kind == NODE_MAPPING || is_empty)) {
         if (key->size) *(bool *)value_field(key, base) = true;
         return walk_section(l, key, base, node);
@@ -320,6 +320,15 @@ static enum err load_document(struct loader *l)
     return e;
 }
 
+/* They were parsed once before, to find out whether they are right. */
+static void parse_networks(struct config_listener *listener)
+{
+    struct errmsg why;
+    for (uint32_t i = 0; i < listener->ntrusted; i++)
+        (void)cidr_parse(span_str(listener->trusted_proxies[i]), &cidr_rules_default, &listener->trusted[i],
+                         &why);
+}
+
 /* What follows from the values and is not in the file. */
 static void complete(struct config *c)
 {
@@ -327,6 +336,8 @@ static void complete(struct config *c)
     if (c->workers > CONFIG_WORKERS_MAX) c->workers = CONFIG_WORKERS_MAX;
     for (uint32_t i = 0; i < c->fields.nalias_allowed; i++)
         c->fields.alias_allowed_spans[i] = span_str(c->fields.alias_allowed[i]);
+    for (uint32_t i = 0; i < c->nlisteners; i++)
+        parse_networks(&c->listeners[i]);
 }
 
 static struct span folder_of(const char *path)
@@ -399,13 +410,17 @@ static void release_fields(const struct schema_key *section, void *base)
     for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL;) {
         if (key->type == SCHEMA_SECTION) release_fields(key, base);
         if (!schema_is_container(key)) value_release(key, base);
+        if (key->type != SCHEMA_LIST) continue;
+        uint32_t n = *(uint32_t *)(void *)((char *)base + key->count_offset);
+        for (uint32_t i = 0; i < n; i++)
+            release_fields(key, (char *)value_field(key, base) + i * key->element_size);
     }
 }
 
 void config_destroy(struct config *c)
 {
     if (c == NULL) return;
-    release_fields(NULL, c); /* listeners own nothing */
+    release_fields(NULL, c);
     free(c->path);
     free(c);
 }

@@ -15,14 +15,16 @@
 /* The timer wheel ticks every 100 ms: a shorter time would not mean what it says. */
 #define SHORTEST ((uint64_t)100)
 
-#define MEMBER(type, member)   .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
-#define FIELD(member)          MEMBER(struct config, member)
-#define COUNTED_BY(member)     .count_offset = offsetof(struct config, member)
-#define LISTENER_FIELD(member) MEMBER(struct config_listener, member)
-#define SENTINEL_FIELD(member) MEMBER(struct config_sentinel, member)
-#define RANGE(from, to)        .min = (from), .max = (to)
-#define RELOAD                 .change = CHANGE_RELOAD
-#define RESTART                .change = CHANGE_RESTART
+#define MEMBER(type, member)        .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
+#define FIELD(member)               MEMBER(struct config, member)
+#define COUNTED_BY(member)          .count_offset = offsetof(struct config, member)
+#define LISTENER_FIELD(member)      MEMBER(struct config_listener, member)
+#define SENTINEL_FIELD(member)      MEMBER(struct config_sentinel, member)
+#define CERTIFICATE_FIELD(member)   MEMBER(struct config_certificate, member)
+#define LISTENER_COUNTED_BY(member) .count_offset = offsetof(struct config_listener, member)
+#define RANGE(from, to)             .min = (from), .max = (to)
+#define RELOAD                      .change = CHANGE_RELOAD
+#define RESTART                     .change = CHANGE_RESTART
 
 static const char *const auto_word[] = {"auto", NULL};
 static const char *const off_word[] = {"off", NULL};
@@ -34,23 +36,111 @@ static const char *const access_words[] = {"stdout", "stderr", "off", NULL};
 static const char *const operations_words[] = {"stderr", "stdout", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 
+static const char *const client_certificates_words[] = {[CLIENT_CERTIFICATES_OFF] = "off",
+                                                        [CLIENT_CERTIFICATES_OPTIONAL] = "optional",
+                                                        [CLIENT_CERTIFICATES_REQUIRED] = "required",
+                                                        NULL};
+static const char *const tls_minimum_words[] = {[TLS_MINIMUM_1_2] = "1.2", [TLS_MINIMUM_1_3] = "1.3", NULL};
+static const char *const unknown_names_words[] = {
+    [TLS_UNKNOWN_NAMES_REFUSE] = "refuse", [TLS_UNKNOWN_NAMES_FIRST] = "first", NULL};
+static const char *const control_socket_words[] = {"none", "auto", NULL};
+
+/* The same five keys wherever the gateway is a TLS client. */
+#define TLS_CLIENT_KEYS(section, member, moment, what)                                                       \
+    {section, SCHEMA_SECTION, moment, .help = "TLS to " what "."},                                           \
+        {section ".enabled",                                                                                 \
+         SCHEMA_BOOL,                                                                                        \
+         moment,                                                                                             \
+         FIELD(member.enabled),                                                                              \
+         .value = "false",                                                                                   \
+         .help = "Speak TLS (1.2 or 1.3), and check certificate and name."},                                 \
+        {section ".ca_file",                                                                                 \
+         SCHEMA_PATH,                                                                                        \
+         moment,                                                                                             \
+         FIELD(member.ca_file),                                                                              \
+         .words = none_word,                                                                                 \
+         .value = "none",                                                                                    \
+         .help = "PEM file of the authorities that may have signed the certificate. none = the system's."},  \
+        {section ".server_name",                                                                             \
+         SCHEMA_NAME,                                                                                        \
+         moment,                                                                                             \
+         FIELD(member.server_name),                                                                          \
+         .words = none_word,                                                                                 \
+         .value = "none",                                                                                    \
+         .help =                                                                                             \
+             "The name that the certificate must have. none = the name or address that is connected to."},   \
+        {section ".certificate_file",                                                                        \
+         SCHEMA_PATH,                                                                                        \
+         moment,                                                                                             \
+         FIELD(member.certificate_file),                                                                     \
+         .words = none_word,                                                                                 \
+         .value = "none",                                                                                    \
+         .help =                                                                                             \
+             "PEM chain that the gateway shows, where the other side asks for one. none = it has none."},    \
+    {                                                                                                        \
+        section ".key_file", SCHEMA_PATH, moment, FIELD(member.key_file),                                    \
+            .words = none_word, .value = "none", .help = "PEM key of certificate_file."                      \
+    }
+
 /* clang-format off */
 const struct schema_key schema_keys[] = {
     {"workers", SCHEMA_COUNT, RESTART, FIELD(workers), RANGE(1, CONFIG_WORKERS_MAX), .words = auto_word,
      .value = "auto",
      .help = "Threads that serve connections. auto = the processors this process may use (affinity and "
              "cgroup quota)."},
+    {"reload_on_change", SCHEMA_BOOL, RELOAD, FIELD(reload_on_change), .value = "true",
+     .help = "Take over a changed configuration file by itself; false = only on SIGHUP and proofctl reload."},
 
     {"listeners", SCHEMA_LIST, RESTART, .required = true, FIELD(listeners), COUNTED_BY(nlisteners),
      .element_size = sizeof(struct config_listener), .value = "[{address: \"127.0.0.1:8080\"}]",
-     .help = "Where partners connect. Plain HTTP/1.1: put it on loopback or behind something that ends TLS."},
+     .help = "Where partners connect, over HTTP/1.1. Without tls: true, put it on loopback or behind something that ends TLS."},
     {"listeners[].address", SCHEMA_LISTEN, RESTART, .required = true, LISTENER_FIELD(address),
      .value = "127.0.0.1:8080",
-     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so that no allowlist has them: 403). Port 0 lets "
+     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so that no allowlist has them, unless proxy_protocol says it: 403). Port 0 lets "
              "the kernel choose."},
     {"listeners[].backlog", SCHEMA_COUNT, RESTART, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
      .help = "Connections that may wait to be accepted, per worker. The kernel caps it at "
              "net.core.somaxconn."},
+    {"listeners[].tls", SCHEMA_BOOL, RELOAD, LISTENER_FIELD(tls), .value = "false",
+     .help = "Speak HTTPS here, with the certificates of tls.certificates."},
+    {"listeners[].client_certificates", SCHEMA_ENUM, RELOAD, LISTENER_FIELD(client_certificates),
+     .words = client_certificates_words, .value = "off",
+     .help = "Ask clients for a certificate of their own, signed by client_ca_file. optional = one that is shown must be good; required = no connection without."},
+    {"listeners[].client_ca_file", SCHEMA_PATH, RELOAD, LISTENER_FIELD(client_ca_file), .words = none_word,
+     .value = "none",
+     .help = "PEM file of the authorities that sign the clients' certificates."},
+    {"listeners[].trusted_proxies", SCHEMA_NETWORKS, RELOAD, LISTENER_FIELD(trusted_proxies),
+     LISTENER_COUNTED_BY(ntrusted), .value = "[]",
+     .help = "Load balancers that are believed when they say who is calling, by proxy_protocol or forwarded_for. Nobody else ever is."},
+    {"listeners[].proxy_protocol", SCHEMA_BOOL, RELOAD, LISTENER_FIELD(proxy_protocol), .value = "false",
+     .help = "Each connection begins with a PROXY header, version 1 or 2. Connections of others than trusted_proxies are refused."},
+    {"listeners[].forwarded_for", SCHEMA_BOOL, RELOAD, LISTENER_FIELD(forwarded_for), .value = "false",
+     .help = "Of requests that come from trusted_proxies, believe X-Forwarded-For: from right to left, the first address that is no trusted proxy is the caller."},
+    {"listeners[].shield", SCHEMA_BOOL, RELOAD, LISTENER_FIELD(shield), .value = "false",
+     .help = "Drop connections whose address is on no partner's list, without an answer and before TLS."},
+
+    {"tls", SCHEMA_SECTION, RELOAD,
+     .help = "For the listeners with tls: true. Certificate files are watched: a new pair is checked, and taken over when it is good."},
+    {"tls.certificates", SCHEMA_LIST, RELOAD, FIELD(tls.certificates), COUNTED_BY(tls.ncertificates),
+     .element_size = sizeof(struct config_certificate),
+     .help = "The name that a client asks for (SNI) chooses among them; ECDSA and RSA may stand side by side. The first one is for clients that ask for none."},
+    {"tls.certificates[].chain_file", SCHEMA_PATH, RELOAD, .required = true, CERTIFICATE_FIELD(chain_file),
+     .value = "tls/fullchain.pem",
+     .help = "PEM file: the certificate, then its intermediates."},
+    {"tls.certificates[].key_file", SCHEMA_PATH, RELOAD, .required = true, CERTIFICATE_FIELD(key_file),
+     .value = "tls/privkey.pem",
+     .help = "PEM file with its key, without passphrase, not readable by everybody."},
+    {"tls.minimum", SCHEMA_ENUM, RELOAD, FIELD(tls.minimum), .words = tls_minimum_words, .value = "1.2",
+     .help = "The oldest version of TLS that is spoken."},
+    {"tls.unknown_names", SCHEMA_ENUM, RELOAD, FIELD(tls.unknown_names), .words = unknown_names_words,
+     .value = "refuse",
+     .help = "For a name that no certificate has: refuse = the handshake fails; first = the first certificate is shown."},
+    {"tls.ticket_keys_file", SCHEMA_PATH, RELOAD, FIELD(tls.ticket_keys_file), .words = none_word,
+     .value = "none",
+     .help = "Keys of session tickets that several gateways share: docs/TLS.md. none = keys of its own."},
+    {"tls.ticket_rotation", SCHEMA_DURATION, RELOAD, FIELD(tls.ticket_rotation_ms),
+     RANGE(1 * MINUTE, 7 * DAY), .value = "12h",
+     .help = "How often the gateway makes itself a new ticket key; the one before is still accepted."},
 
     {"environments", SCHEMA_SECTION, RELOAD, .required = true,
      .value = "{production: {hosts: [api.example.com], upstream: \"127.0.0.1:9000\"}}",
@@ -65,6 +155,8 @@ const struct schema_key schema_keys[] = {
     {"environments.production.upstream", SCHEMA_CONNECT, RELOAD, .required = true,
      FIELD(environments[ENV_PRODUCTION].upstream), .value = "127.0.0.1:9000",
      .help = "The backend: ADDRESS:PORT, NAME:PORT (resolved again while running) or unix:PATH."},
+    TLS_CLIENT_KEYS("environments.production.upstream_tls", environments[ENV_PRODUCTION].upstream_tls, RELOAD,
+                    "the backend"),
     {"environments.sandbox", SCHEMA_SECTION, RELOAD, FIELD(environments[ENV_SANDBOX].present),
      .help = "Where partners try out. Leave it out to have none."},
     {"environments.sandbox.hosts", SCHEMA_HOSTS, RELOAD, .required = true,
@@ -74,6 +166,8 @@ const struct schema_key schema_keys[] = {
     {"environments.sandbox.upstream", SCHEMA_CONNECT, RELOAD, .required = true,
      FIELD(environments[ENV_SANDBOX].upstream), .value = "127.0.0.1:9001",
      .help = "The backend: ADDRESS:PORT, NAME:PORT (resolved again while running) or unix:PATH."},
+    TLS_CLIENT_KEYS("environments.sandbox.upstream_tls", environments[ENV_SANDBOX].upstream_tls, RELOAD,
+                    "the backend"),
 
     {"identity", SCHEMA_SECTION, RELOAD,
      .help = "What the backend is told about the caller. Whatever a client claims in X-Proof-*, "
@@ -132,6 +226,10 @@ const struct schema_key schema_keys[] = {
     {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
      .value = "8192",
      .help = "WebSocket tunnels. More are answered with 503. 0 = none at all."},
+    {"limits.tls_handshakes_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tls_handshakes_per_worker),
+     RANGE(1, 1000000),
+     .value = "2048",
+     .help = "TLS handshakes going on at the same time. More connections are reset."},
     {"limits.response_head", SCHEMA_SIZE, RELOAD, FIELD(limits.response_head_bytes),
      RANGE(1 * KIB, 512 * KIB),
      .value = "64KiB",
@@ -155,6 +253,14 @@ const struct schema_key schema_keys[] = {
 
     {"timeouts", SCHEMA_SECTION, RELOAD,
      .help = "How long somebody may do nothing. They are kept to about a tenth of a second."},
+    {"timeouts.proxy_header", SCHEMA_DURATION, RELOAD, FIELD(timeouts.proxy_header_ms),
+     RANGE(SHORTEST, 5 * MINUTE),
+     .value = "3s",
+     .help = "From a connection to the end of its PROXY header, on listeners with proxy_protocol."},
+    {"timeouts.tls_handshake", SCHEMA_DURATION, RELOAD, FIELD(timeouts.tls_handshake_ms),
+     RANGE(SHORTEST, 5 * MINUTE),
+     .value = "10s",
+     .help = "A TLS handshake, with clients and with backends."},
     {"timeouts.request_head", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_head_ms),
      RANGE(SHORTEST, 5 * MINUTE),
      .value = "10s",
@@ -196,6 +302,12 @@ const struct schema_key schema_keys[] = {
      .value = "2s",
      .help = "After an answer that closes, a client's bytes are read and dropped so long, so that it sees "
              "the answer. 0s = do not."},
+    {"timeouts.drain_delay", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_delay_ms), RANGE(0, 1 * HOUR),
+     .value = "0s",
+     .help = "After SIGTERM or SIGINT, go on serving so long while /readyz says no, so that load balancers send nobody any more."},
+    {"timeouts.drain_tunnels", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_tunnels_ms), RANGE(0, 1 * DAY),
+     .value = "10s",
+     .help = "Tunnels are closed evenly over this time when draining, so that partners do not come back all at once."},
     {"timeouts.shutdown", SCHEMA_DURATION, RELOAD, FIELD(timeouts.shutdown_ms), RANGE(0, 1 * DAY),
      .value = "30s",
      .help = "After SIGTERM or SIGINT, what is in flight may take this long. Keep it below the "
@@ -242,6 +354,7 @@ const struct schema_key schema_keys[] = {
     {"store.redis.scrub_interval", SCHEMA_DURATION, RESTART, FIELD(store.redis.scrub_interval_ms),
      RANGE(1 * SECOND, 7 * DAY), .value = "1h",
      .help = "How often all records are compared with those in memory, to find changes by hand."},
+    TLS_CLIENT_KEYS("store.redis.tls", store.redis.tls, RESTART, "Redis and the Sentinels"),
     {"store.redis.sentinel", SCHEMA_SECTION, RESTART,
      .help = "Who knows which server is the master at the moment."},
     {"store.redis.sentinel.master", SCHEMA_NAME, RESTART, FIELD(store.redis.sentinel_master),
@@ -253,6 +366,12 @@ const struct schema_key schema_keys[] = {
     {"store.redis.sentinel.addresses[].address", SCHEMA_CONNECT, RESTART, .required = true,
      SENTINEL_FIELD(address), .value = "127.0.0.1:26379",
      .help = "ADDRESS:PORT or NAME:PORT."},
+    {"store.redis.sentinel.user", SCHEMA_NAME, RESTART, FIELD(store.redis.sentinel_user), .words = none_word,
+     .value = "none",
+     .help = "ACL user at the Sentinels. none = the default user."},
+    {"store.redis.sentinel.password_file", SCHEMA_PATH, RESTART, FIELD(store.redis.sentinel_password_file),
+     .words = none_word, .value = "none",
+     .help = "File with the password for the Sentinels and nothing else. none = no password."},
 
     {"logs", SCHEMA_SECTION, RESTART,
      .help = "SIGUSR1 opens log files again after rotation."},
@@ -272,6 +391,9 @@ const struct schema_key schema_keys[] = {
     {"admin.address", SCHEMA_LISTEN, RESTART, FIELD(admin.address), .words = off_word,
      .value = "127.0.0.1:9901",
      .help = "A loopback address or unix:PATH: whoever reaches it is trusted. off = none."},
+    {"admin.control_socket", SCHEMA_PATH, RESTART, FIELD(admin.control_socket), .words = control_socket_words,
+     .value = "auto",
+     .help = "Unix socket for proofctl status, reload, drain, explain; only the user of the gateway and root can open it. auto = /run/proofgw/control.sock where that folder exists."},
 };
 /* clang-format on */
 

@@ -30,6 +30,7 @@ enum schema_type {
     SCHEMA_CONNECT,     /* struct endpoint; words[0], if any, stands for ENDPOINT_NONE */
     SCHEMA_HOSTS,       /* array of char *: host names */
     SCHEMA_FIELD_NAMES, /* array of char *: header field names */
+    SCHEMA_NETWORKS,    /* array of char *: addresses and CIDR prefixes */
 };
 
 /* When a changed value takes effect. */
@@ -74,9 +75,9 @@ static inline bool schema_is_container(const struct schema_key *key)
     return key->type == SCHEMA_SECTION || key->type == SCHEMA_LIST;
 }
 
-static inline bool schema_is_name_list(const struct schema_key *key)
+static inline bool schema_is_text_list(const struct schema_key *key)
 {
-    return key->type == SCHEMA_HOSTS || key->type == SCHEMA_FIELD_NAMES;
+    return key->type == SCHEMA_HOSTS || key->type == SCHEMA_FIELD_NAMES || key->type == SCHEMA_NETWORKS;
 }
 
 #endif

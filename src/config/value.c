@@ -255,7 +255,9 @@ enum err value_store(const struct schema_key *key, struct span text, struct span
 
 static enum err name_check(const struct schema_key *key, struct span text, struct errmsg *why)
 {
+    struct cidr network;
     if (key->type == SCHEMA_HOSTS) return virtual_host_check(text, why);
+    if (key->type == SCHEMA_NETWORKS) return cidr_parse(text, &cidr_rules_default, &network, why);
     if (field_name_is_token(text)) return ERR_OK;
     return refuse(why, "not a header field name: letters, digits and '-', without a colon");
 }
@@ -291,7 +293,7 @@ void value_release(const struct schema_key *key, void *base)
     char **strings = value_field(key, base);
     size_t n = 0;
     if (key->type == SCHEMA_WORD || key->type == SCHEMA_PATH || key->type == SCHEMA_NAME) n = 1;
-    if (schema_is_name_list(key)) n = key->size / sizeof(char *);
+    if (schema_is_text_list(key)) n = key->size / sizeof(char *);
     for (size_t i = 0; i < n; i++) {
         free(strings[i]);
         strings[i] = NULL;
@@ -350,6 +352,9 @@ void value_expected(const struct schema_key *key, char *out, size_t cap)
     case SCHEMA_HOSTS: outbuf_str(&o, "a list of host names such as [api.example.com, localhost]"); break;
     case SCHEMA_FIELD_NAMES:
         outbuf_str(&o, "a list of header field names such as [x-debug, x-legacy]");
+        break;
+    case SCHEMA_NETWORKS:
+        outbuf_str(&o, "a list of addresses and prefixes such as [192.0.2.1, \"2001:db8::/64\"]");
         break;
     }
     out[o.n] = 0;
