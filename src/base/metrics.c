@@ -159,6 +159,12 @@ static uint64_t cell_sum(unsigned i)
     return sum;
 }
 
+uint64_t metrics_sum(enum metric m, unsigned label)
+{
+    BUG_IF(label * metric_shapes[m].second >= metric_shapes[m].cells, "metric label out of range");
+    return cell_sum(metric_shapes[m].at + label * metric_shapes[m].second);
+}
+
 /* Backslash, newline and, in label values, the quote are what the format wants escaped. */
 static void escaped_write(struct outbuf *o, const char *text, bool is_label)
 {

@@ -253,6 +253,9 @@ static inline void metrics_count_request(struct metrics_block *b, unsigned env, 
 /* Histogram with one label. */
 void metrics_observe(struct metrics_block *b, enum metric m, unsigned label, uint64_t us);
 
+/* The sum over all blocks of a family with one label or none (label 0). Any thread. */
+uint64_t metrics_sum(enum metric m, unsigned label);
+
 /* Enough memory for metrics_write() when every cell is in use. */
 enum { METRICS_TEXT_MAX = 768 * 1024 };
 

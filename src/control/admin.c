@@ -1,7 +1,6 @@
 #include "control/admin.h"
 
 #include "base/container.h"
-#include "http/head.h"
 #include "http/reply.h"
 #include "http/scan.h"
 #include "net/stream.h"
@@ -17,9 +16,12 @@ struct admin_conn {
     struct admin_conn *prev, *next;
     struct wheel_entry timer;
     struct head_scan scan;
-    size_t n;
+    struct admin_call *call; /* waits for its answer; or NULL */
+    size_t head_bytes;       /* of the head, once it is complete */
+    size_t whole_bytes;      /* of head and body */
+    size_t n;                /* received */
     bool answered;
-    char head[ADMIN_HEAD_BYTES];
+    char bytes[ADMIN_REQUEST_BYTES];
 };
 
 static struct admin_conn *conn_of(struct stream *s)
@@ -38,84 +40,186 @@ static void write_head(struct outbuf *o, unsigned status, const char *content_ty
 {
     outbuf_fmt(o, "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n",
                status, status_phrase(status), content_type, length);
-    if (status == 405) outbuf_str(o, "Allow: GET, HEAD\r\n");
+    if (status == 405) outbuf_str(o, "Allow: GET, HEAD, POST\r\n");
     outbuf_str(o, "Connection: close\r\n\r\n");
 }
 
-static void send_answer(struct admin_conn *c, unsigned status, const char *content_type, struct span body,
-                        bool head_only)
+static void send_answer(struct admin_conn *c, unsigned status, const char *content_type, struct span body)
 {
     char head[ANSWER_HEAD_MAX];
     struct outbuf o = outbuf_of(head, sizeof head);
+    bool head_only = span_starts(span_of(c->bytes, c->n), SPAN("HEAD "));
     write_head(&o, status, content_type, body.n);
     struct iovec iov[2] = {{.iov_base = o.p, .iov_len = o.n},
                            {.iov_base = (void *)(uintptr_t)body.p, .iov_len = body.n}};
     c->answered = true;
+    loop_deadline(c->admin->loop, &c->timer, ADMIN_DEADLINE_MS);
     if (stream_write(&c->stream, iov, head_only ? 1 : 2))
         close_conn(c);
     else
         stream_shutdown(&c->stream); /* then its FIN, or the deadline, ends the connection */
 }
 
-static void run_route(struct admin_conn *c, const struct admin_route *route, bool head_only)
+static void send_text(struct admin_conn *c, unsigned status, const char *text)
 {
-    char *memory = malloc(route->body_bytes_max);
-    struct outbuf body = outbuf_of(memory, memory ? route->body_bytes_max : 0);
-    unsigned status = memory ? route->answer(c->admin->arg, &body) : 503;
-    if (body.overflow) { /* a page that is cut must not look whole */
-        body.n = 0;
-        status = 500;
-    }
-    send_answer(c, status, route->content_type, span_of(body.p, body.n), head_only);
-    free(memory);
+    send_answer(c, status, "text/plain", span_str(text));
 }
 
-static void answer(struct admin_conn *c, size_t head_bytes)
+/* --- calls ----------------------------------------------------------------------------------------- */
+
+static struct admin_call *create_call(struct admin_conn *c, const struct admin_route *route)
+{
+    struct admin_call *call = malloc(sizeof *call + route->body_bytes_max);
+    if (!call) return NULL;
+    *call = (struct admin_call){.admin = c->admin, .conn = c, .route = route};
+    call->out = outbuf_of((char *)(call + 1), route->body_bytes_max);
+    return call;
+}
+
+static void finish_call(struct admin_call *call, unsigned status)
+{
+    struct outbuf *o = &call->out;
+    if (o->overflow) { /* a page that is cut must not look whole */
+        o->n = 0;
+        status = 500;
+    }
+    if (call->conn) {
+        call->conn->call = NULL;
+        send_answer(call->conn, status, call->route->content_type, span_of(o->p, o->n));
+    }
+    free(call);
+}
+
+static void link_call(struct admin_call *call)
+{
+    struct admin *a = call->admin;
+    call->conn->call = call;
+    loop_deadline_clear(a->loop, &call->conn->timer); /* it is not the client that we wait for */
+    call->query = call->body = span_of(NULL, 0);
+    call->next = a->calls;
+    if (call->next) call->next->prev = call;
+    a->calls = call;
+}
+
+static void unlink_call(struct admin_call *call)
+{
+    if (call->prev)
+        call->prev->next = call->next;
+    else
+        call->admin->calls = call->next;
+    if (call->next) call->next->prev = call->prev;
+}
+
+void admin_answer(struct admin_call *call, unsigned status)
+{
+    unlink_call(call);
+    finish_call(call, status);
+}
+
+static void run_route(struct admin_conn *c, const struct admin_route *route, struct span query)
+{
+    struct admin_call *call = create_call(c, route);
+    if (!call) {
+        send_text(c, 503, "out of memory\n");
+        return;
+    }
+    call->query = query;
+    call->body = span_of(c->bytes + c->head_bytes, c->whole_bytes - c->head_bytes);
+    unsigned status = route->answer(c->admin->arg, call);
+    if (status == ADMIN_LATER)
+        link_call(call);
+    else
+        finish_call(call, status);
+}
+
+struct span admin_parameter(struct span query, const char *name)
+{
+    struct span wanted = span_str(name);
+    while (query.n) {
+        const char *end = memchr(query.p, '&', query.n);
+        struct span part = span_of(query.p, end ? (size_t)(end - query.p) : query.n);
+        query = end ? span_of(end + 1, query.n - part.n - 1) : span_of(NULL, 0);
+        if (part.n > wanted.n && span_starts(part, wanted) && part.p[wanted.n] == '=')
+            return span_of(part.p + wanted.n + 1, part.n - wanted.n - 1);
+    }
+    return span_of(NULL, 0);
+}
+
+/* --- requests -------------------------------------------------------------------------------------- */
+
+static enum head_refusal parse(struct admin_conn *c)
 {
     static const struct head_limits limits = {
         .fields_max = HTTP_FIELDS_MAX, .target_bytes_max = 1024, .alias = ALIAS_ALLOW};
+    return http_parse_request(c->admin->parser, c->bytes, c->head_bytes, &limits, c->admin->req);
+}
+
+static void answer(struct admin_conn *c)
+{
     struct admin *a = c->admin;
-    enum head_refusal refusal = http_parse_request(a->parser, c->head, head_bytes, &limits, a->req);
-    bool head_only = a->req->method == METHOD_HEAD;
-    if (refusal) {
-        send_answer(c, 400, "text/plain", SPAN("bad request\n"), false);
-        return;
+    (void)parse(c); /* again: others have used the scratch meanwhile */
+    enum http_method method = a->req->method == METHOD_HEAD ? METHOD_GET : a->req->method;
+    struct span path = a->req->target, query = span_of(NULL, 0);
+    const char *mark = memchr(path.p, '?', path.n);
+    if (mark) {
+        query = span_of(mark + 1, path.n - (size_t)(mark - path.p) - 1);
+        path.n = (size_t)(mark - path.p);
     }
-    if (a->req->method != METHOD_GET && !head_only) {
-        send_answer(c, 405, "text/plain", SPAN("GET or HEAD only\n"), false);
-        return;
-    }
-    struct span path = a->req->target;
-    const char *query = memchr(path.p, '?', path.n);
-    if (query) path.n = (size_t)(query - path.p);
+    bool is_known = false;
     for (const struct admin_route *r = a->routes; r->path; r++) {
         if (!span_eq(path, span_str(r->path))) continue;
-        run_route(c, r, head_only);
+        is_known = true;
+        if (r->method != method) continue;
+        run_route(c, r, query);
         return;
     }
-    send_answer(c, 404, "text/plain", SPAN("not found: try /healthz, /readyz or /metrics\n"), head_only);
+    if (is_known)
+        send_text(c, 405, "another method is wanted here\n");
+    else
+        send_text(c, 404, "not found: try /healthz, /readyz or /metrics\n");
+}
+
+/* The head is complete: how long is the whole request? */
+static void measure(struct admin_conn *c)
+{
+    c->head_bytes = c->scan.end;
+    enum head_refusal refusal = parse(c);
+    const struct req_head *req = c->admin->req;
+    uint64_t length = req->body == BODY_LENGTH ? req->content_length : 0;
+    if (refusal)
+        send_text(c, 400, "bad request\n");
+    else if (req->body == BODY_CHUNKED)
+        send_text(c, 411, "give the length of the body\n");
+    else if (length > sizeof c->bytes - c->head_bytes)
+        send_text(c, 413, "request too large\n");
+    else
+        c->whole_bytes = c->head_bytes + (size_t)length;
 }
 
 static void on_read(struct stream *s, const char *p, size_t n)
 {
     struct admin_conn *c = conn_of(s);
-    if (c->answered) return; /* dropped */
-    if (n > sizeof c->head - c->n) {
-        send_answer(c, 431, "text/plain", SPAN("request too large\n"), false);
+    if (c->answered || c->call) return; /* dropped */
+    if (n > sizeof c->bytes - c->n) {
+        send_text(c, 431, "request too large\n");
         return;
     }
-    memcpy(c->head + c->n, p, n);
+    memcpy(c->bytes + c->n, p, n);
     c->n += n;
-    switch (head_scan(&c->scan, c->head, c->n)) {
-    case SCAN_MORE: return;
-    case SCAN_REFUSE: send_answer(c, 400, "text/plain", SPAN("bad request\n"), false); return;
-    case SCAN_DONE: answer(c, c->scan.end); return;
+    if (c->head_bytes == 0) {
+        enum scan_result r = head_scan(&c->scan, c->bytes, c->n);
+        if (r == SCAN_REFUSE) send_text(c, 400, "bad request\n");
+        if (r == SCAN_DONE) measure(c);
     }
+    if (c->whole_bytes && c->n >= c->whole_bytes && !c->answered) answer(c);
 }
 
+/* --- connections ----------------------------------------------------------------------------------- */
+
+/* A client may end its side as soon as it has asked. */
 static void on_eof(struct stream *s)
 {
-    if (!stream_is_blocked(s)) close_conn(conn_of(s)); /* else on_drained does */
+    if (!stream_is_blocked(s) && !conn_of(s)->call) close_conn(conn_of(s)); /* else on_drained does */
 }
 
 static void on_drained(struct stream *s)
@@ -132,6 +236,7 @@ static void on_failed(struct stream *s, enum err e)
 static void on_closed(struct stream *s)
 {
     struct admin_conn *c = conn_of(s);
+    if (c->call) c->call->conn = NULL;
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -154,10 +259,18 @@ static void on_timer(struct wheel_entry *e)
     close_conn(CONTAINER_OF(e, struct admin_conn, timer));
 }
 
+/* The mode of the socket says the same, but it is only as good as the folder around it. */
+static bool may_ask(const struct admin *a, int fd)
+{
+    uid_t uid;
+    return !a->is_private || (socket_peer_user(fd, &uid) == ERR_OK && (uid == 0 || uid == geteuid()));
+}
+
 static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
 {
     struct admin *a = l->user;
-    struct admin_conn *c = a->nconns < ADMIN_CONNECTIONS_MAX ? calloc(1, sizeof *c) : NULL;
+    bool is_welcome = a->nconns < ADMIN_CONNECTIONS_MAX && may_ask(a, fd);
+    struct admin_conn *c = is_welcome ? calloc(1, sizeof *c) : NULL;
     (void)from;
     if (!c) {
         (void)close(fd);
@@ -201,6 +314,11 @@ void admin_close(struct admin *a)
 
 void admin_deinit(struct admin *a)
 {
+    for (struct admin_call *call = a->calls, *next; call; call = next) {
+        next = call->next;
+        free(call);
+    }
+    a->calls = NULL;
     http_parser_destroy(a->parser);
     free(a->req);
     a->parser = NULL;

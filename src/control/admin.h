@@ -1,7 +1,13 @@
-/* admin.h - the operators' HTTP listener: /healthz, /livez, /readyz, /metrics.
+/* admin.h - the operators' HTTP server: health and metrics on one listener, commands on another.
  *
  * On the control loop, on loopback or a unix socket, so that a scrape never touches a worker. One request per
- * connection; at most ADMIN_CONNECTIONS_MAX at once; a silent client is closed after ADMIN_DEADLINE_MS.
+ * connection; at most ADMIN_CONNECTIONS_MAX at once; a client that is silent, or does not take its answer, is
+ * closed after ADMIN_DEADLINE_MS. A request head and its body have ADMIN_REQUEST_BYTES together.
+ *
+ *   request complete -> route->answer(call) -> status            answered at once
+ *                                           `> ADMIN_LATER       ... admin_answer(call, status), once
+ *
+ * A call outlives its connection: a client that goes away is noticed by nobody but admin_answer().
  *
  * Thread: [control].
  */
@@ -9,21 +15,33 @@
 #define CONTROL_ADMIN_H
 
 #include "base/outbuf.h"
+#include "http/head.h"
 #include "net/listener.h"
 
-#include <stdio.h>
+enum { ADMIN_CONNECTIONS_MAX = 32, ADMIN_DEADLINE_MS = 10000, ADMIN_REQUEST_BYTES = 8192 };
+enum { ADMIN_LATER = 0 };
 
-enum { ADMIN_CONNECTIONS_MAX = 32, ADMIN_DEADLINE_MS = 10000, ADMIN_HEAD_BYTES = 8192 };
+struct admin_conn;
 
-/* One path: what it answers. `body` has room for `body_bytes_max`; the function returns the status. */
+/* One request that waits for its answer. */
+struct admin_call {
+    struct span query;       /* behind the '?'; dies when the route's function returns */
+    struct span body;        /* of the request; dies when the route's function returns */
+    struct outbuf out;       /* of the answer: room for the route's body_bytes_max */
+    struct admin *admin;     /* the following are admin.c's */
+    struct admin_conn *conn; /* NULL: the client is gone */
+    const struct admin_route *route;
+    struct admin_call *prev, *next; /* admin->calls: those that are answered later */
+};
+
+/* One path: what it answers. `answer` writes to call->out and returns the status, or ADMIN_LATER. */
 struct admin_route {
+    enum http_method method; /* METHOD_GET stands for HEAD as well */
     const char *path;
     const char *content_type;
     size_t body_bytes_max;
-    unsigned (*answer)(void *arg, struct outbuf *body);
+    unsigned (*answer)(void *arg, struct admin_call *call);
 };
-
-struct admin_conn;
 
 struct admin {
     struct loop *loop;
@@ -33,17 +51,27 @@ struct admin {
     struct http_parser *parser;
     struct req_head *req; /* scratch */
     struct admin_conn *conns;
+    struct admin_call *calls;
     uint32_t nconns;
+    bool is_private; /* only root and the own user are listened to; for unix sockets */
     bool open;
 };
 
 /* Takes over a listening socket. Errors: ERR_NOMEM, ERR_IO (`fd` is closed then). */
 enum err admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_route *routes, void *arg);
 
-/* Closes everything; the memory may go when the loop has run out. Harmless when it was never opened. */
+/* Answers a call for which the route said ADMIN_LATER; the call is gone then. */
+void admin_answer(struct admin_call *call, unsigned status);
+
+/* The value of a parameter of a query ("limit=10&env=sandbox"), not decoded: those who ask send plain words.
+ * An empty span when it is not there. */
+struct span admin_parameter(struct span query, const char *name);
+
+/* Closes everything; the memory may go when the loop has run out. Calls that wait may still be answered until
+ * then. Harmless when it was never opened. */
 void admin_close(struct admin *a);
 
-/* After the loop has run out. */
+/* After the loop has run out. Frees the calls that nobody has answered. */
 void admin_deinit(struct admin *a);
 
 #endif

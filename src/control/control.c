@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/admin.h"
+#include "control/commands.h"
 #include "control/sockets.h"
 #include "control/status.h"
 #include "proxy/end.h"
@@ -51,6 +52,8 @@ struct control {
     struct policy *policy;
     struct store *store;
     struct admin admin;
+    struct commands commands;
+    struct worker **worker_list; /* nworkers of them, for commands */
     struct status status;
     struct control_worker *workers; /* config->workers of them */
     unsigned nworkers, nrunning;
@@ -67,34 +70,34 @@ struct control {
 
 /* --- admin pages ----------------------------------------------------------------------------------- */
 
-static unsigned answer_health(void *arg, struct outbuf *body)
+static unsigned answer_health(void *arg, struct admin_call *call)
 {
     (void)arg;
-    outbuf_str(body, "ok\n");
+    outbuf_str(&call->out, "ok\n");
     return 200;
 }
 
-static unsigned answer_ready(void *arg, struct outbuf *body)
+static unsigned answer_ready(void *arg, struct admin_call *call)
 {
     const struct control *c = arg;
-    return status_write_ready(&c->status, body) ? 200 : 503;
+    return status_write_ready(&c->status, &call->out) ? 200 : 503;
 }
 
-static unsigned answer_metrics(void *arg, struct outbuf *body)
+static unsigned answer_metrics(void *arg, struct admin_call *call)
 {
     const struct control *c = arg;
-    metrics_write(body);
-    status_write_metrics(&c->status, body);
+    metrics_write(&call->out);
+    status_write_metrics(&c->status, &call->out);
     return 200;
 }
 
 static const struct admin_route admin_routes[] = {
-    {"/healthz", "text/plain", 64, answer_health},
-    {"/livez", "text/plain", 64, answer_health},
-    {"/readyz", "application/json", 2048, answer_ready},
-    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", METRICS_TEXT_MAX + STATUS_BYTES_MAX,
+    {METHOD_GET, "/healthz", "text/plain", 64, answer_health},
+    {METHOD_GET, "/livez", "text/plain", 64, answer_health},
+    {METHOD_GET, "/readyz", "application/json", 2048, answer_ready},
+    {METHOD_GET, "/metrics", "text/plain; version=0.0.4; charset=utf-8", METRICS_TEXT_MAX + STATUS_BYTES_MAX,
      answer_metrics},
-    {NULL, NULL, 0, NULL},
+    {METHOD_GET, NULL, NULL, 0, NULL},
 };
 
 /* --- end ------------------------------------------------------------------------------------------- */
@@ -139,6 +142,7 @@ static void begin_close(struct control *c)
     if (c->phase == CONTROL_CLOSING) return;
     c->phase = CONTROL_CLOSING;
     admin_close(&c->admin);
+    commands_close(&c->commands);
     for (unsigned e = 0; e < ENV_COUNT; e++)
         if (c->resolving[e]) resolver_close(&c->resolvers[e], on_resolver_closed);
     for (unsigned i = 0; i < SIGNALS; i++)
@@ -373,6 +377,53 @@ static enum err start_admin(struct control *c)
     return admin_open(&c->admin, &c->loop, fd, admin_routes, c);
 }
 
+static const struct config *current_config(void *arg)
+{
+    return ((const struct control *)arg)->config;
+}
+
+static void drain_by_command(void *arg)
+{
+    struct control *c = arg;
+    if (c->phase == CONTROL_RUNNING) drain(c, false);
+}
+
+/* Where the control socket is; NULL: nowhere. */
+static const char *control_socket_path(const struct config *config)
+{
+    static const char folder[] = "/run/proofgw";
+    const char *path = config->admin.control_socket;
+    if (!path || strcmp(path, "auto") != 0) return path;
+    return access(folder, W_OK) == 0 ? "/run/proofgw/control.sock" : NULL;
+}
+
+static enum err start_commands(struct control *c)
+{
+    struct errmsg why = {0};
+    const char *path = control_socket_path(c->config);
+    if (!path) return ERR_OK;
+    c->worker_list = calloc(c->nworkers, sizeof(struct worker *));
+    if (!c->worker_list) return ERR_NOMEM;
+    for (unsigned i = 0; i < c->nworkers; i++)
+        c->worker_list[i] = c->workers[i].worker;
+    const struct commands_host host = {
+        .loop = &c->loop,
+        .policy = c->policy,
+        .status = &c->status,
+        .workers = c->worker_list,
+        .nworkers = c->nworkers,
+        .config = current_config,
+        .drain = drain_by_command,
+        .arg = c,
+    };
+    enum err e = commands_open(&c->commands, &host, path, &why);
+    if (e)
+        log_error("listen_failed", KV_STR("cause", why.text));
+    else
+        log_info("control_socket", KV_STR("path", path));
+    return e;
+}
+
 _Static_assert((int)METHOD_COUNT == (int)LABEL_METHOD_MAX, "a method without a metric");
 _Static_assert((int)ENV_COUNT + 1 == (int)LABEL_ENV_MAX, "an environment without a metric");
 
@@ -413,6 +464,7 @@ static enum err start(struct control *c)
     e = start_admin(c);
     if (e == ERR_OK) e = create_workers(c);
     if (e == ERR_OK) e = start_workers(c);
+    if (e == ERR_OK) e = start_commands(c);
     if (e) return e;
     wheel_entry_init(&c->collect, on_collect);
     loop_deadline(&c->loop, &c->collect, COLLECT_MS);
@@ -428,6 +480,8 @@ static void deinit(struct control *c)
     }
     free(c->workers);
     admin_deinit(&c->admin);
+    commands_deinit(&c->commands);
+    free(c->worker_list);
     policy_destroy(c->policy);
 }
 

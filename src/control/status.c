@@ -23,25 +23,32 @@ static struct store_status read_store(const struct status *s)
     return store;
 }
 
-bool status_write_ready(const struct status *s, struct outbuf *o)
+/* Writes the names of the failed checks, each in quotes. True when there are none. */
+static bool write_failed_checks(const struct status *s, const struct store_status *store, struct outbuf *o)
 {
-    const struct store_status store = read_store(s);
     const struct check checks[] = {
         {"listening", s->listening},
         {"partner_data", policy_is_ready(s->policy)},
-        {"partner_data_fresh", !store.is_too_stale},
+        {"partner_data_fresh", !store->is_too_stale},
         {"backend_resolved", s->unresolved == 0},
         {"not_draining", !s->draining},
     };
     bool ready = true;
     const char *comma = "";
-    outbuf_str(o, "{\"failed\":[");
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         if (checks[i].passed) continue;
         ready = false;
         outbuf_fmt(o, "%s\"%s\"", comma, checks[i].name);
         comma = ",";
     }
+    return ready;
+}
+
+bool status_write_ready(const struct status *s, struct outbuf *o)
+{
+    const struct store_status store = read_store(s);
+    outbuf_str(o, "{\"failed\":[");
+    bool ready = write_failed_checks(s, &store, o);
     outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
     if (s->store) {
         outbuf_fmt(o, ",\"store_up\":%s,\"store_error\":", store.up ? "true" : "false");
@@ -49,6 +56,68 @@ bool status_write_ready(const struct status *s, struct outbuf *o)
     }
     outbuf_str(o, "}\n");
     return ready;
+}
+
+/* --- status ---------------------------------------------------------------------------------------- */
+
+static void write_time(struct outbuf *o, const char *name, uint64_t wall_ms)
+{
+    char text[CLOCK_RFC3339_LEN];
+    if (wall_ms == 0) {
+        outbuf_fmt(o, ",\"%s\":null", name);
+        return;
+    }
+    clock_rfc3339(wall_ms, text);
+    outbuf_fmt(o, ",\"%s\":\"%.*s\"", name, CLOCK_RFC3339_LEN, text);
+}
+
+static void write_store(const struct store_status *store, struct outbuf *o)
+{
+    outbuf_fmt(o, ",\"store\":{\"up\":%s", store->up ? "true" : "false");
+    write_time(o, "loaded_at", store->loaded_at_ms);
+    outbuf_fmt(o, ",\"sequence\":%llu,\"staleness_ms\":%llu", (unsigned long long)store->sequence,
+               (unsigned long long)store->staleness_ms);
+    outbuf_fmt(o, ",\"records_rejected\":%llu,\"deletions_held\":%llu",
+               (unsigned long long)store->records_rejected, (unsigned long long)store->deletions_held);
+    write_time(o, "snapshot_at", store->snapshot_at_ms);
+    outbuf_str(o, ",\"last_error\":");
+    outbuf_json(o, span_str(store->last_error));
+    outbuf_char(o, '}');
+}
+
+static void write_policy(const struct policy *p, struct outbuf *o)
+{
+    struct policy_stats stats;
+    policy_stats(p, &stats);
+    outbuf_fmt(o, ",\"policy\":{\"generation\":%llu,\"partners\":%u,\"tokens\":%u",
+               (unsigned long long)policy_generation(p), stats.partners, stats.tokens);
+    outbuf_fmt(o, ",\"prefixes\":%llu,\"bytes\":%zu}", (unsigned long long)stats.prefixes, stats.bytes);
+}
+
+static void write_load(struct outbuf *o)
+{
+    outbuf_fmt(o, ",\"connections\":%llu", (unsigned long long)metrics_sum(METRIC_CONNECTIONS_OPEN, 0));
+    outbuf_fmt(o, ",\"tunnels\":{\"production\":%llu,\"sandbox\":%llu}",
+               (unsigned long long)metrics_sum(METRIC_TUNNELS_OPEN, ENV_PRODUCTION),
+               (unsigned long long)metrics_sum(METRIC_TUNNELS_OPEN, ENV_SANDBOX));
+}
+
+void status_write_json(const struct status *s, struct outbuf *o)
+{
+    const struct store_status store = read_store(s);
+    uint64_t now_ms = clock_wall_ms();
+    uint64_t up_ms = now_ms > s->started_wall_ms ? now_ms - s->started_wall_ms : 0;
+    outbuf_fmt(o, "{\"version\":\"%s\",\"commit\":\"%s\",\"pid\":%ld", s->version, s->commit, (long)getpid());
+    write_time(o, "started_at", s->started_wall_ms);
+    outbuf_fmt(o, ",\"uptime_s\":%llu,\"workers\":%u,\"draining\":%s", (unsigned long long)(up_ms / 1000),
+               s->workers, s->draining ? "true" : "false");
+    outbuf_str(o, ",\"failed_checks\":[");
+    bool ready = write_failed_checks(s, &store, o);
+    outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
+    write_load(o);
+    write_policy(s->policy, o);
+    write_store(&store, o);
+    outbuf_str(o, "}\n");
 }
 
 /* --- metrics --------------------------------------------------------------------------------------- */

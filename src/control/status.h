@@ -25,6 +25,12 @@ struct status {
 /* JSON for /readyz; true when ready. */
 bool status_write_ready(const struct status *s, struct outbuf *o);
 
+enum { STATUS_JSON_MAX = 16 * 1024 };
+
+/* Everything at a glance, for `proofctl status`: one JSON object and a line break, at most STATUS_JSON_MAX.
+ */
+void status_write_json(const struct status *s, struct outbuf *o);
+
 /* Families of control, after those of the workers: store, policy, build, process. */
 void status_write_metrics(const struct status *s, struct outbuf *o);
 

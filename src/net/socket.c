@@ -95,23 +95,55 @@ static bool set_listen_options(int fd, const struct socket_address *a, bool dual
     return set_v6_only(fd, a, dual_stack);
 }
 
-enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
-                       int *out, int *sys)
+/* Binds. A unix socket gets its mode from the umask, which is the process's: nobody else makes files at this
+ * moment. */
+static bool bind_address(int fd, const struct socket_address *a, mode_t mode)
+{
+    if (a->any.sa_family != AF_UNIX) return bind(fd, &a->any, a->len) == 0;
+    remove_stale_socket(a);
+    mode_t before = umask(0777 & ~mode);
+    bool ok = bind(fd, &a->any, a->len) == 0;
+    int sys = errno;
+    (void)umask(before);
+    errno = sys;
+    return ok;
+}
+
+static enum err listen_with_mode(const struct socket_address *a, int backlog, bool dual_stack,
+                                 bool defer_accept, mode_t mode, int *out, int *sys)
 {
     int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
         *sys = errno;
         return ERR_IO;
     }
-    bool is_unix = a->any.sa_family == AF_UNIX;
-    if (is_unix) remove_stale_socket(a);
-    if (!set_listen_options(fd, a, dual_stack, defer_accept) || bind(fd, &a->any, a->len) != 0 ||
-        (is_unix && chmod(a->un.sun_path, 0660) != 0) || listen(fd, backlog) != 0) {
+    if (!set_listen_options(fd, a, dual_stack, defer_accept) || !bind_address(fd, a, mode) ||
+        listen(fd, backlog) != 0) {
         *sys = errno;
         (void)close(fd);
         return *sys == EADDRINUSE ? ERR_EXISTS : ERR_IO;
     }
     *out = fd;
+    return ERR_OK;
+}
+
+enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
+                       int *fd, int *sys)
+{
+    return listen_with_mode(a, backlog, dual_stack, defer_accept, 0660, fd, sys);
+}
+
+enum err socket_listen_private(const struct socket_address *a, int backlog, int *fd, int *sys)
+{
+    return listen_with_mode(a, backlog, false, false, 0600, fd, sys);
+}
+
+enum err socket_peer_user(int fd, uid_t *uid)
+{
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) != 0) return ERR_IO;
+    *uid = peer.uid;
     return ERR_OK;
 }
 

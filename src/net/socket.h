@@ -34,6 +34,13 @@ uint16_t socket_address_port(const struct socket_address *a);
 enum err socket_listen(const struct socket_address *a, int backlog, bool dual_stack, bool defer_accept,
                        int *fd, int *sys);
 
+/* The same for a unix socket that only its owner (and root) may open: mode 0600 from its first moment on.
+ * Errors: as above. */
+enum err socket_listen_private(const struct socket_address *a, int backlog, int *fd, int *sys);
+
+/* Who is at the other end of a connected unix socket. Errors: ERR_IO. */
+enum err socket_peer_user(int fd, uid_t *uid);
+
 /* Finds out whether somebody listens on `a` already, even with SO_REUSEPORT, which would let two gateways
  * that know nothing of each other share the connections. Port 0 is always free. Errors: ERR_EXISTS, ERR_IO
  * (`*sys` = errno). */

@@ -59,6 +59,8 @@ struct decide_query {
     enum environment env;      /* with has_environment */
     uint32_t nauthorization;   /* number of Authorization fields */
     struct span authorization; /* the value when there is exactly one */
+    const uint8_t
+        *digest; /* the token is known by its digest already: authorization does not count; or NULL */
     const struct addr *source; /* who is calling */
     uint64_t wall_ms;          /* now */
 };
@@ -76,7 +78,8 @@ struct decision {
 };
 
 /* Goes through the checks in the order of the contract and stops at the first that fails. A token that
- * changes hands or slots during the look-up is found with its old or its new owner. */
+ * changes hands or slots during the look-up is found with its old or its new owner. `h` may be NULL when
+ * there is no Authorization field to be looked at. */
 void decide(const struct policy *p, struct token_hasher *h, const struct decide_query *q,
             struct decision *out);
 

@@ -1,7 +1,8 @@
 /* The way in: a request head is checked, decided, and either answered here or rewritten and sent on. */
-#include "proxy/exchange.h"
+#include "proxy/admission.h"
 
 #include "proxy/conn.h"
+#include "proxy/exchange.h"
 #include "proxy/forward.h"
 #include "proxy/worker.h"
 
@@ -125,7 +126,7 @@ static void decide_request(struct conn *c, const struct decide_query *q, struct 
     keep_verdict(c, q, d);
 }
 
-static enum reply_id reply_of_verdict(enum verdict v)
+enum reply_id admission_reply_of(enum verdict v)
 {
     switch (v) {
     case VERDICT_ALLOW: return REPLY_NONE;
@@ -163,6 +164,22 @@ static const struct partner_view *decide_with_view(struct conn *c, const struct 
     return view;
 }
 
+/* For `proofctl explain --request-id`. */
+static void note_denial(const struct exchange *x, const struct req_head *req)
+{
+    struct worker *w = x->conn->worker;
+    struct denial *d = denials_next(&w->denials);
+    d->wall_ms = w->loop.wall_ms;
+    d->source = x->conn->source;
+    d->partner = x->partner;
+    d->deny = x->deny;
+    d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_ADDRESS;
+    if (d->has_digest) memcpy(d->digest, x->digest, TOKEN_DIGEST_BYTES);
+    memcpy(d->request_id, x->request_id, UUID_LEN);
+    d->nhost = denial_keep(d->host, DENIAL_HOST_MAX, req->host);
+    d->npath = denial_keep(d->path, DENIAL_PATH_MAX, req->parts.path);
+}
+
 /* Decides; answers a denial. True when the request is let in, with the partner's view. */
 static bool let_in(struct exchange *x, const struct req_head *req, const struct partner_view **view)
 {
@@ -189,8 +206,9 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         x->partner_id = span_of(copy, copy ? id.n : 0);
     }
     if (!x->deny) return true;
+    note_denial(x, req);
     metrics_add2(w->metrics, METRIC_AUTH_DENIED, x->deny, has_env ? env : (unsigned)METRICS_ENV_NONE, 1);
-    exchange_reply(x, reply_of_verdict(deny_verdict((enum deny)x->deny)), END_GATEWAY, PHASE_DECIDE);
+    exchange_reply(x, admission_reply_of(deny_verdict((enum deny)x->deny)), END_GATEWAY, PHASE_DECIDE);
     return false;
 }
 

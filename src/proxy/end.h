@@ -77,6 +77,7 @@ extern const char *const limit_names[LIMIT_COUNT];
     XX(EXPIRED, "expired")         /* its token was the previous one, and the grace period is over */        \
     XX(DISABLED, "disabled")       /* the partner was disabled */                                            \
     XX(ADDRESS, "address")         /* its address was taken off the list */                                  \
+    XX(OPERATOR, "operator")       /* closed by hand: proofctl tunnels close */                              \
     XX(SHUTDOWN, "shutdown")                                                                                 \
     XX(MEMORY, "memory")
 

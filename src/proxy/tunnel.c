@@ -12,6 +12,7 @@ enum {
     BOUNDARY_WAIT_MS = 500, /* for a frame to end, before a close frame is given up */
     WS_CLOSE_GOING_AWAY = 1001,
     WS_CLOSE_POLICY = 1008,
+    WS_CLOSE_SERVICE_RESTART = 1012, /* come back: IANA's registry of close codes */
 };
 
 static const struct stream_events client_events, backend_events;
@@ -47,6 +48,7 @@ struct close_text {
 
 static const struct close_text close_texts[TUNNEL_END_COUNT] = {
     [TUNNEL_END_IDLE] = {WS_CLOSE_GOING_AWAY, "idle"},
+    [TUNNEL_END_OPERATOR] = {WS_CLOSE_SERVICE_RESTART, "please reconnect"},
     [TUNNEL_END_SHUTDOWN] = {WS_CLOSE_GOING_AWAY, "going away"},
     [TUNNEL_END_TOKEN] = {WS_CLOSE_POLICY, "no longer allowed"},
     [TUNNEL_END_EXPIRED] = {WS_CLOSE_POLICY, "no longer allowed"},

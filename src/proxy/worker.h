@@ -19,6 +19,7 @@
 #include "http/body.h"
 #include "net/listener.h"
 #include "policy/decide.h"
+#include "proxy/denials.h"
 #include "proxy/sources.h"
 #include "proxy/tunnel_index.h"
 #include "proxy/upstream.h"
@@ -68,6 +69,7 @@ struct worker {
     struct upstream upstreams[ENV_COUNT];
     struct sources sources;
     struct tunnel_index tunnels;
+    struct denials denials;
     struct conn *conns; /* list of all client connections */
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
     uint32_t nupgrades; /* exchanges that may become tunnels */

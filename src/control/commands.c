@@ -1,0 +1,281 @@
+#include "control/commands.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "control/explain.h"
+#include "control/survey.h"
+#include "net/socket.h"
+#include "proxy/tunnel_list.h"
+#include "store/record_value.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 16,
+    ANSWER_BYTES = 4096,
+    TUNNELS_BYTES = 4 << 20, /* some 12,000 entries */
+};
+
+static unsigned refuse(struct admin_call *call, unsigned status, const char *sentence)
+{
+    outbuf_str(&call->out, "{\"error\":");
+    outbuf_json(&call->out, span_str(sentence));
+    outbuf_str(&call->out, "}\n");
+    return status;
+}
+
+/* --- status ---------------------------------------------------------------------------------------- */
+
+static unsigned answer_status(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    status_write_json(c->host.status, &call->out);
+    return 200;
+}
+
+/* --- explain --------------------------------------------------------------------------------------- */
+
+struct explain_job {
+    struct admin_call *call;
+    const struct commands *commands;
+    char request_id[UUID_LEN];
+};
+
+static void ask_denial(const struct survey *s, struct survey_part *part)
+{
+    const struct explain_job *job = s->arg;
+    const struct denial *d = denials_find(&part->worker->denials, span_of(job->request_id, UUID_LEN));
+    if (!d) return;
+    part->count = 1;
+    outbuf_bytes(&part->out, (const char *)d, sizeof *d);
+}
+
+static void write_denial(const struct explain_job *job, const struct denial *d)
+{
+    struct outbuf *o = &job->call->out;
+    char at[CLOCK_RFC3339_LEN];
+    clock_rfc3339(d->wall_ms, at);
+    outbuf_fmt(o, "{\"request_id\":\"%.*s\",\"at\":\"%.*s\",\"reason_then\":\"%s\",\"now\":", UUID_LEN,
+               d->request_id, CLOCK_RFC3339_LEN, at, deny_text((enum deny)d->deny));
+    if (!d->has_digest && d->deny >= DENY_TOKEN_MISSING) {
+        outbuf_str(o, "null}\n"); /* what was sent as a token is not kept */
+        return;
+    }
+    outbuf_char(o, '{');
+    const struct explain_query q = {
+        .host = span_of(d->host, d->nhost),
+        .path = span_of(d->path, d->npath),
+        .source = d->source,
+        .digest = d->has_digest ? d->digest : NULL,
+        .wall_ms = clock_wall_ms(),
+    };
+    const struct commands_host *host = &job->commands->host;
+    explain_write(host->config(host->arg), host->policy, &q, o);
+    outbuf_str(o, "}}\n");
+}
+
+static void on_denials(struct survey *s)
+{
+    struct explain_job *job = s->arg;
+    const struct denial *found = NULL;
+    struct denial copy;
+    for (unsigned i = 0; i < s->nparts && !found; i++) {
+        if (s->parts[i].count == 0) continue;
+        memcpy(&copy, s->parts[i].out.p, sizeof copy);
+        found = &copy;
+    }
+    unsigned status = 200;
+    if (found)
+        write_denial(job, found);
+    else
+        status =
+            refuse(job->call, 404,
+                   "no such denial: only the last 256 of each worker are kept, and only of this process");
+    admin_answer(job->call, status);
+    survey_free(s);
+    free(job);
+}
+
+static unsigned explain_denial(const struct commands *c, struct admin_call *call, struct span request_id)
+{
+    if (request_id.n != UUID_LEN) return refuse(call, 400, "a request id has 36 characters");
+    struct explain_job *job = malloc(sizeof *job);
+    if (!job) return refuse(call, 503, "out of memory");
+    *job = (struct explain_job){.call = call, .commands = c};
+    memcpy(job->request_id, request_id.p, UUID_LEN);
+    if (survey_start(c->host.loop, c->host.workers, c->host.nworkers, sizeof(struct denial), ask_denial,
+                     on_denials, job))
+        return ADMIN_LATER;
+    free(job);
+    return refuse(call, 503, "out of memory");
+}
+
+static unsigned answer_explain(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    uint8_t digest[TOKEN_DIGEST_BYTES];
+    struct span id = admin_parameter(call->query, "request_id");
+    if (id.n) return explain_denial(c, call, id);
+    struct explain_query q = {
+        .host = admin_parameter(call->query, "host"),
+        .path = admin_parameter(call->query, "path"),
+        .wall_ms = clock_wall_ms(),
+    };
+    struct span ip = admin_parameter(call->query, "ip");
+    struct span token = admin_parameter(call->query, "token_sha256");
+    if (q.host.n == 0) return refuse(call, 400, "which host? host is missing");
+    if (addr_parse(ip, &q.source)) return refuse(call, 400, "ip is not an IPv4 or IPv6 address");
+    if (q.path.n == 0) q.path = SPAN("/widget/");
+    if (token.n && !record_value_to_digest(token, digest))
+        return refuse(call, 400, "token_sha256 is not 64 lower-case hexadecimal digits");
+    if (token.n) q.digest = digest;
+    outbuf_char(&call->out, '{');
+    explain_write(c->host.config(c->host.arg), c->host.policy, &q, &call->out);
+    outbuf_str(&call->out, "}\n");
+    return 200;
+}
+
+/* --- tunnels --------------------------------------------------------------------------------------- */
+
+struct tunnels_job {
+    struct admin_call *call;
+    bool close;
+    struct tunnel_filter filter; /* into `text` */
+    char text[];
+};
+
+static void ask_tunnels(const struct survey *s, struct survey_part *part)
+{
+    const struct tunnels_job *job = s->arg;
+    part->count = job->close ? tunnel_list_close(part->worker, &job->filter)
+                             : tunnel_list_write(part->worker, &job->filter, &part->out);
+}
+
+static void on_tunnels(struct survey *s)
+{
+    struct tunnels_job *job = s->arg;
+    struct outbuf *o = &job->call->out;
+    uint64_t n = 0;
+    if (!job->close) outbuf_str(o, "{\"tunnels\":[");
+    for (unsigned i = 0; i < s->nparts; i++) {
+        outbuf_bytes(o, s->parts[i].out.p, s->parts[i].out.n);
+        n += s->parts[i].count;
+    }
+    if (!job->close && o->p[o->n - 1] == ',') o->n--;
+    outbuf_fmt(o, "%s\"count\":%llu}\n", job->close ? "{" : "],", (unsigned long long)n);
+    if (job->close) log_warn("tunnels_closed_by_operator", KV_UINT("tunnels", n));
+    admin_answer(job->call, 200);
+    survey_free(s);
+    free(job);
+}
+
+static struct tunnels_job *tunnels_job_create(struct admin_call *call, bool close)
+{
+    struct span partner = admin_parameter(call->query, "partner");
+    struct span request = admin_parameter(call->query, "request_id");
+    struct tunnels_job *job = malloc(sizeof *job + partner.n + request.n);
+    if (!job) return NULL;
+    *job = (struct tunnels_job){.call = call, .close = close};
+    if (partner.n) memcpy(job->text, partner.p, partner.n);
+    if (request.n) memcpy(job->text + partner.n, request.p, request.n);
+    job->filter.partner_id = span_of(job->text, partner.n);
+    job->filter.request_id = span_of(job->text + partner.n, request.n);
+    return job;
+}
+
+static unsigned survey_tunnels(const struct commands *c, struct admin_call *call, bool close)
+{
+    struct tunnels_job *job = tunnels_job_create(call, close);
+    size_t room = close ? 0 : (TUNNELS_BYTES - ANSWER_BYTES) / c->host.nworkers;
+    if (job &&
+        survey_start(c->host.loop, c->host.workers, c->host.nworkers, room, ask_tunnels, on_tunnels, job))
+        return ADMIN_LATER;
+    free(job);
+    return refuse(call, 503, "out of memory");
+}
+
+static unsigned answer_tunnels(void *arg, struct admin_call *call)
+{
+    return survey_tunnels(arg, call, false);
+}
+
+static unsigned answer_tunnels_close(void *arg, struct admin_call *call)
+{
+    bool is_meant = admin_parameter(call->query, "partner").n ||
+                    admin_parameter(call->query, "request_id").n ||
+                    span_eq(admin_parameter(call->query, "all"), SPAN("true"));
+    if (!is_meant) return refuse(call, 400, "which tunnels? give partner, request_id, or all=true");
+    return survey_tunnels(arg, call, true);
+}
+
+/* --- the process ----------------------------------------------------------------------------------- */
+
+static unsigned answer_log_level(void *arg, struct admin_call *call)
+{
+    enum log_level level;
+    struct span text = admin_parameter(call->query, "level");
+    (void)arg;
+    if (!log_level_parse(text, &level)) return refuse(call, 400, "level is debug, info, warn or error");
+    log_set_level(level);
+    outbuf_fmt(&call->out, "{\"level\":\"%.*s\"}\n", (int)text.n, text.p);
+    return 200;
+}
+
+static unsigned answer_drain(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    c->host.drain(c->host.arg);
+    outbuf_str(&call->out, "{\"draining\":true}\n");
+    return 200;
+}
+
+static const struct admin_route routes[] = {
+    {METHOD_GET, "/status", "application/json", STATUS_JSON_MAX, answer_status},
+    {METHOD_GET, "/explain", "application/json", EXPLAIN_BYTES_MAX + ANSWER_BYTES, answer_explain},
+    {METHOD_GET, "/tunnels", "application/json", TUNNELS_BYTES, answer_tunnels},
+    {METHOD_POST, "/tunnels/close", "application/json", ANSWER_BYTES, answer_tunnels_close},
+    {METHOD_POST, "/log-level", "application/json", ANSWER_BYTES, answer_log_level},
+    {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain},
+    {METHOD_GET, NULL, NULL, 0, NULL},
+};
+
+enum err commands_open(struct commands *c, const struct commands_host *host, const char *path,
+                       struct errmsg *why)
+{
+    struct socket_address address;
+    int fd, sys = 0;
+    *c = (struct commands){.host = *host};
+    if (socket_address_unix(path, &address)) {
+        errmsg_set(why, 0, 0, "the path of the control socket has more than 107 bytes: %s", path);
+        return ERR_RANGE;
+    }
+    enum err e = socket_listen_private(&address, BACKLOG, &fd, &sys);
+    if (e) {
+        errmsg_set(why, 0, 0, "cannot listen on the control socket %s: %s", path, strerror(sys));
+        return e;
+    }
+    c->path = strdup(path);
+    if (!c->path) {
+        (void)close(fd);
+        return ERR_NOMEM;
+    }
+    e = admin_open(&c->admin, host->loop, fd, routes, c);
+    c->admin.is_private = true; /* nobody is accepted before the loop goes on */
+    return e;
+}
+
+void commands_close(struct commands *c)
+{
+    if (!c->path) return;
+    admin_close(&c->admin);
+    (void)unlink(c->path); /* it may be gone already, which is as well */
+}
+
+void commands_deinit(struct commands *c)
+{
+    admin_deinit(&c->admin);
+    free(c->path);
+    c->path = NULL;
+}

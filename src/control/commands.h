@@ -1,0 +1,58 @@
+/* commands.h - the control socket: what proofctl asks a running gateway for, as HTTP over a unix socket.
+ *
+ *   GET  /status                              version, uptime, connections, policy, store, last reload
+ *   GET  /explain?host=&ip=&path=&token_sha256=    why such a request is let in or refused
+ *   GET  /explain?request_id=                 why that one was refused (the last ones of each worker)
+ *   GET  /tunnels?partner=&request_id=        open tunnels
+ *   POST /tunnels/close?partner=&request_id=  closes them (1012)
+ *   POST /log-level?level=                    until the next reload
+ *   GET  /reload/plan                         what a reload would change
+ *   POST /reload                              reloads; answers when every worker has taken over
+ *   POST /drain                               SIGTERM without the end of the process
+ *   POST /confirm-deletions                   lets a held resynchronisation go on
+ *
+ * By hand: curl --unix-socket /run/proofgw/control.sock http://gateway/status
+ *
+ * The socket has mode 0600, and only root and the gateway's own user are listened to. Answers are JSON; an
+ * error is {"error":"sentence"}.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_COMMANDS_H
+#define CONTROL_COMMANDS_H
+
+#include "control/admin.h"
+#include "control/status.h"
+#include "proxy/worker.h"
+
+struct commands;
+
+/* What the commands need of the process; everything borrowed, for as long as the socket is open. */
+struct commands_host {
+    struct loop *loop;
+    struct policy *policy;
+    const struct status *status;
+    struct worker *const *workers;
+    unsigned nworkers;
+    const struct config *(*config)(void *arg); /* the one in force */
+    void (*drain)(void *arg);
+    void *arg;
+};
+
+struct commands {
+    struct admin admin;
+    struct commands_host host;
+    char *path; /* of the socket; owned; NULL: there is none */
+};
+
+/* Opens the socket at `path`. Errors: ERR_IO, ERR_RANGE, ERR_EXISTS (`why` says what is wrong), ERR_NOMEM. */
+enum err commands_open(struct commands *c, const struct commands_host *host, const char *path,
+                       struct errmsg *why);
+
+/* Closes and removes the socket. Harmless when it was never opened. */
+void commands_close(struct commands *c);
+
+/* After the loop has run out. */
+void commands_deinit(struct commands *c);
+
+#endif

@@ -1,0 +1,27 @@
+/* explain.h - why a request is let in or refused, step by step: the same decide() that the workers use.
+ *
+ * Thread: [control], which is the one writer of the policy, so that nothing changes meanwhile.
+ */
+#ifndef CONTROL_EXPLAIN_H
+#define CONTROL_EXPLAIN_H
+
+#include "base/outbuf.h"
+#include "config/config.h"
+#include "policy/decide.h"
+
+enum { EXPLAIN_BYTES_MAX = 8192 };
+
+struct explain_query {
+    struct span host; /* without port */
+    struct span path; /* "/widget/session" */
+    struct addr source;
+    const uint8_t *digest; /* of the token; NULL = a request without one */
+    uint64_t wall_ms;
+};
+
+/* Appends the members of a JSON object (without braces): the answer that the partner would get, and the
+ * steps that lead to it. At most EXPLAIN_BYTES_MAX. */
+void explain_write(const struct config *config, const struct policy *policy, const struct explain_query *q,
+                   struct outbuf *o);
+
+#endif
