@@ -5,44 +5,15 @@ follows a replica, and serves all the while.
 Method: real processes, least-privilege users; partners are written to whichever server is the master by the project's script.
 """
 
-import contextlib
-
 import pytest
 
 from support.expect import is_passed
 from support.following import ask, becomes, full_loads, is_ready, wait_away
 from support.partners import Partner
-from support.redis import REDIS_SERVER, Sentinel, running_redis
+from support.redis import REDIS_SERVER
 
 pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="there is no redis-server on this machine (Debian: redis-server)")
-
-
-class Group:
-    def __init__(self, servers, sentinel):
-        self.servers, self.sentinel = servers, sentinel
-        self.master = servers[0]
-
-    def others(self):
-        return [s for s in self.servers if s is not self.master]
-
-    def wait_failover(self):
-        self.master = self.sentinel.wait_master(self.others())
-
-
-@pytest.fixture
-def group(tmp_path):
-    with contextlib.ExitStack() as stack:
-        servers = []
-        for i in range(3):
-            passwords = servers[0].passwords if servers else None
-            servers.append(stack.enter_context(running_redis(tmp_path / f"redis{i}", passwords)))
-            servers[i].open_port()
-        servers[0].initialise()
-        for replica in servers[1:]:
-            replica.replicate(servers[0])
-        sentinel = Sentinel(tmp_path / "sentinel", servers[0], replicas=2)
-        stack.callback(sentinel.close)
-        yield Group(servers, sentinel)
+pytest_plugins = ["support.failover"]
 
 
 @pytest.fixture
@@ -58,16 +29,11 @@ def follower(proofgw, group):
     return make
 
 
-def wait_replicated(group):
-    """All replicas have what the master has."""
-    assert group.master.admin("WAIT", len(group.others()), 10000) == len(group.others())
-
-
 def test_the_gateway_follows_a_master_that_was_promoted_after_a_crash(group, follower):
     partner, late = Partner("acme"), Partner("late")
     group.master.put(partner)
     gateway = follower(partner, late)
-    wait_replicated(group)
+    group.wait_replicated()
     group.master.kill()
     gateway.wait_event("store_away")
     is_passed(ask(gateway, partner))
@@ -83,9 +49,8 @@ def test_the_gateway_follows_a_planned_failover(group, follower):
     partner, late = Partner("acme"), Partner("late")
     group.master.put(partner)
     gateway = follower(partner, late)
-    wait_replicated(group)
-    assert group.sentinel("SENTINEL", "failover", Sentinel.NAME) == "OK"
-    group.wait_failover()
+    group.wait_replicated()
+    group.plan_failover()
     group.master.put(late)
     becomes(gateway, late, 200, seconds=30)
     is_passed(ask(gateway, partner))
@@ -96,7 +61,7 @@ def test_a_master_that_is_cut_off_is_left(group, follower):
     partner, late = Partner("acme"), Partner("late")
     group.master.put(partner)
     gateway = follower(partner, late)
-    wait_replicated(group)
+    group.wait_replicated()
     with group.master.stopped():
         group.wait_failover()
         group.master.put(late)

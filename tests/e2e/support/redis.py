@@ -1,6 +1,7 @@
 """A real redis-server as a process: users with the least rights, data by the project's own script, and every way to end."""
 
 import contextlib
+import functools
 import json
 import re
 import secrets
@@ -26,7 +27,7 @@ GATEWAY_RIGHTS = (
 )
 OPERATOR_RIGHTS = (
     "resetkeys %RW~gw:{cfg}:* resetchannels -@all "
-    "+auth +ping +hget +hmget +hgetall +scan +sscan +xrange +xinfo|stream +hset +del +incr +xadd +eval +evalsha"
+    "+auth +ping +hget +hmget +hgetall +scan +sscan +xrange +xinfo|stream +hset +del +incr +xadd +eval +evalsha +wait"
 )
 _LITERAL = r'"(?:[^"\\]|\\.)*"'
 
@@ -40,6 +41,7 @@ class RedisError(Exception):
     """An error reply."""
 
 
+@functools.cache
 def script(name):
     """The text of a script as the programs send it: read from the C source, so that there is no second copy of it."""
     source = (ROOT / "src/store/redis_schema.c").read_text(encoding="utf-8")
@@ -102,8 +104,10 @@ class Connection:
 class Redis:
     """One server on a unix socket, which it finds again after a restart. Made by running_redis()."""
 
-    def __init__(self, folder, passwords=None):
+    def __init__(self, folder, passwords=None, durable=False):
+        """`durable`: what it answered for is still there after kill(); otherwise only what save() saved."""
         self.folder = folder
+        self.durable = durable
         self.passwords = passwords or {user: f"pw_canary_{secrets.token_hex(16)}" for user in ("gateway", "operator", "admin")}
         self.password_file = folder / "gateway.password"
         self.write_password(self.passwords["gateway"])
@@ -121,9 +125,12 @@ class Redis:
             f"unixsocket {self.socket_path}",
             "unixsocketperm 700",
             'save ""',
-            "appendonly no",
+            f"appendonly {'yes' if self.durable else 'no'}",
+            "appendfsync always",
+            "repl-diskless-sync-delay 0",
             f"dir {json.dumps(str(self.folder))}",
-            "user default off resetkeys resetchannels -@all",
+            # Nobody may log in as it, but a server that starts replays its append-only file with its rights.
+            "user default off ~* &* +@all",
             f"user gateway {gateway} >{self.passwords['gateway']} {GATEWAY_RIGHTS}",
             f"user operator on >{self.passwords['operator']} {OPERATOR_RIGHTS}",
             f"user admin on >{self.passwords['admin']} ~* &* +@all",
@@ -162,16 +169,20 @@ class Redis:
         finally:
             connection.close()
 
-    def open_port(self):
+    def open_port(self, port=None):
         """Listens on a TCP port as well, and returns it."""
-        self.port = free_port()
+        self.port = port or free_port()
         self.admin("CONFIG", "SET", "port", self.port)
         return self.port
 
-    def replicate(self, master):
-        """Becomes a replica, and waits until it has everything."""
+    def follow(self, master):
+        """Becomes a replica."""
         self.admin("CONFIG", "SET", "masteruser", "admin", "masterauth", self.passwords["admin"])
         self.admin("REPLICAOF", "127.0.0.1", master.port)
+
+    def replicate(self, master):
+        """The same, and waits until it has everything."""
+        self.follow(master)
         wait_for(lambda: "master_link_status:up" in self.admin("INFO", "replication"), "the replication", 30)
 
     def connect(self, user):
@@ -179,7 +190,7 @@ class Redis:
         return self._connections[-1]
 
     def kill(self):
-        """SIGKILL; what was not written to the disk by save() is lost."""
+        """SIGKILL; unless it is durable, what was not written to the disk by save() is lost."""
         for connection in self._connections:
             connection.close()
         self._connections = []
@@ -240,16 +251,25 @@ class Redis:
         """What `proofctl init` does."""
         return self.operator("EVAL", script("redis_script_init"), 3, *self._keys(), secrets.token_hex(8))
 
-    def _change(self, operation, partner_id, expected, fields):
+    def _change(self, operation, partner_id, expected, fields, connection=None):
         key, nonce = self.key(f"p:{partner_id}"), secrets.token_hex(8)
         arguments = [operation, partner_id, expected, nonce, *fields]
-        return self.operator("EVAL", script("redis_script_write"), 4, key, *self._keys(), *arguments)
+        return (connection or self.operator)("EVAL", script("redis_script_write"), 4, key, *self._keys(), *arguments)
 
-    def put(self, *partners, expected=""):
-        """Writes partners by the script; the last sequence number."""
+    def put(self, *partners, expected="", connection=None):
+        """Writes partners by the script; the last sequence number. `connection`: another one of the operator's."""
         for partner in partners:
-            sequence, _, _ = self._change("set", partner.partner_id, expected, fields_of(partner.record()))
+            fields = fields_of(partner.record())
+            sequence, _, _ = self._change("set", partner.partner_id, expected, fields, connection)
         return int(sequence)
+
+    def version(self, partner, connection):
+        return int(connection("HGET", self.key(f"p:{partner.partner_id}"), "v") or 0)
+
+    def record(self, partner):
+        """The fields of a record, without its version."""
+        pairs = self.operator("HGETALL", self.key(f"p:{partner.partner_id}"))
+        return {name: value for name, value in zip(pairs[::2], pairs[1::2]) if name != "v"}
 
     def put_fields(self, partner_id, fields):
         """The same for fields that no Partner would have."""
@@ -296,7 +316,9 @@ class Sentinel:
                 [REDIS_SERVER, str(config), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_for(self._connects, self.log)
-        wait_for(lambda: self._fit_replicas() == replicas, self.log, 30)
+        with contextlib.suppress(RedisError):  # new in Redis 7; without it, everything takes ten seconds longer
+            self("SENTINEL", "DEBUG", "info-period", 200, "publish-period", 200)
+        self.wait_replicas(replicas)
 
     def log(self):
         return (self.folder / "sentinel.log").read_text()
@@ -306,6 +328,9 @@ class Sentinel:
         with contextlib.suppress(OSError):
             self.connection = Connection(self.port)
             return True
+
+    def wait_replicas(self, number):
+        wait_for(lambda: self._fit_replicas() == number, self.log, 30)
 
     def _fit_replicas(self):
         """How many it would promote."""
@@ -396,9 +421,9 @@ class BadLine:
 
 
 @contextlib.contextmanager
-def running_redis(folder, passwords=None):
+def running_redis(folder, passwords=None, durable=False):
     folder.mkdir()
-    server = Redis(folder, passwords)
+    server = Redis(folder, passwords, durable)
     try:
         yield server.start()
     finally:
