@@ -52,7 +52,7 @@ class Model:
         self.rng = rng
         self.state = State({}, [])
         self.tokens = set()  # all that ever were, for the search for secrets
-        self.history = []  # what was done, for whoever reads a failure
+        self.history = []  # what was done
         self.number = 0
         self.last = 0  # sequence number of the last change
 
@@ -68,12 +68,15 @@ class Model:
         name = self.rng.choice(self.OPERATIONS) if partners else "add"
         if name == "add" and len(partners) >= _PARTNERS_MAX:
             name = "remove"
-        self.history.append(name)
-        print(name, end=" ")
+        self.note(name)
         if name == "add":
             self.add(redis)
         else:
             getattr(self, name)(redis, self.rng.choice(partners))
+
+    def note(self, name):
+        self.history.append(name)
+        print(name, end=" ")  # pytest shows it when the test fails
 
     def write(self, redis, partner):
         self.state.partners[partner.partner_id] = partner

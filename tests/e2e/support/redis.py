@@ -77,8 +77,12 @@ class Connection:
     def __call__(self, *words):
         parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         lines = [b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)]
-        self.socket.sendall(b"".join(lines))
-        return self._reply()
+        return self.send(b"".join(lines), 1)[0]
+
+    def send(self, commands, replies):
+        """Commands as the protocol has them, all sent before the first reply is read; an error reply is raised."""
+        self.socket.sendall(commands)
+        return [self._reply() for _ in range(replies)]
 
     def _reply(self):
         line = self.stream.readline()
@@ -307,7 +311,7 @@ class Sentinel:
             f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
             f"sentinel auth-user {self.NAME} admin",
             f"sentinel auth-pass {self.NAME} {master.passwords['admin']}",
-            f"sentinel down-after-milliseconds {self.NAME} 500",
+            f"sentinel down-after-milliseconds {self.NAME} 1500",
             f"sentinel failover-timeout {self.NAME} 5000",
         ]
         config.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -316,8 +320,8 @@ class Sentinel:
                 [REDIS_SERVER, str(config), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_for(self._connects, self.log)
-        with contextlib.suppress(RedisError):  # new in Redis 7; without it, everything takes ten seconds longer
-            self("SENTINEL", "DEBUG", "info-period", 200, "publish-period", 200)
+        with contextlib.suppress(RedisError):  # new in Redis 7; without it, everything takes some seconds longer
+            self("SENTINEL", "DEBUG", "info-period", 500)
         self.wait_replicas(replicas)
 
     def log(self):
