@@ -125,6 +125,7 @@ class Redis:
 
     def _write_config(self, gateway):
         lines = [
+            "bind 127.0.0.1",
             "port 0",
             f"unixsocket {self.socket_path}",
             "unixsocketperm 700",
@@ -175,8 +176,13 @@ class Redis:
 
     def open_port(self, port=None):
         """Listens on a TCP port as well, and returns it."""
-        self.port = port or free_port()
-        self.admin("CONFIG", "SET", "port", self.port)
+
+        def opened():
+            self.port = port or free_port()
+            with contextlib.suppress(RedisError):  # somebody was faster
+                return self.admin("CONFIG", "SET", "port", self.port)
+
+        wait_for(opened, "a port")
         return self.port
 
     def follow(self, master):
