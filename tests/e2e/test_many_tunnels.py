@@ -4,17 +4,18 @@ Goal: with 10,000 WebSocket tunnels through one gateway, everything that takes a
 address off the list, partner removed, grace over - ends exactly the tunnels of that partner, each with a close frame 1008
 between two frames, within a second of the commit in Redis; everybody else's go on, and what a change costs is what it concerns.
 Method: real Redis, real gateway, demo backend, one client process with epoll (support/fleet.py). Each kind of change hits ten
-tunnels, and later all kinds together hit nearly all. The CPU time of the gateway is compared between the two.
+tunnels, then all kinds together hit nearly all, then each hits ten again: what it costs the gateway in CPU time must be the same with
+10,000 open as with a hundred.
 
 A tunnel takes two descriptors of the gateway, so a hard limit below 20,200 makes it fewer tunnels.
 """
 
-import statistics
+import os
 import time
 
 import pytest
 
-from support.fleet import Fleet, cpu_seconds, many_descriptors
+from support.fleet import Crowding, Fleet, cpu_seconds, many_descriptors
 from support.following import PROMPT_S
 from support.partners import Partner, new_token
 from support.redis import REDIS_SERVER
@@ -72,10 +73,11 @@ class Group:
     def cut(self, redis, change):
         self.due = change(redis, self.partner)
 
-    def check(self, change):
+    def check(self, change, crowded_s=0):
+        """`crowded_s`: what the machine took for itself."""
         for tunnel in self.tunnels:
             assert tunnel.close_code == 1008
-            assert tunnel.closed_at - self.due < PROMPT_S, f"{change.__name__}: {tunnel.closed_at - self.due:.3f} s"
+            assert tunnel.closed_at - self.due < PROMPT_S + crowded_s, change.__name__
             assert change is not let_grace_end or tunnel.closed_at >= self.due - 0.002, "cut before the grace was over"
 
 
@@ -110,57 +112,65 @@ def fleet(descriptors, following, redis, request):
         fleet.close()
 
 
+def cut_one_by_one(fleet, redis, groups):
+    """Returns the CPU time that each change took, but for the end of a grace, which others share."""
+    costs = []
+    for change, group in groups.items():
+        before = cpu_seconds(fleet.gateway.process)
+        group.cut(redis, change)
+        fleet.wait_closed(group.tunnels)
+        if change is not let_grace_end:
+            costs.append(cpu_seconds(fleet.gateway.process) - before)
+        group.check(change)
+    return costs
+
+
+def cut_together(fleet, redis, groups):
+    crowding = Crowding(fleet.gateway.process.pid, os.getpid())
+    for change in sorted(groups, key=lambda change: change is not let_grace_end):
+        groups[change].cut(redis, change)
+    fleet.wait_closed([t for group in groups.values() for t in group.tunnels])
+    crowded_s = crowding.seconds()
+    for change, group in groups.items():
+        group.check(change, crowded_s)
+
+
 @pytest.mark.parametrize("wanted", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_change_cuts_its_tunnels_and_costs_no_more_than_these(fleet, redis, demo, descriptors, wanted):
     total = min(wanted, (descriptors - OWN_DESCRIPTORS) // 2)
-    few = {change: Group(f"few-{i}") for i, change in enumerate(CUTS)}
-    many = {change: Group(f"many-{i}") for i, change in enumerate(CUTS)}
+    few, many, late = ({change: Group(f"{name}-{i}") for i, change in enumerate(CUTS)} for name in ("few", "many", "late"))
     others = Group("others")
-    groups = [others, *few.values(), *many.values()]
+    groups = [others, *few.values(), *many.values(), *late.values()]
     fleet = fleet([g.partner for g in groups], demo.address)
     gateway = fleet.gateway
 
     others.tunnels = fleet.open(others.partner, OTHERS, SOURCES)
-    for group in few.values():
+    for group in [*few.values(), *late.values()]:
         group.tunnels = fleet.open(group.partner, FEW, SOURCES)
+    share = total // len(many) - OTHERS - 2 * FEW
     for group in many.values():
-        share = (total - OTHERS - FEW * len(few)) // len(many)
-        group.tunnels = fleet.open(group.partner, share - BUSY, SOURCES)
-        group.tunnels += fleet.open(group.partner, BUSY, SOURCES, "interval_ms=50&updates=1000000")
-    gateway.secrets += [token for g in groups for token in g.partner.tokens]
-    opened = {g: len(g.tunnels) for g in groups}
-    assert gateway.metrics()["proofgw_tunnels_open"] == sum(opened.values())
+        group.tunnels = fleet.open(group.partner, share, SOURCES)
+    assert gateway.metrics()["proofgw_tunnels_open"] == sum(len(g.tunnels) for g in groups)
 
-    left, costs = [t for g in groups for t in g.tunnels], []
-    for change, group in few.items():
-        before = cpu_seconds(gateway.process)
-        group.cut(redis, change)
-        fleet.wait_closed(group.tunnels)
-        costs.append(cpu_seconds(gateway.process) - before)
-        group.check(change)
-        left = [t for t in left if t not in group.tunnels]
-    fleet.echo(left)
-    few_by_reason = {"token": 2 * FEW, "disabled": FEW, "address": FEW, "expired": FEW}
-    assert closed_by_reason(gateway) == few_by_reason
-
-    before = cpu_seconds(gateway.process)
-    many[let_grace_end].cut(redis, let_grace_end)
-    for change, group in many.items():
-        if change is not let_grace_end:
-            group.cut(redis, change)
-    for group in many.values():
-        fleet.wait_closed(group.tunnels)
-    cost_of_many = cpu_seconds(gateway.process) - before
-    for change, group in many.items():
-        group.check(change)
-    fleet.echo(others.tunnels)
-    expected = dict(few_by_reason)
-    for change, group in many.items():
-        expected[CUTS[change]] += opened[group]
+    costs_among_many = cut_one_by_one(fleet, redis, few)
+    fleet.echo([t for g in [others, *many.values(), *late.values()] for t in g.tunnels])
+    expected = {"token": 2 * FEW, "disabled": FEW, "address": FEW, "expired": FEW}
     assert closed_by_reason(gateway) == expected
+
+    for group in many.values():  # some with messages on their way
+        group.tunnels += fleet.open(group.partner, BUSY, SOURCES, "interval_ms=50&updates=1000000")
+    cut_together(fleet, redis, many)
+    fleet.echo([t for g in [others, *late.values()] for t in g.tunnels])
+    for change, group in many.items():
+        expected[CUTS[change]] += len(group.tunnels)
+    assert closed_by_reason(gateway) == expected
+
+    costs_among_few = cut_one_by_one(fleet, redis, late)
+    fleet.echo(others.tunnels)
     assert gateway.metrics()["proofgw_tunnels_open"] == OTHERS
-    # Fifty busy tunnels take some of it in either case; without an index, both would cost nearly the same.
-    assert statistics.median(costs) < cost_of_many / 5, (costs, cost_of_many)
+    gateway.secrets += [token for g in groups for token in g.partner.tokens]
+    # The least of each, since a busy machine only ever adds to it. Without an index by partner it is four times as much.
+    assert min(costs_among_many) < 2.5 * min(costs_among_few), (costs_among_many, costs_among_few)
 
 
 def test_an_address_off_the_list_cuts_only_who_called_from_it(fleet, redis, demo):

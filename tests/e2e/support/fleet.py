@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import time
+from pathlib import Path
 
 from support.wait import DEADLINE_S
 from support.websocket import BINARY, CLOSE, TEXT, frame, upgrade
@@ -38,6 +39,22 @@ def many_descriptors():
 def cpu_seconds(process):
     """User and system time that a child process has used so far, with the kernel's full resolution."""
     return time.clock_gettime(~process.pid << 3 | 2)  # CPU clock of a process: clock_getcpuclockid(3)
+
+
+class Crowding:
+    """How long a thread of some processes was ready to run and got no processor: what a busy machine adds to any time."""
+
+    def __init__(self, *pids):
+        self.pids = pids
+        self.begin = self._delays()
+
+    def _delays(self):
+        files = [file for pid in self.pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return {file: int(file.read_text().split()[1]) / 1e9 for file in files}
+
+    def seconds(self):
+        """Of the thread that has waited longest; 0 where the kernel does not count it."""
+        return max((delay - self.begin.get(file, 0) for file, delay in self._delays().items()), default=0)
 
 
 class Tunnel:
@@ -109,35 +126,26 @@ class Fleet:
         while len(tunnels) < n:
             batch = range(len(tunnels), min(n, len(tunnels) + _OPENING))
             batch = [self._start(partner, sources[i % len(sources)], query) for i in batch]
-            self._run_until(lambda: all(t.is_open for t in batch), DEADLINE_S, lambda: f"{len(tunnels)} are open")
+            self._run_until_each(batch, lambda t: t.is_open, DEADLINE_S, "are open")
             tunnels += batch
         return tunnels
 
     def echo(self, tunnels):
-        wanted = {t: t.echoes + 1 for t in tunnels}
         for tunnel in tunnels:
+            tunnel.echoes = 0
             tunnel.socket.sendall(_ECHO_FRAME)
-        missing = list(tunnels)
-
-        def answered():
-            missing[:] = [t for t in missing if t.echoes < wanted[t]]
-            return not missing
-
-        self._run_until(answered, DEADLINE_S, lambda: f"{len(missing)} of {len(tunnels)} do not echo")
+        self._run_until_each(tunnels, lambda t: t.echoes == 1, DEADLINE_S, "echo")
 
     def wait_closed(self, tunnels, seconds=DEADLINE_S):
-        missing = list(tunnels)
+        self._run_until_each(tunnels, lambda t: t.ended, seconds, "are closed")
 
-        def ended():
-            missing[:] = [t for t in missing if not t.ended]
-            return not missing
-
-        self._run_until(ended, seconds, lambda: f"{len(missing)} of {len(tunnels)} are not closed")
-
-    def _run_until(self, condition, seconds, what):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds} s: {what()}"
+    def _run_until_each(self, tunnels, condition, seconds, what):
+        end, missing = time.monotonic() + seconds, list(tunnels)
+        while missing:
+            if condition(missing[-1]):
+                missing.pop()
+                continue
+            assert time.monotonic() < end, f"not within {seconds} s: {len(tunnels) - len(missing)} of {len(tunnels)} {what}"
             self.turn()
 
     def turn(self):
