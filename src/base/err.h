@@ -26,7 +26,9 @@
     XX(RESET, "connection_reset")  /* ECONNRESET, EPIPE */                                                   \
     XX(UNREACHABLE, "unreachable") /* no route, host or network down */                                      \
     XX(CLOSED, "closed")           /* the object was closed by us */                                         \
-    XX(UNSUPPORTED, "unsupported")
+    XX(UNSUPPORTED, "unsupported")                                                                           \
+    XX(TRUNCATED, "truncated") /* TLS ended without close_notify: bytes may be missing */                    \
+    XX(TLS, "tls_failed")      /* handshake or record refused, by either side */
 
 enum err {
 #define XX(name, text) ERR_##name,
