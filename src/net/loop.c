@@ -1,6 +1,7 @@
 #include "net/loop.h"
 
 #include "base/clock.h"
+#include "net/tls.h"
 
 #include <stdlib.h>
 
@@ -32,6 +33,42 @@ static void on_tick(uv_timer_t *timer)
     }
 }
 
+void loop_soon_cancel(struct loop *l, struct loop_task *t)
+{
+    if (!t->next) return;
+    t->prev->next = t->next;
+    t->next->prev = t->prev;
+    t->prev = t->next = NULL;
+    if (l->soon.next == &l->soon) (void)uv_idle_stop(&l->idle); /* cannot fail for an initialised handle */
+}
+
+/* What a task adds waits behind `last` for the next round: two that keep adding each other do not keep the
+ * kernel waiting. */
+static void on_idle(uv_idle_t *idle)
+{
+    struct loop *l = idle->data;
+    struct loop_task last = {.run = NULL};
+    loop_turn(l);
+    last.prev = l->soon.prev;
+    last.next = &l->soon;
+    last.prev->next = last.next->prev = &last;
+    while (l->soon.next != &last) {
+        struct loop_task *t = l->soon.next;
+        loop_soon_cancel(l, t);
+        t->run(t);
+    }
+    loop_soon_cancel(l, &last);
+}
+
+void loop_soon(struct loop *l, struct loop_task *t)
+{
+    if (t->next) return;
+    if (l->soon.next == &l->soon) (void)uv_idle_start(&l->idle, on_idle);
+    t->prev = l->soon.prev;
+    t->next = &l->soon;
+    t->prev->next = l->soon.prev = t;
+}
+
 static void on_wake(uv_async_t *wake)
 {
     struct loop *l = wake->data;
@@ -59,9 +96,11 @@ enum err loop_init(struct loop *l, size_t read_buffer_bytes, const struct loop_h
     l->uv.data = l;
     l->inbox_tail = &l->inbox;
     if (uv_async_init(&l->uv, &l->wake, on_wake)) goto fail_async;
-    (void)uv_timer_init(&l->uv, &l->tick);      /* these two only fill in a struct */
-    (void)uv_prepare_init(&l->uv, &l->prepare); /* and always return 0 */
-    l->wake.data = l->tick.data = l->prepare.data = l;
+    (void)uv_timer_init(&l->uv, &l->tick); /* these three only fill in a struct */
+    (void)uv_prepare_init(&l->uv, &l->prepare);
+    (void)uv_idle_init(&l->uv, &l->idle); /* and always return 0 */
+    l->wake.data = l->tick.data = l->prepare.data = l->idle.data = l;
+    l->soon.prev = l->soon.next = &l->soon;
     (void)uv_prepare_start(&l->prepare, on_prepare);
     uv_unref((uv_handle_t *)&l->prepare);
     loop_turn_begin(l);
@@ -82,6 +121,8 @@ void loop_deinit(struct loop *l)
 {
     BUG_IF(uv_loop_close(&l->uv) != 0, "a handle is still open on a loop that ends");
     uv_mutex_destroy(&l->lock);
+    tls_buffers_destroy(l->tls);
+    l->tls = NULL;
     free(l->read_buffer);
     l->read_buffer = NULL;
 }
@@ -97,6 +138,7 @@ void loop_close(struct loop *l)
     uv_close((uv_handle_t *)&l->wake, NULL);
     uv_close((uv_handle_t *)&l->tick, NULL);
     uv_close((uv_handle_t *)&l->prepare, NULL);
+    uv_close((uv_handle_t *)&l->idle, NULL);
 }
 
 void loop_run(struct loop *l)

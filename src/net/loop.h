@@ -35,6 +35,15 @@ struct loop_hooks {
     void *arg;
 };
 
+/* Work for a moment later in the loop's thread, with no event of the kernel to wait for. Embedded in its
+ * owner, who may take it back. */
+struct loop_task {
+    struct loop_task *prev, *next; /* NULL when it is not waiting */
+    void (*run)(struct loop_task *t);
+};
+
+struct tls_buffers;
+
 struct loop {
     uv_loop_t uv;
     struct wheel wheel;
@@ -45,11 +54,14 @@ struct loop {
     struct loop_hooks hooks;
     char *read_buffer; /* shared by all streams of the loop; contents die at the end of a callback */
     size_t read_buffer_bytes;
-    uint64_t now_ms;  /* monotonic, of this turn */
-    uint64_t now_us;  /* monotonic, of this turn */
-    uint64_t wall_ms; /* wall clock, of this turn */
-    uv_async_t wake;  /* shared: any thread */
-    uv_mutex_t lock;  /* shared: guards inbox */
+    struct tls_buffers *tls; /* owned: shared by the TLS streams of the loop; made for the first one */
+    struct loop_task soon;   /* list head */
+    uv_idle_t idle;          /* runs only while `soon` has entries */
+    uint64_t now_ms;         /* monotonic, of this turn */
+    uint64_t now_us;         /* monotonic, of this turn */
+    uint64_t wall_ms;        /* wall clock, of this turn */
+    uv_async_t wake;         /* shared: any thread */
+    uv_mutex_t lock;         /* shared: guards inbox */
     struct loop_message *inbox, **inbox_tail;
     bool inbox_closed; /* shared: lock; messages are refused */
 };
@@ -77,6 +89,10 @@ void loop_run(struct loop *l);
 
 /* Delivers `m` on the loop's thread. False when the loop is closing: then `m` still belongs to the caller. */
 bool loop_post(struct loop *l, struct loop_message *m);
+
+/* Runs `t->run` in the next round of the loop. Harmless when it waits already. */
+void loop_soon(struct loop *l, struct loop_task *t);
+void loop_soon_cancel(struct loop *l, struct loop_task *t);
 
 /* Deadline helpers over the wheel; `after_ms` counts from this turn. */
 void loop_deadline(struct loop *l, struct wheel_entry *e, uint64_t after_ms);

@@ -1,5 +1,7 @@
 #include "net/stream.h"
 
+#include "net/stream_tls.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +21,20 @@ static void arm(struct stream *s, uint8_t mask)
         (void)uv_poll_stop(&s->poll);
 }
 
-static void update_interest(struct stream *s)
+/* A handshake is read even when the user does not want to read yet. */
+static bool wants_bytes(const struct stream *s)
+{
+    if (s->eof) return false;
+    return s->state == STREAM_HANDSHAKE || (s->state == STREAM_OPEN && s->reading);
+}
+
+void stream_update_interest(struct stream *s)
 {
     uint8_t mask = 0;
     if (s->state == STREAM_CONNECTING) {
         mask = UV_WRITABLE;
-    } else if (s->state == STREAM_OPEN) {
-        if (s->reading && !s->eof) mask |= UV_READABLE;
+    } else if (s->state == STREAM_OPEN || s->state == STREAM_HANDSHAKE) {
+        if (wants_bytes(s)) mask |= UV_READABLE;
         if (s->pending_n) mask |= UV_WRITABLE;
         /* After the FIN only an error is left to come. epoll reports that with any mask, but libuv has none
          * that is empty; urgent data, which this asks for, cannot follow a FIN. */
@@ -34,17 +43,14 @@ static void update_interest(struct stream *s)
     arm(s, mask);
 }
 
-static void reset_fields(struct stream *s, struct loop *l, int fd, const struct stream_events *events)
+enum err stream_start(struct stream *s, struct loop *l, int fd, const struct stream_events *events,
+                      enum stream_state state)
 {
     memset(s, 0, sizeof *s);
     s->loop = l;
     s->events = events;
     s->fd = fd;
     s->reading = true;
-}
-
-static enum err start(struct stream *s, enum stream_state state)
-{
     int r = uv_poll_init(&s->loop->uv, &s->poll, s->fd);
     if (r) {
         (void)close(s->fd);
@@ -53,14 +59,13 @@ static enum err start(struct stream *s, enum stream_state state)
     }
     s->poll.data = s;
     s->state = (uint8_t)state;
-    update_interest(s);
+    stream_update_interest(s);
     return ERR_OK;
 }
 
 enum err stream_open(struct stream *s, struct loop *l, int fd, const struct stream_events *events)
 {
-    reset_fields(s, l, fd, events);
-    return start(s, STREAM_OPEN);
+    return stream_start(s, l, fd, events, STREAM_OPEN);
 }
 
 enum err stream_connect(struct stream *s, struct loop *l, const struct socket_address *a,
@@ -69,33 +74,41 @@ enum err stream_connect(struct stream *s, struct loop *l, const struct socket_ad
     int fd;
     enum err e = socket_connect(a, &fd);
     if (e) return e;
-    reset_fields(s, l, fd, events);
-    return start(s, STREAM_CONNECTING);
+    return stream_start(s, l, fd, events, STREAM_CONNECTING);
 }
 
 void stream_read_pause(struct stream *s)
 {
     s->reading = false;
-    if (s->state == STREAM_OPEN) update_interest(s);
+    if (s->state == STREAM_OPEN) stream_update_interest(s);
 }
 
 void stream_read_resume(struct stream *s)
 {
     s->reading = true;
-    if (s->state == STREAM_OPEN) update_interest(s);
+    if (s->state != STREAM_OPEN) return;
+    stream_update_interest(s);
+    if (s->tls) stream_tls_resume(s);
 }
 
 /* One recv. */
 static void read_once(struct stream *s)
 {
+    if (s->tls && stream_tls_hand_over(s))
+        return; /* what came before goes first; the socket will ask again */
     ssize_t n = recv(s->fd, s->loop->read_buffer, s->loop->read_buffer_bytes, 0);
     if (n > 0) {
         s->bytes_in += (uint64_t)n;
-        s->events->on_read(s, s->loop->read_buffer, (size_t)n);
+        if (s->tls)
+            stream_tls_take(s, s->loop->read_buffer, (size_t)n);
+        else
+            s->events->on_read(s, s->loop->read_buffer, (size_t)n);
+    } else if (n == 0 && s->tls) {
+        stream_tls_take_fin(s);
     } else if (n == 0) {
         s->eof = true;
         s->events->on_eof(s); /* usually closes */
-        if (s->state == STREAM_OPEN) update_interest(s);
+        if (s->state == STREAM_OPEN) stream_update_interest(s);
     } else if (errno != EAGAIN && errno != EINTR) {
         s->events->on_failed(s, err_from_errno(errno));
     }
@@ -103,16 +116,17 @@ static void read_once(struct stream *s)
 
 void stream_read_now(struct stream *s)
 {
-    if (s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
+    if (wants_bytes(s)) read_once(s);
 }
 
 bool stream_is_quiet(const struct stream *s)
 {
     char byte;
+    if (s->tls && stream_tls_has_waiting(s)) return false;
     return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-static void finish_shutdown(struct stream *s)
+void stream_finish_shutdown(struct stream *s)
 {
     if (!s->shut_wanted || s->shut_done || s->pending_n || s->state != STREAM_OPEN) return;
     s->shut_done = true;
@@ -132,7 +146,7 @@ static enum err fail_writes(struct stream *s)
     enum err e = err_from_errno(errno);
     s->write_failed = true;
     drop_pending(s);
-    update_interest(s);
+    stream_update_interest(s);
     return e;
 }
 
@@ -148,10 +162,18 @@ static void flush_pending(struct stream *s)
         s->pending_n -= (size_t)n;
         if (s->pending_n) return;
         drop_pending(s);
-        update_interest(s);
+        stream_update_interest(s);
     }
-    finish_shutdown(s);
+    if (s->state != STREAM_OPEN) return; /* part of a handshake: the user's bytes still wait */
+    stream_finish_shutdown(s);
     s->events->on_drained(s);
+}
+
+void stream_opened(struct stream *s)
+{
+    s->state = STREAM_OPEN;
+    stream_update_interest(s);
+    if (s->events->on_connected) s->events->on_connected(s);
 }
 
 static void finish_connect(struct stream *s)
@@ -164,21 +186,22 @@ static void finish_connect(struct stream *s)
         s->events->on_failed(s, err_from_errno(sys));
         return;
     }
-    s->state = STREAM_OPEN;
-    update_interest(s);
-    if (s->events->on_connected) s->events->on_connected(s);
-    if (s->state != STREAM_OPEN) return;
-    if (s->pending_n)
-        flush_pending(s);
-    else
-        finish_shutdown(s);
+    if (s->tls) {
+        stream_tls_begin(s);
+    } else {
+        stream_opened(s);
+        if (s->state == STREAM_OPEN && s->pending_n)
+            flush_pending(s);
+        else
+            stream_finish_shutdown(s);
+    }
 }
 
 /* Something happened behind the other side's FIN: it reset the connection, or both directions have ended. */
 static void note_lost(struct stream *s, bool failed)
 {
     s->is_lost = true;
-    update_interest(s);
+    stream_update_interest(s);
     if (failed) s->events->on_failed(s, ERR_RESET);
 }
 
@@ -195,13 +218,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         finish_connect(s);
         return;
     }
-    if ((events & UV_WRITABLE) && s->state == STREAM_OPEN && s->pending_n) flush_pending(s);
-    if ((events & UV_READABLE) && s->state == STREAM_OPEN && s->reading && !s->eof) read_once(s);
-    if (s->state != STREAM_OPEN) return;
+    if ((events & UV_WRITABLE) && s->pending_n && s->state != STREAM_CLOSING) flush_pending(s);
+    if ((events & UV_READABLE) && wants_bytes(s)) read_once(s);
+    if (s->state != STREAM_OPEN && s->state != STREAM_HANDSHAKE) return;
     if (s->eof && (status < 0 || (events & UV_PRIORITIZED)))
         note_lost(s, status < 0);
     else if (status < 0)
-        update_interest(s);
+        stream_update_interest(s);
 }
 
 static enum err keep_pending(struct stream *s, const struct iovec *iov, unsigned n, size_t total)
@@ -222,7 +245,7 @@ static enum err keep_pending(struct stream *s, const struct iovec *iov, unsigned
         to += iov[i].iov_len;
     }
     s->pending_n += total;
-    update_interest(s);
+    stream_update_interest(s);
     return ERR_OK;
 }
 
@@ -233,16 +256,9 @@ static ssize_t send_slices(int fd, struct iovec *iov, unsigned n)
     return sendmsg(fd, &m, MSG_NOSIGNAL);
 }
 
-enum err stream_write(struct stream *s, struct iovec *iov, unsigned n)
+enum err stream_send(struct stream *s, struct iovec *iov, unsigned n, size_t total)
 {
-    BUG_IF(n > STREAM_IOV_MAX, "too many slices in one write");
-    if (s->write_failed) return ERR_RESET;
-    if ((s->state != STREAM_OPEN && s->state != STREAM_CONNECTING) || s->shut_wanted) return ERR_CLOSED;
-    size_t total = 0;
-    for (unsigned i = 0; i < n; i++)
-        total += iov[i].iov_len;
-    if (total == 0) return ERR_OK;
-    if (!stream_is_blocked(s)) {
+    if (s->pending_n == 0 && s->state != STREAM_CONNECTING) {
         ssize_t sent = send_slices(s->fd, iov, n);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) return fail_writes(s);
         size_t skip = sent > 0 ? (size_t)sent : 0;
@@ -260,10 +276,24 @@ enum err stream_write(struct stream *s, struct iovec *iov, unsigned n)
     return keep_pending(s, iov, n, total);
 }
 
+enum err stream_write(struct stream *s, struct iovec *iov, unsigned n)
+{
+    BUG_IF(n > STREAM_IOV_MAX, "too many slices in one write");
+    if (s->write_failed) return ERR_RESET;
+    if (s->state == STREAM_NONE || s->state == STREAM_CLOSING || s->shut_wanted) return ERR_CLOSED;
+    size_t total = 0;
+    for (unsigned i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    if (total == 0) return ERR_OK;
+    return s->tls ? stream_tls_write(s, iov, n, total) : stream_send(s, iov, n, total);
+}
+
 void stream_shutdown(struct stream *s)
 {
+    if (s->shut_wanted) return;
     s->shut_wanted = true;
-    finish_shutdown(s);
+    if (s->tls) stream_tls_say_goodbye(s);
+    stream_finish_shutdown(s);
 }
 
 static void on_uv_closed(uv_handle_t *handle)
@@ -277,6 +307,7 @@ static void on_uv_closed(uv_handle_t *handle)
 void stream_close(struct stream *s, enum stream_end how)
 {
     if (s->state == STREAM_NONE || s->state == STREAM_CLOSING) return;
+    if (s->tls) stream_tls_end(s, how);
     s->state = STREAM_CLOSING;
     drop_pending(s);
     if (how == STREAM_END_RESET) {

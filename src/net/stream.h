@@ -6,13 +6,14 @@
  *
  * One uv_poll_t per socket, armed readable once and then left alone; the mask is kept here because every
  * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up. An idle stream owns no buffer.
- * TLS will sit between the socket calls and these events, in this file and nowhere above it.
+ * TLS sits between the socket calls and these events (net/stream_tls.c): users see plaintext and the same
+ * rules. bytes_in and bytes_out count what passes the socket.
  *
  * Back-pressure is the user's: after stream_write() look at stream_is_blocked() and pause the source;
  * on_drained says when to go on. So `pending` is bounded by what one read of the source can bring.
  *
- *   stream_open/stream_connect -> [CONNECTING] -> OPEN -> stream_close() -> CLOSING -> on_closed -> memory is
- * the user's
+ *   stream_open/stream_connect -> [CONNECTING] -> [HANDSHAKE] -> OPEN -> stream_close() -> CLOSING ->
+ * on_closed -> memory is the user's
  *
  * After stream_close() no event comes but on_closed, once, in a later turn. Events may close the stream.
  *
@@ -27,20 +28,26 @@
 #include <sys/uio.h>
 
 struct stream;
+struct tls_info;
+struct tls_server;
+struct tls_target;
 
 struct stream_events {
-    void (*on_connected)(struct stream *s);                     /* after stream_connect(); may be NULL */
+    void (*on_connected)(struct stream *s); /* connected, and with TLS the handshake is done; not for
+                                               stream_open(). May be NULL */
     void (*on_read)(struct stream *s, const char *p, size_t n); /* n > 0; p dies when this returns */
-    void (*on_eof)(struct stream *s);                           /* the other side will send no more; once */
-    void (*on_drained)(struct stream *s);                       /* pending became empty */
-    void (*on_failed)(struct stream *s, enum err e); /* connect or read failed, or a reset came after the
-                                                        end: close it */
+    void (*on_eof)(struct stream *s); /* the other side will send no more: FIN, with TLS close_notify; once */
+    void (*on_drained)(struct stream *s);            /* pending became empty */
+    void (*on_failed)(struct stream *s, enum err e); /* connect, handshake or read failed, or a reset came
+                                                        after the end: close it. ERR_TRUNCATED: a FIN without
+                                                        close_notify; ERR_TLS: stream_tls_reason() */
     void (*on_closed)(struct stream *s);             /* last event */
 };
 
 enum stream_state {
     STREAM_NONE = 0,   /* not opened */
-    STREAM_CONNECTING, /* fd set; writes are queued */
+    STREAM_CONNECTING, /* fd set; writes are queued. The time limit is the user's */
+    STREAM_HANDSHAKE,  /* fd and tls set; writes are queued. The time limit is the user's */
     STREAM_OPEN,       /* fd set */
     STREAM_CLOSING,    /* fd closed; waits for libuv */
 };
@@ -49,6 +56,7 @@ struct stream {
     uv_poll_t poll;
     struct loop *loop;                  /* borrowed */
     const struct stream_events *events; /* borrowed; may be changed at any time */
+    struct stream_tls *tls;             /* owned; NULL = plain, or closed */
     char *pending;                      /* owned: bytes waiting for a writable socket */
     size_t pending_at, pending_n, pending_cap;
     uint64_t bytes_in, bytes_out; /* bytes_out: handed to the kernel */
@@ -72,14 +80,28 @@ enum err stream_open(struct stream *s, struct loop *l, int fd, const struct stre
 enum err stream_connect(struct stream *s, struct loop *l, const struct socket_address *a,
                         const struct stream_events *events);
 
-/* Pauses or resumes on_read and on_eof. */
+/* The same with TLS. A server's stream is in HANDSHAKE from the start, a client's after CONNECTING; both are
+ * OPEN with on_connected. Errors: those above; ERR_NOMEM closes `fd` as well. */
+enum err stream_open_tls(struct stream *s, struct loop *l, int fd, struct tls_server *server,
+                         const struct stream_events *events);
+enum err stream_connect_tls(struct stream *s, struct loop *l, const struct socket_address *a,
+                            const struct tls_target *to, const struct stream_events *events);
+
+/* For logs, metrics and policy: from on_connected until stream_close(); false without TLS. See net/tls.h. */
+bool stream_tls_info(const struct stream *s, struct tls_info *out);
+
+/* Why TLS failed, until stream_close(); NULL when it has not. Static text. */
+const char *stream_tls_reason(const struct stream *s);
+
+/* Pauses or resumes on_read and on_eof (a handshake goes on). */
 void stream_read_pause(struct stream *s);
 void stream_read_resume(struct stream *s);
 
 /* Tries one recv right now instead of waiting for the next turn (after accept with TCP_DEFER_ACCEPT). */
 void stream_read_now(struct stream *s);
 
-/* Nothing waits to be read, neither bytes nor the other side's FIN (one system call). */
+/* Nothing waits to be read, neither bytes nor the other side's FIN (one system call). With TLS, what waits in
+ * the kernel counts whatever it is: it cannot be told without reading it. */
 bool stream_is_quiet(const struct stream *s);
 
 enum { STREAM_IOV_MAX = 64 };
@@ -92,15 +114,15 @@ enum err stream_write(struct stream *s, struct iovec *iov, unsigned n);
 /* Bytes wait for the kernel: do not write more before on_drained. */
 static inline bool stream_is_blocked(const struct stream *s)
 {
-    return s->pending_n > 0 || s->state == STREAM_CONNECTING;
+    return s->pending_n > 0 || s->state == STREAM_CONNECTING || s->state == STREAM_HANDSHAKE;
 }
 
-/* No more writes; the FIN goes out after the pending bytes. */
+/* No more writes; the FIN, with TLS behind close_notify, goes out after the pending bytes. */
 void stream_shutdown(struct stream *s);
 
 enum stream_end {
-    STREAM_END_CLOSE, /* ordinary close; pending bytes are lost */
-    STREAM_END_RESET, /* RST: the other side must not take what it got for complete */
+    STREAM_END_CLOSE, /* ordinary close; pending bytes are lost. With TLS close_notify is sent if none are */
+    STREAM_END_RESET, /* RST, without close_notify: the other side must not take what it got for complete */
 };
 
 /* Idempotent. */

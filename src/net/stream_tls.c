@@ -1,0 +1,259 @@
+#include "net/stream_tls.h"
+
+#include "base/container.h"
+#include "net/tls.h"
+
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Bytes that wait for their moment. */
+struct held {
+    char *p; /* owned */
+    size_t n;
+};
+
+struct stream_tls {
+    struct tls *engine; /* owned */
+    struct stream *stream;
+    struct held early;   /* HANDSHAKE, CONNECTING: plaintext to send */
+    struct held arrived; /* decrypted while reading paused */
+    enum err end;        /* to be told behind `arrived`: ERR_EOF, or a failure */
+    struct loop_task resume;
+};
+
+static void let_go(struct held *h)
+{
+    if (h->p) OPENSSL_cleanse(h->p, h->n);
+    free(h->p);
+    *h = (struct held){0};
+}
+
+/* Adds a copy. Errors: ERR_NOMEM. */
+static enum err hold(struct held *h, const struct iovec *iov, unsigned n, size_t total)
+{
+    struct held grown = {.p = malloc(h->n + total), .n = h->n};
+    if (!grown.p) return ERR_NOMEM;
+    if (h->n) memcpy(grown.p, h->p, h->n);
+    for (unsigned i = 0; i < n; i++) {
+        if (iov[i].iov_len) memcpy(grown.p + grown.n, iov[i].iov_base, iov[i].iov_len);
+        grown.n += iov[i].iov_len;
+    }
+    let_go(h);
+    *h = grown;
+    return ERR_OK;
+}
+
+/* --- sending --------------------------------------------------------------------------------------- */
+
+static enum err send_span(struct stream *s, struct span bytes)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes.p, .iov_len = bytes.n};
+    if (bytes.n == 0) return ERR_OK;
+    return s->write_failed ? ERR_RESET : stream_send(s, &iov, 1, bytes.n);
+}
+
+/* What OpenSSL refuses to seal will never leave: that is a failed write like any other. */
+static enum err seal_and_send(struct stream *s, struct iovec *iov, unsigned n)
+{
+    struct tls_source from = {.iov = iov, .n = n};
+    while (from.n) {
+        struct span out;
+        enum err e = tls_seal(s->tls->engine, &from, &out);
+        if (e == ERR_TLS) {
+            s->write_failed = true;
+            return ERR_RESET;
+        }
+        if (!e) e = send_span(s, out);
+        if (e) return e;
+    }
+    return ERR_OK;
+}
+
+enum err stream_tls_write(struct stream *s, struct iovec *iov, unsigned n, size_t total)
+{
+    if (s->state != STREAM_OPEN) return hold(&s->tls->early, iov, n, total);
+    return seal_and_send(s, iov, n);
+}
+
+/* A failure shows in what follows: nobody waits for the result here. */
+void stream_tls_say_goodbye(struct stream *s)
+{
+    if (s->state != STREAM_OPEN || s->write_failed) return;
+    if (send_span(s, tls_finish(s->tls->engine)) == ERR_NOMEM) s->write_failed = true;
+}
+
+void stream_tls_end(struct stream *s, enum stream_end how)
+{
+    struct stream_tls *t = s->tls;
+    if (how == STREAM_END_CLOSE && s->pending_n == 0 && !s->shut_wanted) stream_tls_say_goodbye(s);
+    s->tls = NULL;
+    loop_soon_cancel(s->loop, &t->resume);
+    let_go(&t->early);
+    let_go(&t->arrived);
+    tls_destroy(t->engine);
+    free(t);
+}
+
+/* --- receiving ------------------------------------------------------------------------------------- */
+
+static void tell_end(struct stream *s)
+{
+    enum err e = s->tls->end;
+    s->tls->end = ERR_OK;
+    s->eof = true;
+    if (e != ERR_EOF) s->is_lost = true; /* nothing more is wanted from this socket */
+    if (e == ERR_EOF)
+        s->events->on_eof(s);
+    else
+        s->events->on_failed(s, e);
+    if (s->state != STREAM_CLOSING && s->state != STREAM_NONE) stream_update_interest(s);
+}
+
+/* Failures of a handshake do not wait for a user who reads. */
+static bool may_tell(const struct stream *s)
+{
+    return s->state == STREAM_HANDSHAKE || (s->state == STREAM_OPEN && s->reading);
+}
+
+bool stream_tls_has_waiting(const struct stream *s)
+{
+    return s->tls->arrived.n > 0 || s->tls->end != ERR_OK;
+}
+
+bool stream_tls_hand_over(struct stream *s)
+{
+    if (!stream_tls_has_waiting(s)) return false;
+    if (!may_tell(s)) return true;
+    struct held bytes = s->tls->arrived;
+    s->tls->arrived = (struct held){0};
+    if (bytes.n) s->events->on_read(s, bytes.p, bytes.n);
+    let_go(&bytes);
+    if (may_tell(s) && s->tls->end) tell_end(s);
+    return true;
+}
+
+static void on_resume(struct loop_task *task)
+{
+    (void)stream_tls_hand_over(
+        CONTAINER_OF(task, struct stream_tls, resume)->stream); /* paused again: stays */
+}
+
+void stream_tls_resume(struct stream *s)
+{
+    if (stream_tls_has_waiting(s)) loop_soon(s->loop, &s->tls->resume);
+}
+
+/* `plain` is given to the user at once, or kept while reading is paused (only in the moment when a handshake
+ * ends). */
+static void deliver(struct stream *s, struct span plain, enum err end)
+{
+    struct stream_tls *t = s->tls;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)plain.p, .iov_len = plain.n};
+    t->end = end;
+    if (plain.n && s->reading)
+        s->events->on_read(s, plain.p, plain.n);
+    else if (plain.n && hold(&t->arrived, &iov, 1, plain.n))
+        t->end = ERR_NOMEM;
+    if (may_tell(s) && t->end) tell_end(s);
+}
+
+/* HANDSHAKE -> OPEN. What was written meanwhile goes out before what on_connected writes. */
+static enum err become_open(struct stream *s)
+{
+    struct held early = s->tls->early;
+    struct iovec iov = {.iov_base = early.p, .iov_len = early.n};
+    bool had_early = early.n > 0;
+    s->tls->early = (struct held){0};
+    s->state = STREAM_OPEN;
+    enum err e = had_early ? seal_and_send(s, &iov, 1) : ERR_OK;
+    let_go(&early);
+    if (s->shut_wanted) stream_tls_say_goodbye(s);
+    if (e == ERR_NOMEM) return e;
+    stream_opened(s);
+    stream_finish_shutdown(s);
+    if (had_early && s->state == STREAM_OPEN && s->pending_n == 0) s->events->on_drained(s);
+    return ERR_OK;
+}
+
+void stream_tls_take(struct stream *s, const char *p, size_t n)
+{
+    struct tls_result r;
+    tls_feed(s->tls->engine, p, n, &r);
+    /* A reset while sending is found by reading, as without TLS. */
+    enum err e = send_span(s, r.out) == ERR_NOMEM ? ERR_NOMEM : ERR_OK;
+    if (!e && r.secured) e = become_open(s);
+    if (s->state == STREAM_OPEN || s->state == STREAM_HANDSHAKE) deliver(s, r.plain, e ? e : r.end);
+}
+
+/* Only when close_notify has not come: behind it nothing is read any more. Bytes may be missing (RFC 8446
+ * section 6.1). */
+void stream_tls_take_fin(struct stream *s)
+{
+    deliver(s, (struct span){0}, ERR_TRUNCATED);
+}
+
+/* --- opening --------------------------------------------------------------------------------------- */
+
+static struct stream_tls *wrap(struct stream *s, struct tls *engine)
+{
+    struct stream_tls *t = calloc(1, sizeof *t);
+    if (!t) return NULL;
+    t->engine = engine;
+    t->stream = s;
+    t->resume.run = on_resume;
+    return t;
+}
+
+enum err stream_open_tls(struct stream *s, struct loop *l, int fd, struct tls_server *server,
+                         const struct stream_events *events)
+{
+    struct tls *engine = NULL;
+    enum err e = tls_accept(l, server, &engine);
+    struct stream_tls *t = e ? NULL : wrap(s, engine);
+    if (t) {
+        e = stream_start(s, l, fd, events, STREAM_HANDSHAKE);
+        s->tls = e ? NULL : t;
+    } else {
+        e = ERR_NOMEM;
+        (void)close(fd);
+        s->state = STREAM_NONE;
+    }
+    if (!e) return ERR_OK;
+    free(t);
+    tls_destroy(engine);
+    return e;
+}
+
+enum err stream_connect_tls(struct stream *s, struct loop *l, const struct socket_address *a,
+                            const struct tls_target *to, const struct stream_events *events)
+{
+    struct tls *engine = NULL;
+    enum err e = tls_dial(l, to, &engine);
+    struct stream_tls *t = e ? NULL : wrap(s, engine);
+    e = t ? stream_connect(s, l, a, events) : ERR_NOMEM;
+    if (!e) {
+        s->tls = t;
+        return ERR_OK;
+    }
+    free(t);
+    tls_destroy(engine);
+    return e;
+}
+
+void stream_tls_begin(struct stream *s)
+{
+    s->state = STREAM_HANDSHAKE;
+    stream_update_interest(s);
+    stream_tls_take(s, NULL, 0);
+}
+
+bool stream_tls_info(const struct stream *s, struct tls_info *out)
+{
+    return s->tls && tls_describe(s->tls->engine, out);
+}
+
+const char *stream_tls_reason(const struct stream *s)
+{
+    return s->tls ? tls_reason(s->tls->engine) : NULL;
+}
