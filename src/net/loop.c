@@ -62,7 +62,7 @@ static void on_idle(uv_idle_t *idle)
 
 void loop_soon(struct loop *l, struct loop_task *t)
 {
-    if (t->next) return;
+    if (t->next || uv_is_closing((uv_handle_t *)&l->idle)) return;
     if (l->soon.next == &l->soon) (void)uv_idle_start(&l->idle, on_idle);
     t->prev = l->soon.prev;
     t->next = &l->soon;

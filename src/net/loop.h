@@ -90,7 +90,7 @@ void loop_run(struct loop *l);
 /* Delivers `m` on the loop's thread. False when the loop is closing: then `m` still belongs to the caller. */
 bool loop_post(struct loop *l, struct loop_message *m);
 
-/* Runs `t->run` in the next round of the loop. Harmless when it waits already. */
+/* Runs `t->run` in the next round of the loop; never after loop_close(). Harmless when it waits already. */
 void loop_soon(struct loop *l, struct loop_task *t);
 void loop_soon_cancel(struct loop *l, struct loop_task *t);
 

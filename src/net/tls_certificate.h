@@ -50,8 +50,8 @@ bool tls_certificate_name(struct span *names, struct span *name);
 /* How well it serves `name` (lower case): 2 by its very name, 1 by a wildcard for the first label, 0 not. */
 unsigned tls_certificate_covers(const struct tls_certificate *c, struct span name);
 
-/* Puts certificate, issuers and key into `ctx`, which keeps its own references. Errors: ERR_RANGE (OpenSSL's
- * security level refuses it; with `why`). */
+/* Puts certificate, issuers and key into `ctx`, which keeps its own references. Errors: ERR_NOMEM, ERR_RANGE
+ * (OpenSSL's security level refuses it; with `why`). */
 enum err tls_certificate_use(const struct tls_certificate *c, SSL_CTX *ctx, struct errmsg *why);
 
 /* Adds the authorities of a PEM file to the store of `ctx`. `digest` (or NULL) becomes the SHA-256 of the

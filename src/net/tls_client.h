@@ -42,8 +42,8 @@ struct tls_sessions {
 /* Frees what is kept; it may be used again. */
 void tls_sessions_clear(struct tls_sessions *s);
 
-/* Whom to talk to. Read when the connection is made; `sessions` and `client` must outlive it (a reference of
- * `client` is taken). */
+/* Whom to talk to. Read when the connection is made: a reference of `client` is taken, `sessions` must
+ * outlive the connection. */
 struct tls_target {
     struct tls_client *client;
     const char *host;              /* DNS name (sent as SNI) or IP address that the certificate must be for */

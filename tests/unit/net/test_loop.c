@@ -335,6 +335,62 @@ static void a_deadline_of_never_starts_no_tick(void **state)
     assert_false(uv_is_active((uv_handle_t *)&t->loop.tick));
 }
 
+/* --- tasks ----------------------------------------------------------------------------------------- */
+
+struct job {
+    struct loop_task task; /* first */
+    struct net_test *t;
+    struct job *again, *cancels;
+    unsigned runs;
+};
+
+static void run_job(struct loop_task *task)
+{
+    struct job *j = (struct job *)task;
+    assert_true(j->t->loop.in_turn);
+    j->runs++;
+    if (j->cancels) loop_soon_cancel(&j->t->loop, &j->cancels->task);
+    if (j->again) loop_soon(&j->t->loop, &j->again->task);
+}
+
+static void tasks_run_once_and_later(void **state)
+{
+    struct net_test *t = *state;
+    struct job a = {.task.run = run_job, .t = t}, b = a, c = a;
+    a.cancels = &b;
+    loop_soon(&t->loop, &a.task);
+    loop_soon(&t->loop, &a.task);
+    loop_soon(&t->loop, &b.task);
+    loop_soon(&t->loop, &c.task);
+    assert_int_equal(a.runs, 0);
+    RUN_UNTIL(t, c.runs);
+    assert_int_equal(a.runs, 1);
+    assert_int_equal(b.runs, 0); /* taken back by another */
+    loop_soon_cancel(&t->loop, &c.task);
+    loop_soon(&t->loop, &c.task);
+    loop_soon_cancel(&t->loop, &c.task);
+    unsigned before = t->turns;
+    net_test_settle(t);
+    assert_int_equal(c.runs, 1);
+    assert_int_equal(t->turns, before);
+}
+
+/* A task that asks for itself again does not keep the loop from its other work. */
+static void a_task_may_ask_for_itself(void **state)
+{
+    struct net_test *t = *state;
+    struct job a = {.task.run = run_job, .t = t};
+    a.again = &a;
+    loop_soon(&t->loop, &a.task);
+    for (unsigned i = 1; i <= 10; i++) {
+        (void)uv_run(&t->loop.uv, UV_RUN_NOWAIT);
+        assert_int_equal(a.runs, i);
+    }
+    a.again = NULL;
+    net_test_settle(t);
+    assert_int_equal(a.runs, 11);
+}
+
 #define LOOP_TEST(name) cmocka_unit_test_setup_teardown(name, net_test_setup, net_test_teardown)
 
 int main(void)
@@ -351,6 +407,8 @@ int main(void)
         LOOP_TEST(clocks_stand_still_within_a_turn),
         LOOP_TEST(deadlines_fire_and_then_the_tick_stops),
         LOOP_TEST(a_deadline_of_never_starts_no_tick),
+        LOOP_TEST(tasks_run_once_and_later),
+        LOOP_TEST(a_task_may_ask_for_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
