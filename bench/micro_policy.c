@@ -1,6 +1,6 @@
 /* What the policy costs on one core: a decision, its parts, a load, a change, and the memory per partner.
  *
- *   micro_policy [PARTNERS ...]        default: 10000 1000000
+ *   micro-policy [PARTNERS ...]        default: 10000 1000000
  *
  * Partners have one token of 43 characters and two IPv4 prefixes for production, sizes as in real allowlists
  * (half of them single addresses). Records are made outside the measured time. Figures are thread CPU time.
@@ -85,6 +85,7 @@ static uint64_t load(struct policy *p, uint64_t n)
 {
     uint64_t spent = 0;
     policy_sync_begin(p);
+    policy_reserve(p, (uint32_t)n); /* as the stores do */
     for (uint64_t i = 0; i < n;) {
         uint64_t count = n - i < BATCH ? n - i : BATCH;
         for (uint64_t k = 0; k < count; k++)
@@ -235,7 +236,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         uint64_t n;
         if (!span_to_u64(span_str(argv[i]), &n) || n == 0 || n > 16000000) {
-            fprintf(stderr, "usage: micro_policy [PARTNERS ...]\n");
+            fprintf(stderr, "usage: micro-policy [PARTNERS ...]\n");
             return EXIT_FAILURE;
         }
         run(n);

@@ -4,50 +4,58 @@
 
 #include <stdlib.h>
 
-enum { FORM_TINY, FORM_TREE };
+enum { FORM_SMALL, FORM_LARGE };
 
 enum {
-    TINY_MAX = 8,            /* merged prefixes of one family that are still scanned */
-    ON_STACK = 2 * TINY_MAX, /* longer inputs are sorted in heap memory */
-    CIDRS_MAX = 1 << 27,     /* two boundaries each fill STREE_KEYS_MAX */
-};
-
-struct cidr_set {
-    uint8_t form;
-    uint8_t n4, n6;  /* tiny: entries */
-    uint8_t is_wide; /* tree: IPv6 boundaries have low halves */
-    uint32_t bytes;  /* of the whole object */
+    ON_STACK = 2 * CIDR_SET_SMALL_MAX, /* longer inputs are sorted in heap memory */
+    CIDRS_MAX = 1 << 27,               /* two boundaries each fill STREE_KEYS_MAX */
 };
 
 struct entry4 {
     uint32_t net, mask;
 };
 
-/* Line 0 serves IPv4, line 1 (with `bytes6`) IPv6, then the lines of both trees. */
+/* Line 0 serves IPv4, line 1 IPv6 and the writer, then the lines of both trees. */
 struct tree {
     struct cidr_set head;
+    uint32_t bytes; /* of the whole object */
     struct stree v4;
     uint32_t line6; /* number of the first line of the IPv6 tree, counted from `lines` */
     uint32_t low6;  /* number of the first line of the low halves */
     _Alignas(LINE_BYTES) struct stree v6;
+    uint32_t count; /* prefixes */
+    uint64_t hash;  /* of `lines` */
     _Alignas(LINE_BYTES) unsigned char lines[];
 };
+_Static_assert(sizeof(struct tree) == 2 * LINE_BYTES, "the heads of both trees are one cache line each");
+_Static_assert(CIDR_SET_SMALL_BYTES_MAX ==
+                   sizeof(struct cidr_set) +
+                       CIDR_SET_SMALL_MAX * (sizeof(struct entry4) + sizeof(struct key6) + 1),
+               "room for the largest small set");
 
 /* --- look-up ------------------------------------------------------------------------------------ */
 
-static const struct entry4 *tiny_v4(const struct cidr_set *s)
+static const struct entry4 *small_v4(const struct cidr_set *s)
 {
     return (const struct entry4 *)(s + 1);
 }
 
-static const struct key6 *tiny_v6(const struct cidr_set *s)
+/* Not aligned: the head is only as long as it must be. */
+static const unsigned char *small_v6(const struct cidr_set *s)
 {
-    return (const struct key6 *)(tiny_v4(s) + s->n4);
+    return (const unsigned char *)(small_v4(s) + s->n4);
 }
 
-static const uint8_t *tiny_len6(const struct cidr_set *s)
+static struct key6 small_net6(const struct cidr_set *s, unsigned i)
 {
-    return (const uint8_t *)(tiny_v6(s) + s->n6);
+    struct key6 net;
+    memcpy(&net, small_v6(s) + i * sizeof net, sizeof net);
+    return net;
+}
+
+static const uint8_t *small_len6(const struct cidr_set *s)
+{
+    return small_v6(s) + s->n6 * sizeof(struct key6);
 }
 
 static const struct tree *tree_of(const struct cidr_set *s)
@@ -82,9 +90,9 @@ static const uint64_t *lows6(const struct tree *t)
     return (const uint64_t *)(t->lines + (size_t)t->low6 * LINE_BYTES);
 }
 
-static bool tiny_has4(const struct cidr_set *s, uint32_t a)
+static bool small_has4(const struct cidr_set *s, uint32_t a)
 {
-    const struct entry4 *e = tiny_v4(s);
+    const struct entry4 *e = small_v4(s);
     unsigned found = 0;
     for (unsigned i = 0; i < s->n4; i++)
         found |= ((a ^ e[i].net) & e[i].mask) == 0;
@@ -92,16 +100,16 @@ static bool tiny_has4(const struct cidr_set *s, uint32_t a)
 }
 
 /* Every entry is looked at: a branch for each, mispredicted once, would cost more than eight of them. */
-static bool tiny_has6(const struct cidr_set *s, struct key6 a)
+static bool small_has6(const struct cidr_set *s, struct key6 a)
 {
-    const struct key6 *net = tiny_v6(s);
-    const uint8_t *len = tiny_len6(s);
+    const uint8_t *len = small_len6(s);
     unsigned found = 0;
     for (unsigned i = 0; i < s->n6; i++) {
         /* The bits of both halves that count; no shift reaches 64, which would be undefined. */
         const uint64_t hi = len[i] >= 64 ? UINT64_MAX : ~(UINT64_MAX >> len[i]);
         const uint64_t lo = len[i] <= 64 ? 0 : ~(UINT64_MAX >> 1 >> (len[i] - 65));
-        found |= (((a.hi ^ net[i].hi) & hi) | ((a.lo ^ net[i].lo) & lo)) == 0;
+        const struct key6 net = small_net6(s, i);
+        found |= (((a.hi ^ net.hi) & hi) | ((a.lo ^ net.lo) & lo)) == 0;
     }
     return found;
 }
@@ -116,20 +124,44 @@ static bool tree_has6(const struct tree *t, struct key6 a)
 bool cidr_set_has(const struct cidr_set *s, const struct addr *a)
 {
     if (a->family == ADDR_V4) {
-        if (s->form == FORM_TINY) return tiny_has4(s, a->v4);
+        if (s->form == FORM_SMALL) return small_has4(s, a->v4);
         return stree_rank32(&tree_of(s)->v4, lines4(tree_of(s)), line_key32(a->v4)) & 1;
     }
     if (a->family == ADDR_V6) {
         const struct key6 key = {a->v6.hi, a->v6.lo};
-        return s->form == FORM_TINY ? tiny_has6(s, key) : tree_has6(tree_of(s), key);
+        return s->form == FORM_SMALL ? small_has6(s, key) : tree_has6(tree_of(s), key);
     }
     return false;
 }
 
+/* --- what it is ----------------------------------------------------------------------------------- */
+
+bool cidr_set_is_large(const struct cidr_set *s)
+{
+    return s->form == FORM_LARGE;
+}
+
 size_t cidr_set_bytes(const struct cidr_set *s)
 {
-    return s->bytes;
+    if (s->form == FORM_LARGE) return tree_of(s)->bytes;
+    return sizeof *s + s->n4 * sizeof(struct entry4) + s->n6 * (sizeof(struct key6) + 1);
 }
+
+uint32_t cidr_set_count(const struct cidr_set *s)
+{
+    return s->form == FORM_LARGE ? tree_of(s)->count : (uint32_t)s->n4 + s->n6;
+}
+
+uint64_t cidr_set_hash(const struct cidr_set *s)
+{
+    return tree_of(s)->hash;
+}
+
+bool cidr_set_equal(const struct cidr_set *a, const struct cidr_set *b)
+{
+    return tree_of(a)->bytes == tree_of(b)->bytes && memcmp(a, b, tree_of(a)->bytes) == 0;
+}
+
 /* --- merging ------------------------------------------------------------------------------------ */
 
 static void sort_cidrs(struct cidr *v, uint32_t n)
@@ -172,24 +204,20 @@ static uint32_t merge_cidrs(struct cidr *v, uint32_t n)
 
 /* --- build -------------------------------------------------------------------------------------- */
 
-static enum err build_tiny(const struct cidr *v, uint32_t n4, uint32_t n6, struct cidr_set **out)
+static struct cidr_set *build_small(const struct cidr *v, uint32_t n4, uint32_t n6, void *room)
 {
-    const size_t bytes =
-        sizeof(struct cidr_set) + n4 * sizeof(struct entry4) + n6 * (sizeof(struct key6) + 1);
-    struct cidr_set *s = malloc(bytes);
-    if (!s) return ERR_NOMEM;
-    *s = (struct cidr_set){.form = FORM_TINY, .n4 = (uint8_t)n4, .n6 = (uint8_t)n6, .bytes = (uint32_t)bytes};
+    struct cidr_set *s = room;
+    *s = (struct cidr_set){.form = FORM_SMALL, .n4 = (uint8_t)n4, .n6 = (uint8_t)n6};
     struct entry4 *e = (struct entry4 *)(s + 1);
     for (uint32_t i = 0; i < n4; i++)
         e[i] = (struct entry4){v[i].net.v4, ~(v[i].net.v4 ^ cidr_last(&v[i]).v4)};
-    struct key6 *net = (struct key6 *)(e + n4);
-    uint8_t *len = (uint8_t *)(net + n6);
+    unsigned char *at = (unsigned char *)(e + n4);
     for (uint32_t i = 0; i < n6; i++) {
-        net[i] = (struct key6){v[n4 + i].net.v6.hi, v[n4 + i].net.v6.lo};
-        len[i] = v[n4 + i].len;
+        const struct key6 net = {v[n4 + i].net.v6.hi, v[n4 + i].net.v6.lo};
+        memcpy(at + i * sizeof net, &net, sizeof net);
+        at[n6 * sizeof net + i] = v[n4 + i].len;
     }
-    *out = s;
-    return ERR_OK;
+    return s;
 }
 
 /* Writes the boundaries of `n` disjoint sorted prefixes, 2 n at most; neighbours that touch become one
@@ -226,6 +254,17 @@ static uint32_t bounds6(const struct cidr *v, uint32_t n, struct key6 *out, bool
     return k;
 }
 
+static uint64_t hash_words(const unsigned char *p, size_t n)
+{
+    uint64_t h = n, word;
+    for (size_t i = 0; i < n; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        h ^= h >> 32;
+    }
+    return h;
+}
+
 static uint32_t lines_for(size_t bytes)
 {
     return (uint32_t)((bytes + LINE_BYTES - 1) / LINE_BYTES);
@@ -241,7 +280,9 @@ static struct tree *lay_out(const uint32_t *at4, uint32_t nb4, const struct key6
     const size_t bytes = sizeof(struct tree) + (size_t)nlines * LINE_BYTES;
     struct tree *t = bytes <= UINT32_MAX ? aligned_alloc(LINE_BYTES, bytes) : NULL;
     if (!t) return NULL;
-    t->head = (struct cidr_set){.form = FORM_TREE, .is_wide = is_wide, .bytes = (uint32_t)bytes};
+    memset(t, 0, bytes); /* equal sets are equal byte for byte */
+    t->head = (struct cidr_set){.form = FORM_LARGE, .is_wide = is_wide};
+    t->bytes = (uint32_t)bytes;
     t->v4 = v4;
     t->v6 = v6;
     t->line6 = line6;
@@ -257,10 +298,11 @@ static struct tree *lay_out(const uint32_t *at4, uint32_t nb4, const struct key6
         if (is_wide) lows[i] = at6[i].lo;
     }
     stree_finish64(&v6, keys6);
+    t->hash = hash_words(t->lines, (size_t)nlines * LINE_BYTES);
     return t;
 }
 
-static enum err build_tree(const struct cidr *v, uint32_t n4, uint32_t n6, struct cidr_set **out)
+static enum err build_large(const struct cidr *v, uint32_t n4, uint32_t n6, struct cidr_set **out)
 {
     enum err e = ERR_NOMEM;
     bool is_wide;
@@ -271,6 +313,7 @@ static enum err build_tree(const struct cidr *v, uint32_t n4, uint32_t n6, struc
         const uint32_t nb6 = bounds6(v + n4, n6, at6, &is_wide);
         struct tree *t = lay_out(at4, nb4, at6, nb6, is_wide);
         if (t) {
+            t->count = n4 + n6;
             *out = &t->head;
             e = ERR_OK;
         }
@@ -280,7 +323,7 @@ static enum err build_tree(const struct cidr *v, uint32_t n4, uint32_t n6, struc
     return e;
 }
 
-enum err cidr_set_build(const struct cidr *cidrs, uint32_t n, struct cidr_set **out)
+enum err cidr_set_build(const struct cidr *cidrs, uint32_t n, void *room, struct cidr_set **out)
 {
     if (n > CIDRS_MAX) return ERR_NOMEM;
     struct cidr stack[ON_STACK];
@@ -293,23 +336,21 @@ enum err cidr_set_build(const struct cidr *cidrs, uint32_t n, struct cidr_set **
     while (n4 < n && v[n4].net.family == ADDR_V4)
         n4++;
     const uint32_t n6 = n - n4;
-    const enum err e =
-        n4 <= TINY_MAX && n6 <= TINY_MAX ? build_tiny(v, n4, n6, out) : build_tree(v, n4, n6, out);
+    enum err e = ERR_OK;
+    if (n4 <= CIDR_SET_SMALL_MAX && n6 <= CIDR_SET_SMALL_MAX)
+        *out = build_small(v, n4, n6, room);
+    else
+        e = build_large(v, n4, n6, out);
     if (v != stack) free(v);
     return e;
 }
 
 void cidr_set_destroy(struct cidr_set *s)
 {
-    free(s);
+    if (s && s->form == FORM_LARGE) free(s);
 }
 
 /* --- walk --------------------------------------------------------------------------------------- */
-
-struct visitor {
-    void (*fn)(const struct cidr *c, void *arg);
-    void *arg;
-};
 
 /* How many low bits of the address are zero. */
 static unsigned trailing_zeros(const struct addr *a)
@@ -339,65 +380,77 @@ static void step(struct addr *a, int by)
     a->v6.lo = lo;
 }
 
-/* Cuts a range into prefixes, always the largest that starts here and ends inside. */
-static void visit_range(struct addr first, const struct addr *last, const struct visitor *visit)
+/* Takes the largest prefix that starts where the range does and ends inside. */
+static struct cidr cut_off(struct cidr_walk *w)
 {
-    const unsigned bits = first.family == ADDR_V4 ? 32 : 128;
-    for (;;) {
-        struct cidr c = {.net = first, .len = (uint8_t)(bits - trailing_zeros(&first))};
-        first = cidr_last(&c);
-        while (is_after(&first, last)) {
-            c.len++;
-            first = cidr_last(&c);
-        }
-        visit->fn(&c, visit->arg);
-        if (addr_eq(&first, last)) return;
-        step(&first, 1);
+    const unsigned bits = w->first.family == ADDR_V4 ? 32 : 128;
+    struct cidr c = {.net = w->first, .len = (uint8_t)(bits - trailing_zeros(&w->first))};
+    struct addr end = cidr_last(&c);
+    while (is_after(&end, &w->last)) {
+        c.len++;
+        end = cidr_last(&c);
     }
+    w->is_inside = !addr_eq(&end, &w->last);
+    w->first = end;
+    step(&w->first, 1);
+    return c;
 }
 
-static void visit_tiny(const struct cidr_set *s, const struct visitor *visit)
+static bool next_small(struct cidr_walk *w, struct cidr *out)
 {
-    for (unsigned i = 0; i < s->n4; i++) {
-        const struct entry4 *e = &tiny_v4(s)[i];
-        const struct cidr c = {.net = {.family = ADDR_V4, .v4 = e->net},
-                               .len = (uint8_t)__builtin_popcount(e->mask)};
-        visit->fn(&c, visit->arg);
+    const struct cidr_set *s = w->set;
+    const unsigned i = w->at++;
+    if (i < s->n4) {
+        const struct entry4 *e = &small_v4(s)[i];
+        *out = (struct cidr){.net = {.family = ADDR_V4, .v4 = e->net},
+                             .len = (uint8_t)__builtin_popcount(e->mask)};
+        return true;
     }
-    for (unsigned i = 0; i < s->n6; i++) {
-        const struct key6 *k = &tiny_v6(s)[i];
-        const struct cidr c = {.net = {.family = ADDR_V6, .v6 = {k->hi, k->lo}}, .len = tiny_len6(s)[i]};
-        visit->fn(&c, visit->arg);
-    }
+    if (i >= (unsigned)s->n4 + s->n6) return false;
+    const struct key6 net = small_net6(s, i - s->n4);
+    *out = (struct cidr){.net = {.family = ADDR_V6, .v6 = {net.hi, net.lo}}, .len = small_len6(s)[i - s->n4]};
+    return true;
 }
 
-static void visit_tree(const struct tree *t, const struct visitor *visit)
+static struct addr bound4(const struct tree *t, uint32_t i)
 {
-    const int32_t *at4 = sorted4(t);
-    for (uint32_t i = 0; i < t->v4.nkeys; i += 2) {
-        const struct addr first = {.family = ADDR_V4, .v4 = line_value32(at4[i])};
-        struct addr end = {.family = ADDR_V4, .v4 = i + 1 < t->v4.nkeys ? line_value32(at4[i + 1]) : 0};
-        step(&end, -1);
-        visit_range(first, &end, visit);
-    }
-    const uint64_t *hi = sorted6(t);
-    const uint64_t *lo = lows6(t);
-    const bool is_wide = t->head.is_wide;
-    for (uint32_t i = 0; i < t->v6.nkeys; i += 2) {
-        const struct addr first = {.family = ADDR_V6, .v6 = {hi[i], is_wide ? lo[i] : 0}};
-        struct addr end = {.family = ADDR_V6};
-        if (i + 1 < t->v6.nkeys)
-            end = (struct addr){.family = ADDR_V6, .v6 = {hi[i + 1], is_wide ? lo[i + 1] : 0}};
-        step(&end, -1);
-        visit_range(first, &end, visit);
-    }
+    return (struct addr){.family = ADDR_V4, .v4 = i < t->v4.nkeys ? line_value32(sorted4(t)[i]) : 0};
 }
 
-void cidr_set_each(const struct cidr_set *s, void (*fn)(const struct cidr *c, void *arg), void *arg)
+static struct addr bound6(const struct tree *t, uint32_t i)
 {
-    const struct visitor visit = {fn, arg};
-    if (s->form == FORM_TINY)
-        visit_tiny(s, &visit);
-    else
-        visit_tree(tree_of(s), &visit);
+    if (i >= t->v6.nkeys) return (struct addr){.family = ADDR_V6};
+    return (struct addr){.family = ADDR_V6, .v6 = {sorted6(t)[i], t->head.is_wide ? lows6(t)[i] : 0}};
+}
+
+/* Goes to the next range: from one boundary to before the next, or to the end of the address space. */
+static bool next_range(struct cidr_walk *w)
+{
+    const struct tree *t = tree_of(w->set);
+    const uint32_t from6 = t->v4.nkeys + (t->v4.nkeys & 1); /* a last range without an end counts as two */
+    if (w->at < t->v4.nkeys) {
+        w->first = bound4(t, w->at);
+        w->last = bound4(t, w->at + 1);
+    } else if (w->at - from6 < t->v6.nkeys) {
+        w->first = bound6(t, w->at - from6);
+        w->last = bound6(t, w->at - from6 + 1);
+    } else {
+        return false;
+    }
+    w->at += 2;
+    step(&w->last, -1);
+    return true;
+}
+
+struct cidr_walk cidr_walk_of(const struct cidr_set *s)
+{
+    return (struct cidr_walk){.set = s};
+}
+
+bool cidr_walk_next(struct cidr_walk *w, struct cidr *out)
+{
+    if (w->set->form == FORM_SMALL) return next_small(w, out);
+    if (!w->is_inside && !next_range(w)) return false;
+    *out = cut_off(w);
+    return true;
 }

@@ -52,22 +52,33 @@ enum err cidr_tree_remove(struct cidr_tree *t, const struct cidr *c)
 struct keys {
     uint64_t *v4;
     struct cidr_key6 *v6;
-    size_t n4, n6;
+    size_t n4, n6, cap4, cap6;
 };
 
-static enum err keys_init(struct keys *k, const struct cidr *cidrs, size_t n)
+enum { KEYS_FIRST = 1024 };
+
+/* Makes room for one element more; a large block is moved by the kernel, not copied. */
+static bool grow(void **v, size_t n, size_t *cap, size_t size)
 {
-    size_t n4 = 0;
-    for (size_t i = 0; i < n; i++)
-        n4 += cidrs[i].net.family == ADDR_V4;
-    *k = (struct keys){.v4 = malloc(n4 * sizeof *k->v4 + 1), .v6 = malloc((n - n4) * sizeof *k->v6 + 1)};
-    if (!k->v4 || !k->v6) return ERR_NOMEM;
-    for (size_t i = 0; i < n; i++) {
-        const struct addr *a = &cidrs[i].net;
-        if (a->family == ADDR_V4)
-            k->v4[k->n4++] = cidr_key4(a->v4, cidrs[i].len);
+    if (n < *cap) return true;
+    size_t larger = *cap ? 2 * *cap : KEYS_FIRST;
+    void *p = realloc(*v, larger * size);
+    if (!p) return false;
+    *v = p;
+    *cap = larger;
+    return true;
+}
+
+static enum err keys_read(struct keys *k, cidr_next_fn next, void *arg)
+{
+    for (struct cidr c; next(arg, &c);) {
+        if (!grow((void **)&k->v4, k->n4, &k->cap4, sizeof *k->v4) ||
+            !grow((void **)&k->v6, k->n6, &k->cap6, sizeof *k->v6))
+            return ERR_NOMEM;
+        if (c.net.family == ADDR_V4)
+            k->v4[k->n4++] = cidr_key4(c.net.v4, c.len);
         else
-            k->v6[k->n6++] = (struct cidr_key6){a->v6.hi, a->v6.lo, cidrs[i].len};
+            k->v6[k->n6++] = (struct cidr_key6){c.net.v6.hi, c.net.v6.lo, c.len};
     }
     return cidr_sort4(k->v4, k->n4) || cidr_sort6(k->v6, k->n6) ? ERR_NOMEM : ERR_OK;
 }
@@ -90,11 +101,11 @@ static enum err load(struct cidr_tree *t, const struct keys *k)
     return ERR_OK;
 }
 
-enum err cidr_tree_build(struct cidr_tree *t, const struct cidr *cidrs, size_t n)
+enum err cidr_tree_build(struct cidr_tree *t, cidr_next_fn next, void *arg)
 {
     if (!tree4_is_empty(t->v4) || !tree6_is_empty(t->v6)) return ERR_EXISTS;
-    struct keys k;
-    enum err e = keys_init(&k, cidrs, n);
+    struct keys k = {0};
+    enum err e = keys_read(&k, next, arg);
     if (!e) e = load(t, &k);
     keys_deinit(&k);
     return e;

@@ -54,9 +54,12 @@ enum err cidr_tree_add(struct cidr_tree *t, const struct cidr *c);
  * ERR_NOMEM (nothing changed). */
 enum err cidr_tree_remove(struct cidr_tree *t, const struct cidr *c);
 
+/* The next prefix of a load; false: there are no more. */
+typedef bool (*cidr_next_fn)(void *arg, struct cidr *out);
+
 /* Adds many at once to an empty tree, much faster than one by one. Errors: ERR_NOMEM (the tree is still
  * empty), ERR_EXISTS (not empty). */
-enum err cidr_tree_build(struct cidr_tree *t, const struct cidr *cidrs, size_t n);
+enum err cidr_tree_build(struct cidr_tree *t, cidr_next_fn next, void *arg);
 
 bool cidr_tree_has(const struct cidr_tree *t, const struct addr *a);
 

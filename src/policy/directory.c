@@ -26,7 +26,7 @@ enum err directory_init(struct directory *d)
 void directory_deinit(struct directory *d)
 {
     for (uint32_t i = 0; i < d->nindices; i++)
-        partner_view_destroy(directory_view(d, i), true);
+        partner_view_destroy(directory_view(d, i));
     for (size_t i = 0; i < DIRECTORY_BLOCKS_MAX; i++)
         free(atomic_load_explicit(&d->top[i], memory_order_relaxed));
     free(d->names);
@@ -84,11 +84,27 @@ static uint32_t name_hash(struct span id)
     return (uint32_t)(h * 0x9e3779b97f4a7c15ULL >> 32);
 }
 
+/* No power of two of slots: a table can be as large as it has to be. */
+static uint32_t name_home(uint32_t hash, uint32_t names_max)
+{
+    return (uint32_t)((uint64_t)hash * names_max >> 32);
+}
+
+static uint32_t name_after(uint32_t at, uint32_t names_max)
+{
+    return at + 1 == names_max ? 0 : at + 1;
+}
+
+/* How far a slot is behind another. */
+static uint32_t name_distance(uint32_t from, uint32_t to, uint32_t names_max)
+{
+    return to >= from ? to - from : to + names_max - from;
+}
+
 /* The slot that holds this name, or the empty one where it would go. */
 static uint32_t name_slot(const struct directory *d, struct span id, uint32_t hash)
 {
-    uint32_t at = hash & (d->names_max - 1);
-    for (;; at = (at + 1) & (d->names_max - 1)) {
+    for (uint32_t at = name_home(hash, d->names_max);; at = name_after(at, d->names_max)) {
         const struct directory_name *n = &d->names[at];
         if (n->index_plus1 == 0) return at;
         if (n->hash == hash && span_eq(partner_view_id(directory_view(d, n->index_plus1 - 1)), id)) return at;
@@ -97,21 +113,35 @@ static uint32_t name_slot(const struct directory *d, struct span id, uint32_t ha
 
 uint32_t directory_find(const struct directory *d, struct span id)
 {
-    return d->names[name_slot(d, id, name_hash(id))].index_plus1 - 1; /* 0 - 1: PARTNER_INDEX_NONE */
+    return directory_find_hashed(d, id, name_hash(id));
 }
 
-enum err directory_reserve(struct directory *d)
+uint32_t directory_prefetch(const struct directory *d, struct span id)
 {
-    if ((uint64_t)(d->nnames + 1) * 4 <= (uint64_t)d->names_max * 3) return ERR_OK;
+    uint32_t hash = name_hash(id);
+    __builtin_prefetch(&d->names[name_home(hash, d->names_max)]);
+    return hash;
+}
 
-    uint32_t names_max = d->names_max * 2;
+uint32_t directory_find_hashed(const struct directory *d, struct span id, uint32_t hash)
+{
+    return d->names[name_slot(d, id, hash)].index_plus1 - 1; /* 0 - 1: PARTNER_INDEX_NONE */
+}
+
+enum err directory_reserve(struct directory *d, uint32_t n)
+{
+    /* At most three quarters of the slots in use; then half of the names more than there are, at least. */
+    if (((uint64_t)d->nnames + n) * 4 <= (uint64_t)d->names_max * 3) return ERR_OK;
+    uint64_t most = (uint64_t)d->nnames + (n > d->nnames / 2 ? n : d->nnames / 2);
+    if (most > PARTNER_INDEX_NONE / 2) return ERR_NOMEM;
+    uint32_t names_max = (uint32_t)(most * 4 / 3 + NAMES_MIN);
     struct directory_name *names = pages_alloc((size_t)names_max * sizeof(*names));
     if (!names) return ERR_NOMEM;
     for (uint32_t i = 0; i < d->names_max; i++) {
         if (d->names[i].index_plus1 == 0) continue;
-        uint32_t at = d->names[i].hash & (names_max - 1);
+        uint32_t at = name_home(d->names[i].hash, names_max);
         while (names[at].index_plus1 != 0)
-            at = (at + 1) & (names_max - 1);
+            at = name_after(at, names_max);
         names[at] = d->names[i];
     }
     free(d->names);
@@ -131,14 +161,14 @@ void directory_bind(struct directory *d, uint32_t index)
 void directory_unbind(struct directory *d, uint32_t index)
 {
     struct span id = partner_view_id(directory_view(d, index));
-    uint32_t mask = d->names_max - 1;
+    uint32_t max = d->names_max;
     uint32_t hole = name_slot(d, id, name_hash(id));
     BUG_IF(d->names[hole].index_plus1 != index + 1, "a partner without its name");
 
     /* Later names of the run move up where they may, so that no search ends too early at the hole. */
-    for (uint32_t at = (hole + 1) & mask; d->names[at].index_plus1 != 0; at = (at + 1) & mask) {
-        uint32_t home = d->names[at].hash & mask;
-        if (((at - home) & mask) < ((at - hole) & mask)) continue;
+    for (uint32_t at = name_after(hole, max); d->names[at].index_plus1 != 0; at = name_after(at, max)) {
+        uint32_t home = name_home(d->names[at].hash, max);
+        if (name_distance(home, at, max) < name_distance(hole, at, max)) continue;
         d->names[hole] = d->names[at];
         hole = at;
     }

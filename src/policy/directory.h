@@ -52,13 +52,13 @@ struct directory {
     /* writer only */
     uint32_t nindices;            /* indices below this have been in use */
     uint32_t first_free;          /* of a list through entries; PARTNER_INDEX_NONE at its end */
-    struct directory_name *names; /* owned; a power of two of them */
-    uint32_t nnames, names_max;   /* in use, and room */
+    struct directory_name *names; /* owned */
+    uint32_t nnames, names_max;   /* in use, and slots */
 };
 
 /* Errors: ERR_NOMEM. */
 enum err directory_init(struct directory *d);
-/* Destroys all views and their lists. No reader may be left. */
+/* Destroys all views. No reader may be left. */
 void directory_deinit(struct directory *d);
 
 /* The view behind an index; NULL when there is none. Any index may be asked for. */
@@ -73,6 +73,10 @@ static inline struct partner_view *directory_view(const struct directory *d, uin
 /* The index of this id, or PARTNER_INDEX_NONE. */
 uint32_t directory_find(const struct directory *d, struct span id);
 
+/* The same in two steps: the first fetches what the second will look at, and returns its `hash`. */
+uint32_t directory_prefetch(const struct directory *d, struct span id);
+uint32_t directory_find_hashed(const struct directory *d, struct span id, uint32_t hash);
+
 /* The note about an index that is in use. */
 union directory_entry *directory_entry(struct directory *d, uint32_t index);
 
@@ -82,8 +86,8 @@ enum err directory_claim(struct directory *d, uint32_t *index);
 /* Gives it back. No reader may know it any more. */
 void directory_release(struct directory *d, uint32_t index);
 
-/* Makes room, so that the next directory_bind() cannot fail. Errors: ERR_NOMEM (nothing changed). */
-enum err directory_reserve(struct directory *d);
+/* Makes room, so that the next `n` directory_bind() cannot fail. Errors: ERR_NOMEM (nothing changed). */
+enum err directory_reserve(struct directory *d, uint32_t n);
 /* Gives an index, whose view is published, the name of its view. Needs directory_reserve() before. */
 void directory_bind(struct directory *d, uint32_t index);
 /* Takes the name away; the view must still be published. */

@@ -18,19 +18,49 @@ static size_t expiry_at(uint8_t tokens)
     return (has_slot(tokens, SLOT_CURRENT) + has_slot(tokens, SLOT_PREVIOUS)) * TOKEN_DIGEST_BYTES;
 }
 
-static size_t id_at(uint8_t tokens)
+static size_t lists_at(uint8_t tokens)
 {
     return expiry_at(tokens) + has_slot(tokens, SLOT_PREVIOUS) * sizeof(uint64_t);
 }
 
-static size_t own_bytes(uint8_t tokens, size_t id_len)
+/* Of a list that begins here. Rounded up, so that the next one is aligned. */
+static size_t list_bytes(enum partner_list kind, const uint8_t *at)
 {
-    return offsetof(struct partner_view, tail) + id_at(tokens) + id_len;
+    switch (kind) {
+    case PARTNER_LIST_EMPTY: return 0;
+    case PARTNER_LIST_SHARED: return PARTNER_LIST_REFERENCE_BYTES;
+    case PARTNER_LIST_INSIDE: break;
+    }
+    size_t n = cidr_set_bytes((const struct cidr_set *)at);
+    return (n + CIDR_SET_ALIGNMENT - 1) / CIDR_SET_ALIGNMENT * CIDR_SET_ALIGNMENT;
+}
+
+/* Where the list of an environment begins; of ENV_COUNT, where the id does. */
+static const uint8_t *list_at(const struct partner_view *v, size_t env)
+{
+    const uint8_t *at = v->tail + lists_at(v->tokens);
+    for (size_t i = 0; i < env; i++)
+        at += list_bytes((enum partner_list)v->lists[i], at);
+    return at;
+}
+
+/* What stands in place of a list that is shared. Not aligned. */
+struct reference {
+    const struct cidr_set *set;
+    uint64_t given_hash; /* of the prefixes as the record gave them */
+};
+_Static_assert(sizeof(struct reference) == PARTNER_LIST_REFERENCE_BYTES, "a reference has a hole");
+
+static struct reference reference_at(const uint8_t *at)
+{
+    struct reference r;
+    memcpy(&r, at, sizeof r);
+    return r;
 }
 
 struct span partner_view_id(const struct partner_view *v)
 {
-    return span_of((const char *)v->tail + id_at(v->tokens), v->id_len);
+    return span_of((const char *)list_at(v, ENV_COUNT), v->id_len);
 }
 
 const uint8_t *partner_view_digest(const struct partner_view *v, enum token_slot slot)
@@ -46,9 +76,20 @@ uint64_t partner_view_previous_expires_ms(const struct partner_view *v)
     return at_ms;
 }
 
+const struct cidr_set *partner_view_list(const struct partner_view *v, enum environment env)
+{
+    switch ((enum partner_list)v->lists[env]) {
+    case PARTNER_LIST_EMPTY: break;
+    case PARTNER_LIST_INSIDE: return (const struct cidr_set *)list_at(v, env);
+    case PARTNER_LIST_SHARED: return reference_at(list_at(v, env)).set;
+    }
+    return NULL;
+}
+
 bool partner_view_allows(const struct partner_view *v, enum environment env, const struct addr *a)
 {
-    return v->allow[env] && cidr_set_has(v->allow[env], a);
+    const struct cidr_set *list = partner_view_list(v, env);
+    return list && cidr_set_has(list, a);
 }
 
 /* --- widget id --------------------------------------------------------------------------------------- */
@@ -110,20 +151,16 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 33;
 }
 
-static uint64_t prefix_hash(const struct cidr *c, uint64_t seed)
+/* A hash of a list as it was given, in any order. */
+static uint64_t given_hash(const struct cidr *v, uint32_t n)
 {
-    uint64_t hi = c->net.family == ADDR_V4 ? c->net.v4 : c->net.v6.hi;
-    uint64_t lo = c->net.family == ADDR_V4 ? 0 : c->net.v6.lo;
-    uint64_t shape = (uint64_t)c->net.family << 8 | c->len;
-    return mix(mix(mix(seed + shape) + hi) + lo);
-}
-
-uint64_t partner_lists_hash(const struct partner *record)
-{
-    uint64_t sum = 0;
-    for (size_t env = 0; env < ENV_COUNT; env++)
-        for (uint32_t i = 0; i < record->ncidrs[env]; i++)
-            sum += prefix_hash(&record->cidrs[env][i], (env + 1) << 32);
+    uint64_t sum = n;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct addr *a = &v[i].net;
+        uint64_t hi = a->family == ADDR_V4 ? a->v4 : a->v6.hi;
+        uint64_t lo = a->family == ADDR_V4 ? 0 : a->v6.lo;
+        sum += mix(mix(mix((uint64_t)a->family << 8 | v[i].len) + hi) + lo);
+    }
     return sum;
 }
 
@@ -133,90 +170,120 @@ static uint8_t tokens_of(const struct partner *record)
                                                                            << SLOT_PREVIOUS);
 }
 
-bool partner_view_matches(const struct partner_view *v, const struct partner *record, uint64_t lists_hash)
+static void append(struct partner_draft *d, const void *p, size_t n)
 {
-    uint8_t widget_id[16];
-    if (v->lists_hash != lists_hash || v->enabled != record->enabled || v->off_ramp != record->off_ramp ||
-        v->tokens != tokens_of(record) || !uuid_parse(record->widget_id, widget_id) ||
-        memcmp(v->widget_id, widget_id, sizeof(widget_id)) != 0)
-        return false;
-    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++) {
-        const uint8_t *digest = partner_view_digest(v, slot);
-        if (digest && memcmp(digest, record->digest[slot], TOKEN_DIGEST_BYTES) != 0) return false;
-    }
-    return !record->has_token[SLOT_PREVIOUS] ||
-           partner_view_previous_expires_ms(v) == record->previous_expires_ms;
+    memcpy(d->bytes + d->n, p, n);
+    d->n += n;
 }
 
-static enum err build_lists(const struct partner *record, struct partner_view *v)
+static void append_tokens(struct partner_draft *d, const struct partner *record)
 {
-    for (size_t env = 0; env < ENV_COUNT; env++) {
-        if (record->ncidrs[env] == 0) continue;
-        struct cidr_set *set;
-        enum err e = cidr_set_build(record->cidrs[env], record->ncidrs[env], &set);
-        if (e) return e;
-        v->allow[env] = set;
+    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+        if (record->has_token[slot]) append(d, record->digest[slot], TOKEN_DIGEST_BYTES);
+    if (record->has_token[SLOT_PREVIOUS])
+        append(d, &record->previous_expires_ms, sizeof record->previous_expires_ms);
+}
+
+/* The set of a large list: one that is there already, where possible. */
+static void append_shared(struct partner_draft *d, struct cidr_set *set, uint64_t hash, size_t env,
+                          const struct reference *before, const struct cidr_pool *pool)
+{
+    struct reference r = {.set = cidr_pool_find(pool, set), .given_hash = hash};
+    if (r.set)
+        cidr_set_destroy(set);
+    else
+        r.set = d->fresh[env] = set;
+    /* Other prefixes that make the same list are no news. */
+    append(d, before && before->set == r.set ? before : &r, sizeof r);
+    d->view.lists[env] = PARTNER_LIST_SHARED;
+}
+
+static enum err append_list(struct partner_draft *d, const struct partner *record, size_t env,
+                            const struct partner_view *old, const struct cidr_pool *pool)
+{
+    uint32_t n = record->ncidrs[env];
+    if (n == 0) return ERR_OK;
+    bool was_shared = old && old->lists[env] == PARTNER_LIST_SHARED && n > CIDR_SET_SMALL_MAX;
+    struct reference before = was_shared ? reference_at(list_at(old, env)) : (struct reference){0};
+    uint64_t hash = n > CIDR_SET_SMALL_MAX ? given_hash(record->cidrs[env], n) : 0;
+    if (was_shared && before.given_hash == hash) { /* saves sorting and merging them again */
+        append(d, &before, sizeof before);
+        d->view.lists[env] = PARTNER_LIST_SHARED;
+        return ERR_OK;
     }
+    struct cidr_set *set;
+    enum err e = cidr_set_build(record->cidrs[env], n, d->bytes + d->n, &set);
+    if (e) return e;
+    if (cidr_set_is_large(set)) {
+        append_shared(d, set, hash, env, was_shared ? &before : NULL, pool);
+        return ERR_OK;
+    }
+    d->view.lists[env] = PARTNER_LIST_INSIDE;
+    size_t used = cidr_set_bytes(set), bytes = list_bytes(PARTNER_LIST_INSIDE, d->bytes + d->n);
+    memset(d->bytes + d->n + used, 0, bytes - used);
+    d->n += bytes;
     return ERR_OK;
 }
 
-static void fill_tail(const struct partner *record, struct partner_view *v)
-{
-    size_t at = 0;
-    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++) {
-        if (!record->has_token[slot]) continue;
-        memcpy(v->tail + at, record->digest[slot], TOKEN_DIGEST_BYTES);
-        at += TOKEN_DIGEST_BYTES;
-    }
-    if (record->has_token[SLOT_PREVIOUS])
-        memcpy(v->tail + at, &record->previous_expires_ms, sizeof(record->previous_expires_ms));
-    memcpy(v->tail + id_at(v->tokens), record->id, v->id_len);
-}
-
-enum err partner_view_create(const struct partner *record, uint64_t lists_hash,
-                             const struct partner_view *lists_of, struct partner_view **out)
+enum err partner_draft_begin(struct partner_draft *d, const struct partner *record)
 {
     size_t id_len = strnlen(record->id, sizeof(record->id));
     if (id_len == 0 || id_len > PARTNER_ID_MAX) return ERR_PARSE;
-    uint8_t tokens = tokens_of(record);
-    struct partner_view *v = calloc(1, own_bytes(tokens, id_len));
-    if (!v) return ERR_NOMEM;
-
-    v->lists_hash = lists_hash;
-    v->enabled = record->enabled;
-    v->off_ramp = record->off_ramp;
-    v->tokens = tokens;
-    v->id_len = (uint8_t)id_len;
-    fill_tail(record, v);
-
-    enum err e = uuid_parse(record->widget_id, v->widget_id) ? ERR_OK : ERR_PARSE;
-    if (!e && lists_of) {
-        memcpy(v->allow, lists_of->allow, sizeof(v->allow));
-    } else if (!e) {
-        e = build_lists(record, v);
-    }
-    if (e) {
-        partner_view_destroy(v, !lists_of);
-        return e;
-    }
-    *out = v;
+    d->n = offsetof(struct partner_view, tail);
+    memset(d->bytes, 0, d->n);
+    for (size_t env = 0; env < ENV_COUNT; env++)
+        d->fresh[env] = NULL;
+    if (!uuid_parse(record->widget_id, d->view.widget_id)) return ERR_PARSE;
+    d->view.enabled = record->enabled;
+    d->view.off_ramp = record->off_ramp;
+    d->view.tokens = tokens_of(record) & 3u;
+    d->view.id_len = (uint8_t)id_len;
+    append_tokens(d, record);
     return ERR_OK;
 }
 
-void partner_view_destroy(struct partner_view *v, bool with_lists)
+enum err partner_draft_finish(struct partner_draft *d, const struct partner *record,
+                              const struct partner_view *old, const struct cidr_pool pools[ENV_COUNT])
+{
+    for (size_t env = 0; env < ENV_COUNT; env++) {
+        enum err e = append_list(d, record, env, old, &pools[env]);
+        if (!e) continue;
+        partner_draft_discard(d);
+        return e;
+    }
+    append(d, record->id, d->view.id_len);
+    return ERR_OK;
+}
+
+void partner_draft_discard(struct partner_draft *d)
+{
+    for (size_t env = 0; env < ENV_COUNT; env++) {
+        cidr_set_destroy(d->fresh[env]);
+        d->fresh[env] = NULL;
+    }
+    OPENSSL_cleanse(d->view.tail, expiry_at(d->view.tokens));
+}
+
+bool partner_draft_matches(const struct partner_draft *d, const struct partner_view *v)
+{
+    return d->n == partner_view_bytes(v) && memcmp(d->bytes, v, d->n) == 0;
+}
+
+struct partner_view *partner_view_create(const struct partner_draft *d)
+{
+    struct partner_view *v = malloc(d->n);
+    if (v) memcpy(v, d->bytes, d->n);
+    return v;
+}
+
+void partner_view_destroy(struct partner_view *v)
 {
     if (!v) return;
-    if (with_lists) /* The lists are const for everybody but their owner, who ends them here. */
-        for (size_t env = 0; env < ENV_COUNT; env++)
-            cidr_set_destroy((struct cidr_set *)v->allow[env]);
     OPENSSL_cleanse(v->tail, expiry_at(v->tokens));
     free(v);
 }
 
 size_t partner_view_bytes(const struct partner_view *v)
 {
-    size_t n = own_bytes(v->tokens, v->id_len);
-    for (size_t env = 0; env < ENV_COUNT; env++)
-        if (v->allow[env]) n += cidr_set_bytes(v->allow[env]);
-    return n;
+    return (size_t)(list_at(v, ENV_COUNT) + v->id_len - (const uint8_t *)v);
 }

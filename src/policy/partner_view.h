@@ -1,36 +1,43 @@
 /* partner_view.h - what the data plane knows of one partner: immutable, replaced as a whole.
  *
- *   0                  16          24           40       44               + 32 per token  + 8
- *   +---------+--------+-----------+------------+--------+----------------+----------------+----------+
- *   | allow   | allow  | lists     | widget id  | flags, | digest current | expiry of      | id       |
- *   | [prod.] | [sbx.] | hash    8 | raw     16 | id len | digest previous| previous, or - | 1..64    |
- *   +---------+--------+-----------+------------+--------+----------------+----------------+----------+
+ *   0           16      20               + 32 per token  + 8
+ *   +-----------+-------+----------------+----------------+------------------+---------+----------+
+ *   | widget id | flags,| digest current | expiry of      | list of          | list of | id       |
+ *   | raw    16 | sizes | digest previous| previous, or - | production       | sandbox | 1..64    |
+ *   +-----------+-------+----------------+----------------+------------------+---------+----------+
  *
- * One allocation, so that a request touches two cache lines of it, and compact: about 90 bytes with one
- * token. One load of a pointer to it gives a coherent picture of flags, tokens and both lists.
+ *   list    empty: nothing; few prefixes: the set itself (cidr_set.h), 20 bytes for two of IPv4; many: a
+ *           reference to a set that equal lists share (cidr_pool.h)
  *
- * The allowlists are objects of their own, because a change that leaves them alone (a rotated token) hands
- * them on to the next view.
+ * One allocation, so that a request touches two cache lines, and compact: 86 bytes with one token, two
+ * prefixes and an id of 14 bytes. One load of a pointer to it gives a coherent picture of flags, tokens and
+ * both lists. Two views that say the same are equal byte for byte.
  *
- * Thread: [any, pure] on a published view; create, destroy and matches [control].
+ * Thread: [any, pure] on a published view; create, destroy and drafts [control].
  */
 #ifndef POLICY_PARTNER_VIEW_H
 #define POLICY_PARTNER_VIEW_H
 
-#include "policy/cidr_set.h"
+#include "policy/cidr_pool.h"
 #include "policy/partner.h"
 
 enum { PARTNER_WIDGET_TEXT_BYTES = 37 }; /* a UUID's text and its NUL */
 
+/* How a list is kept. */
+enum partner_list {
+    PARTNER_LIST_EMPTY = 0, /* admits nobody */
+    PARTNER_LIST_INSIDE,
+    PARTNER_LIST_SHARED,
+};
+
 struct partner_view {
-    const struct cidr_set *allow[ENV_COUNT]; /* NULL: the empty list, which admits nobody */
-    uint64_t lists_hash;                     /* of the lists as they were given; writer only */
     uint8_t widget_id[16];
-    bool enabled;
-    bool off_ramp;
-    uint8_t tokens; /* bit 1 << SLOT_CURRENT, bit 1 << SLOT_PREVIOUS */
+    bool enabled : 1;
+    bool off_ramp : 1;
+    uint8_t tokens : 2;       /* bit 1 << SLOT_CURRENT, bit 1 << SLOT_PREVIOUS */
+    uint8_t lists[ENV_COUNT]; /* enum partner_list */
     uint8_t id_len;
-    uint8_t tail[]; /* digests, expiry, id: through the functions below */
+    uint8_t tail[]; /* digests, expiry, lists, id: through the functions below */
 };
 
 /* The partner's identifier, without a NUL. */
@@ -45,27 +52,53 @@ const uint8_t *partner_view_digest(const struct partner_view *v, enum token_slot
 /* The instant from which on the previous token is refused; 0 when there is none. Wall clock. */
 uint64_t partner_view_previous_expires_ms(const struct partner_view *v);
 
+/* The list of this environment, or NULL when it is empty. As long as the view. */
+const struct cidr_set *partner_view_list(const struct partner_view *v, enum environment env);
+
 /* The address is on the partner's list of this environment. */
 bool partner_view_allows(const struct partner_view *v, enum environment env, const struct addr *a);
 
 /* --- writer ------------------------------------------------------------------------------------------ */
 
-/* A 64-bit hash of both lists that does not depend on the order of the prefixes. */
-uint64_t partner_lists_hash(const struct partner *record);
+enum {
+    PARTNER_LIST_REFERENCE_BYTES = sizeof(struct cidr_set *) + sizeof(uint64_t),
+    PARTNER_VIEW_BYTES_MAX = sizeof(struct partner_view) + TOKEN_SLOTS * TOKEN_DIGEST_BYTES +
+                             sizeof(uint64_t) + ENV_COUNT * (CIDR_SET_SMALL_BYTES_MAX + CIDR_SET_ALIGNMENT) +
+                             PARTNER_ID_MAX,
+};
 
-/* True when `record`, which has the id of `v` and lists of this hash, says nothing new. */
-bool partner_view_matches(const struct partner_view *v, const struct partner *record, uint64_t lists_hash);
+/* A view that is being made. */
+struct partner_draft {
+    union {
+        struct partner_view view;
+        _Alignas(8) uint8_t bytes[PARTNER_VIEW_BYTES_MAX];
+    };
+    size_t n;                          /* bytes of the view */
+    struct cidr_set *fresh[ENV_COUNT]; /* owned: large lists that are in no pool yet, or NULL */
+};
 
-/* `lists_of`: a view whose lists are the same and shall be used on (then exactly one of the two views may
- * destroy them), or NULL.
- * Errors: ERR_PARSE (an id that is empty or too long, a widget id that is not a UUID), ERR_NOMEM. */
-enum err partner_view_create(const struct partner *record, uint64_t lists_hash,
-                             const struct partner_view *lists_of, struct partner_view **out);
+/* Makes the view of a record, in two steps: all but the lists, then the lists. Large ones are taken from
+ * `pools` where an equal one is there, or from `old`, the view before, when the record gives the same
+ * prefixes again; else they are `fresh`. Owns: after the second step the caller, until
+ * partner_draft_discard(). Errors: begin: ERR_PARSE (an id that is empty or too long, a widget id that is not
+ * a UUID); finish: ERR_NOMEM. */
+enum err partner_draft_begin(struct partner_draft *d, const struct partner *record);
+enum err partner_draft_finish(struct partner_draft *d, const struct partner *record,
+                              const struct partner_view *old, const struct cidr_pool pools[ENV_COUNT]);
 
-/* Wipes the digests. `with_lists`: false when another view goes on with the lists. */
-void partner_view_destroy(struct partner_view *v, bool with_lists);
+/* Destroys the fresh lists and wipes the digests. */
+void partner_draft_discard(struct partner_draft *d);
 
-/* Bytes of the view and its lists. */
+/* `v` says just the same. */
+bool partner_draft_matches(const struct partner_draft *d, const struct partner_view *v);
+
+/* The view in memory of its own. NULL when memory is out. */
+struct partner_view *partner_view_create(const struct partner_draft *d);
+
+/* Wipes the digests. Shared lists are their pool's. */
+void partner_view_destroy(struct partner_view *v);
+
+/* Bytes of the view, without shared lists. */
 size_t partner_view_bytes(const struct partner_view *v);
 
 #endif

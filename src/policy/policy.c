@@ -21,30 +21,66 @@ static void lay_ghosts(struct policy *p)
     }
 }
 
-struct collector {
-    struct cidr *cidrs;
-    size_t n;
+/* Every list of an environment, one prefix after the other; a shared list once. */
+struct harvest {
+    const struct policy *policy;
+    enum environment env;
+    uint32_t next; /* index of the next view, then slot of the next shared list */
+    bool is_past_views;
+    struct cidr_walk walk;
 };
 
-static void collect_one(const struct cidr *c, void *arg)
+static const struct cidr_set *next_list(struct harvest *h)
 {
-    struct collector *to = arg;
-    to->cidrs[to->n++] = *c;
+    const struct directory *d = &h->policy->directory;
+    const struct cidr_pool *pool = &h->policy->pools[h->env];
+    for (; !h->is_past_views; h->next++) {
+        if (h->next == d->nindices) {
+            h->is_past_views = true;
+            h->next = 0;
+            break;
+        }
+        const struct partner_view *v = directory_view(d, h->next);
+        if (v && v->lists[h->env] == PARTNER_LIST_INSIDE) {
+            h->next++;
+            return partner_view_list(v, h->env);
+        }
+    }
+    while (h->next < pool->nslots) {
+        const struct cidr_set *set = pool->slots[h->next++].set;
+        if (set) return set;
+    }
+    return NULL;
+}
+
+static bool next_prefix(void *arg, struct cidr *out)
+{
+    struct harvest *h = arg;
+    while (!h->walk.set || !cidr_walk_next(&h->walk, out)) {
+        const struct cidr_set *list = next_list(h);
+        if (!list) return false;
+        h->walk = cidr_walk_of(list);
+    }
+    return true;
 }
 
 /* The first build of a tree: from all views at once. */
-static enum err build_tree(struct policy *p, size_t env)
+static enum err build_tree(struct policy *p, enum environment env)
 {
-    struct collector all = {.cidrs = malloc((p->nprefixes[env] + 1) * sizeof(*all.cidrs))};
-    if (!all.cidrs) return ERR_NOMEM;
-    for (uint32_t i = 0; i < p->directory.nindices; i++) {
-        const struct partner_view *v = directory_view(&p->directory, i);
-        if (v && v->allow[env]) cidr_set_each(v->allow[env], collect_one, &all);
-    }
-    enum err e = cidr_tree_build(p->trees[env], all.cidrs, all.n);
-    free(all.cidrs);
+    struct harvest h = {.policy = p, .env = env};
+    enum err e = cidr_tree_build(p->trees[env], next_prefix, &h);
     if (!e) p->has_tree[env] = true;
     return e;
+}
+
+void policy_reserve(struct policy *p, uint32_t partners)
+{
+    uint32_t more = partners > p->npartners ? partners - p->npartners : 0;
+    more += more / 16; /* a few have two tokens, and a table that is full at once would grow soon */
+    if (more == 0) return;
+    /* Without memory now they grow step by step, or fail then. */
+    (void)token_table_reserve(p->tokens, more);
+    (void)directory_reserve(&p->directory, more);
 }
 
 void policy_sync_begin(struct policy *p)
@@ -67,7 +103,7 @@ enum err policy_sync_end(struct policy *p, uint32_t *removed)
         nremoved++;
     }
     lay_ghosts(p);
-    for (size_t env = 0; env < ENV_COUNT; env++) {
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++) {
         enum err e = p->has_tree[env] ? ERR_OK : build_tree(p, env);
         if (e) return e;
     }
@@ -123,8 +159,10 @@ void policy_destroy(struct policy *p)
         BUG_IF(epochs_collect(p->epochs) != 0, "policy destroyed under an online reader");
     }
     directory_deinit(&p->directory);
-    for (size_t env = 0; env < ENV_COUNT; env++)
+    for (size_t env = 0; env < ENV_COUNT; env++) {
+        cidr_pool_deinit(&p->pools[env]);
         cidr_tree_destroy(p->trees[env]);
+    }
     token_table_destroy(p->tokens);
     epochs_destroy(p->epochs);
     free(p->spare);
@@ -170,7 +208,7 @@ void policy_stats(const struct policy *p, struct policy_stats *out)
     for (size_t env = 0; env < ENV_COUNT; env++) {
         size_t reader, writer;
         cidr_tree_bytes(p->trees[env], &reader, &writer);
-        out->bytes += reader + writer;
+        out->bytes += reader + writer + cidr_pool_bytes(&p->pools[env]);
         out->prefixes += p->nprefixes[env];
     }
 }

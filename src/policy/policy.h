@@ -55,6 +55,9 @@ enum err policy_apply(struct policy *p, const struct partner *partner, bool *cha
 /* Errors: ERR_NOT_FOUND, ERR_NOMEM (nothing changed). */
 enum err policy_remove(struct policy *p, struct span id);
 
+/* So many partners are to be expected in all: makes the tables large enough at once. Only a hint. */
+void policy_reserve(struct policy *p, uint32_t partners);
+
 /* A full synchronisation: every partner that is not applied between begin and end is removed by end.
  * `begin` twice restarts. policy_sync_abort() keeps every partner. `*removed` may be NULL.
  * The policy becomes ready at the first policy_sync_end().

@@ -2,49 +2,21 @@
 
 #include <stdlib.h>
 
-/* Takes one list out of a tree, up to the first failure. */
-struct tree_exit {
-    struct cidr_tree *tree;
-    uint32_t at;         /* position in the list */
-    uint32_t from, upto; /* as in struct leaving */
-    enum err err;        /* the first failure; nothing is done after it */
-};
-
-static void count_out_one(const struct cidr *c, void *arg)
+/* Takes the prefixes of one list out of a tree. Errors: ERR_NOMEM: call again later. */
+static enum err count_out(struct cidr_tree *tree, struct counted *c)
 {
-    struct tree_exit *w = arg;
-    uint32_t at = w->at++;
-    if (w->err || at < w->from || at >= w->upto) return;
-    w->err = cidr_tree_remove(w->tree, c);
-    BUG_IF(w->err == ERR_NOT_FOUND, "a prefix of a view was not in the tree");
-    if (!w->err) w->from = at + 1;
-}
-
-/* Takes the prefixes of a leaving view out of the trees. Errors: ERR_NOMEM: call again later. */
-static enum err count_out(struct policy *p, struct leaving *l)
-{
-    for (size_t env = 0; env < ENV_COUNT; env++) {
-        if (!l->view->allow[env] || l->counted[env].from >= l->counted[env].upto) continue;
-        struct tree_exit w = {
-            .tree = p->trees[env], .from = l->counted[env].from, .upto = l->counted[env].upto};
-        cidr_set_each(l->view->allow[env], count_out_one, &w);
-        l->counted[env].from = w.err ? w.from : w.upto;
-        if (w.err) return w.err;
+    if (!c->set || c->from >= c->upto) return ERR_OK;
+    struct cidr_walk w = cidr_walk_of(c->set);
+    struct cidr cidr;
+    for (uint32_t at = 0; at < c->upto && cidr_walk_next(&w, &cidr); at++) {
+        if (at < c->from || marks_have(&c->except, at)) continue;
+        enum err e = cidr_tree_remove(tree, &cidr);
+        BUG_IF(e == ERR_NOT_FOUND, "a prefix of a view was not in the tree");
+        if (e) return e;
+        c->from = at + 1;
     }
+    c->from = c->upto;
     return ERR_OK;
-}
-
-static void count_one(const struct cidr *c, void *arg)
-{
-    (void)c; /* only how many there are matters */
-    ++*(uint64_t *)arg;
-}
-
-static uint64_t prefixes_of(const struct partner_view *v, size_t env)
-{
-    uint64_t n = 0;
-    if (v->allow[env]) cidr_set_each(v->allow[env], count_one, &n);
-    return n;
 }
 
 enum err policy_reserve_leaving(struct policy *p)
@@ -53,47 +25,68 @@ enum err policy_reserve_leaving(struct policy *p)
     return p->spare ? ERR_OK : ERR_NOMEM;
 }
 
-struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view, uint32_t index,
-                                    bool with_lists)
+struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view, uint32_t index)
 {
     struct leaving *l = p->spare;
     p->spare = NULL;
-    *l = (struct leaving){.policy = p, .view = view, .index = index, .with_lists = with_lists};
-    for (size_t env = 0; env < ENV_COUNT; env++)
-        if (with_lists && p->has_tree[env]) l->counted[env].upto = UINT32_MAX;
+    *l = (struct leaving){.policy = p, .view = view, .index = index};
     return l;
+}
+
+void policy_leave_list(struct policy *p, struct leaving *l, enum environment env)
+{
+    const struct cidr_set *set = partner_view_list(l->view, env);
+    if (!set) return;
+    if (cidr_set_is_large(set)) {
+        if (!cidr_pool_drop(&p->pools[env], set)) return;
+        l->sets[env] = (struct cidr_set *)set; /* const for everybody but its last user, who ends it */
+    }
+    if (p->has_tree[env]) l->counted[env] = (struct counted){.set = set, .upto = UINT32_MAX};
 }
 
 void policy_free_leaving(void *arg)
 {
     struct leaving *l = arg;
     if (l->index != PARTNER_INDEX_NONE) directory_release(&l->policy->directory, l->index);
-    partner_view_destroy(l->view, l->with_lists);
+    for (size_t env = 0; env < ENV_COUNT; env++) {
+        free(l->counted[env].except.many);
+        cidr_set_destroy(l->sets[env]);
+    }
+    partner_view_destroy(l->view);
     free(l);
 }
 
 void policy_leave(struct policy *p, struct leaving *l)
 {
-    if (count_out(p, l)) {
+    size_t bytes = partner_view_bytes(l->view) + sizeof(*l);
+    for (size_t env = 0; env < ENV_COUNT; env++) {
+        if (l->sets[env]) bytes += cidr_set_bytes(l->sets[env]);
+        if (count_out(p->trees[env], &l->counted[env]) == ERR_OK) continue;
         l->next = p->owing; /* policy_collect() tries again; meanwhile the tree knows too many addresses */
         p->owing = l;
         return;
     }
     /* Whatever it returns, `l` is freed in the end. */
-    (void)epochs_retire(p->epochs, l, partner_view_bytes(l->view) + sizeof(*l), policy_free_leaving);
+    (void)epochs_retire(p->epochs, l, bytes, policy_free_leaving);
+}
+
+static uint32_t prefixes_of(const struct partner_view *v, enum environment env)
+{
+    const struct cidr_set *set = partner_view_list(v, env);
+    return set ? cidr_set_count(set) : 0;
 }
 
 void policy_account_in(struct policy *p, const struct partner_view *v)
 {
     p->view_bytes += partner_view_bytes(v);
-    for (size_t env = 0; env < ENV_COUNT; env++)
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
         p->nprefixes[env] += prefixes_of(v, env);
 }
 
 void policy_account_out(struct policy *p, const struct partner_view *v)
 {
     p->view_bytes -= partner_view_bytes(v);
-    for (size_t env = 0; env < ENV_COUNT; env++)
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
         p->nprefixes[env] -= prefixes_of(v, env);
 }
 
@@ -115,6 +108,8 @@ void policy_vacate(struct policy *p, struct leaving *l)
     (void)directory_publish(&p->directory, l->index, NULL); /* returns l->view */
     policy_bump(p, l->index);
     policy_account_out(p, l->view);
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
+        policy_leave_list(p, l, env);
     policy_leave(p, l);
 }
 
@@ -122,6 +117,6 @@ enum err policy_remove_index(struct policy *p, uint32_t index)
 {
     enum err e = policy_reserve_leaving(p);
     if (e) return e;
-    policy_vacate(p, policy_make_leaving(p, directory_view(&p->directory, index), index, true));
+    policy_vacate(p, policy_make_leaving(p, directory_view(&p->directory, index), index));
     return ERR_OK;
 }

@@ -9,17 +9,34 @@
 #include "policy/policy.h"
 #include "policy/token_table.h"
 
-/* A view on its way out: unpublished, but its prefixes are still counted in the trees, and readers may still
- * hold it. Made before a change starts, so that nothing after the first visible step can fail. */
+/* Places in a list that a change passes over. */
+struct marks {
+    uint64_t few;   /* the first 64 of them */
+    uint64_t *many; /* owned; or NULL: there are no more, or none is marked */
+};
+
+static inline bool marks_have(const struct marks *m, uint32_t at)
+{
+    if (m->many) return m->many[at / 64] >> at % 64 & 1;
+    return at < 64 && (m->few >> at & 1);
+}
+
+/* A list whose prefixes are counted in a tree. */
+struct counted {
+    const struct cidr_set *set; /* NULL: nothing */
+    uint32_t from, upto;        /* these places of it, */
+    struct marks except;        /* but not these */
+};
+
+/* A view on its way out: unpublished, but prefixes of its are still counted in the trees, and readers may
+ * still hold it. Made before a change starts, so that nothing after the first visible step can fail. */
 struct leaving {
     struct leaving *next;
     struct policy *policy;
     struct partner_view *view; /* owned */
     uint32_t index;            /* released with it, or PARTNER_INDEX_NONE */
-    bool with_lists;           /* false: the next view goes on with the lists */
-    struct {
-        uint32_t from, upto; /* these prefixes of the list, in its order, are counted */
-    } counted[ENV_COUNT];
+    struct counted counted[ENV_COUNT];
+    struct cidr_set *sets[ENV_COUNT]; /* owned: large lists that end with it, or NULL */
 };
 
 struct policy {
@@ -27,16 +44,18 @@ struct policy {
     struct token_table *tokens;         /* owned, set once */
     struct cidr_tree *trees[ENV_COUNT]; /* owned, set once */
     struct epochs *epochs;              /* owned, set once */
+    struct cidr_pool pools[ENV_COUNT];  /* large lists; writer only, but the sets */
     _Atomic uint64_t generation;
     _Atomic bool is_ready;
 
     /* writer only */
     bool has_tree[ENV_COUNT]; /* the tree is kept in step from now on */
     bool is_syncing;
-    uint32_t sync;          /* number of the current or last synchronisation, from 1 on */
-    struct leaving *spare;  /* for the next change, or NULL */
-    struct leaving *ghosts; /* still published, nameless, until the synchronisation ends */
-    struct leaving *owing;  /* memory was out when their prefixes were to leave the trees */
+    uint32_t sync;              /* number of the current or last synchronisation, from 1 on */
+    struct partner_draft draft; /* of policy_apply() */
+    struct leaving *spare;      /* for the next change, or NULL */
+    struct leaving *ghosts;     /* still published, nameless, until the synchronisation ends */
+    struct leaving *owing;      /* memory was out when their prefixes were to leave the trees */
     uint32_t npartners;
     uint64_t nprefixes[ENV_COUNT];
     size_t view_bytes;
@@ -64,9 +83,13 @@ void policy_kill_token(struct policy *p, const uint8_t *digest);
 /* Makes sure that the next policy_make_leaving() has one. Errors: ERR_NOMEM. */
 enum err policy_reserve_leaving(struct policy *p);
 
-/* Takes the reserved one. `index`: to be released with the view, or PARTNER_INDEX_NONE. */
-struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view, uint32_t index,
-                                    bool with_lists);
+/* Takes the reserved one. `index`: to be released with the view, or PARTNER_INDEX_NONE. Nothing of it is
+ * counted. */
+struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view, uint32_t index);
+
+/* The list of a view in force, which leaves without a next one, is to leave the tree as well: unless it is
+ * shared and others use it on. */
+void policy_leave_list(struct policy *p, struct leaving *l, enum environment env);
 
 /* For a view that nobody finds any more: takes its prefixes out of the trees (now, or in policy_collect()
  * when memory is out), then frees it when no reader holds it. */

@@ -136,11 +136,13 @@ static bool has_room(const struct body *b, size_t n)
     return (b->nused + n) * 100 <= b->nbuckets * BUCKET_SLOTS * 72;
 }
 
-/* Moves everything into a new body with half of its slots free. */
+/* Moves everything into a new body with room for `n` entries more, and at least for half as many as there
+ * are. Then 0.70 of its slots are in use. */
 static enum err rebuild(struct token_table *t, size_t n)
 {
     struct body *old = atomic_load_explicit(&t->body, memory_order_relaxed);
-    size_t nbuckets = (t->count + n) * 2 / BUCKET_SLOTS + 1;
+    size_t most = t->count + (n > t->count / 2 ? n : t->count / 2);
+    size_t nbuckets = most * 10 / (7 * BUCKET_SLOTS) + 1;
     struct body *b = body_create(nbuckets < BUCKETS_MIN ? BUCKETS_MIN : nbuckets);
     if (!b) return ERR_NOMEM;
 
@@ -235,6 +237,12 @@ bool token_table_find(const struct token_table *t, const uint8_t digest[static T
     if (!search(atomic_load_explicit(&t->body, memory_order_acquire), key_of(digest), &p)) return false;
     *partner = p.owner - 1;
     return true;
+}
+
+void token_table_prefetch(const struct token_table *t, const uint8_t digest[static TOKEN_DIGEST_BYTES])
+{
+    const struct body *b = atomic_load_explicit(&t->body, memory_order_acquire);
+    __builtin_prefetch(&b->buckets[home_of(b, key_of(digest))]);
 }
 
 size_t token_table_count(const struct token_table *t)

@@ -58,6 +58,9 @@ enum err token_table_remove(struct token_table *t, const uint8_t digest[static T
 bool token_table_find(const struct token_table *t, const uint8_t digest[static TOKEN_DIGEST_BYTES],
                       uint32_t *partner);
 
+/* Fetches what token_table_find() of this digest will look at. */
+void token_table_prefetch(const struct token_table *t, const uint8_t digest[static TOKEN_DIGEST_BYTES]);
+
 size_t token_table_count(const struct token_table *t);
 size_t token_table_bytes(const struct token_table *t);
 

@@ -64,9 +64,8 @@ static uint64_t read_be(const uint8_t *p, unsigned n)
     return v;
 }
 
-static void pack_cidr(const struct cidr *c, void *arg)
+static void pack_cidr(struct packer *k, const struct cidr *c)
 {
-    struct packer *k = arg;
     uint8_t text[V6_BYTES];
     bool is_v4 = c->net.family == ADDR_V4;
     text[0] = (uint8_t)(is_v4 ? c->len : V6_TAG + c->len);
@@ -130,7 +129,7 @@ enum err packed_add(struct bytes *to, const struct partner *p, uint64_t version,
     if (p->has_token[SLOT_PREVIOUS]) pack(&k, &p->previous_expires_ms, sizeof p->previous_expires_ms);
     for (k.env = 0; k.env < ENV_COUNT; k.env++)
         for (uint32_t i = 0; i < p->ncidrs[k.env]; i++)
-            pack_cidr(&p->cidrs[k.env][i], &k);
+            pack_cidr(&k, &p->cidrs[k.env][i]);
     return pack_end(&k);
 }
 
@@ -145,8 +144,13 @@ enum err packed_add_view(struct bytes *to, const struct partner_view *v, uint64_
     pack_digest(&k, partner_view_digest(v, SLOT_PREVIOUS), PACKED_PREVIOUS);
     uint64_t expires_ms = partner_view_previous_expires_ms(v);
     if (k.head.flags & PACKED_PREVIOUS) pack(&k, &expires_ms, sizeof expires_ms);
-    for (k.env = 0; k.env < ENV_COUNT; k.env++)
-        if (v->allow[k.env]) cidr_set_each(v->allow[k.env], pack_cidr, &k);
+    for (k.env = 0; k.env < ENV_COUNT; k.env++) {
+        const struct cidr_set *list = partner_view_list(v, (enum environment)k.env);
+        if (!list) continue;
+        struct cidr_walk w = cidr_walk_of(list);
+        for (struct cidr c; cidr_walk_next(&w, &c);)
+            pack_cidr(&k, &c);
+    }
     return pack_end(&k);
 }
 

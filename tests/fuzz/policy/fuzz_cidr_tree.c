@@ -74,10 +74,11 @@ static void compare_all(const struct list *l, const struct cidr_tree *t)
 static void compare_set(const struct list *l)
 {
     struct cidr v[STEPS_MAX];
+    _Alignas(CIDR_SET_ALIGNMENT) unsigned char room[CIDR_SET_SMALL_BYTES_MAX];
     struct cidr_set *s;
     for (size_t i = 0; i < l->n; i++)
         v[i] = l->v[i].c;
-    check(cidr_set_build(v, (uint32_t)l->n, &s) == ERR_OK);
+    check(cidr_set_build(v, (uint32_t)l->n, room, &s) == ERR_OK);
     for (size_t i = 0; i < l->n; i++) {
         const struct addr last = cidr_last(&v[i]);
         const struct addr probes[] = {v[i].net, last, beside(v[i].net, -1), beside(last, 1)};
@@ -121,6 +122,20 @@ static struct step read_step(const uint8_t *p)
     return s;
 }
 
+struct feed {
+    const struct cidr *v;
+    size_t n;
+};
+
+static bool next_step(void *arg, struct cidr *out)
+{
+    struct feed *feed = arg;
+    if (feed->n == 0) return false;
+    *out = *feed->v++;
+    feed->n--;
+    return true;
+}
+
 /* The first steps at once, when bit 4 of the first byte says so: those that add. */
 static size_t load(struct list *l, struct cidr_tree *t, const uint8_t *bytes, size_t n)
 {
@@ -134,7 +149,7 @@ static size_t load(struct list *l, struct cidr_tree *t, const uint8_t *bytes, si
         l->v[l->n++] = s;
         nsteps++;
     }
-    check(cidr_tree_build(t, v, nsteps) == ERR_OK);
+    check(cidr_tree_build(t, next_step, &(struct feed){v, nsteps}) == ERR_OK);
     compare_all(l, t);
     compare_set(l);
     return nsteps * STEP_BYTES;

@@ -237,3 +237,12 @@ void prefixes_real(struct prefixes *p, const char *dir, const char *file)
     }
     if (!f || pclose(f) != 0) give_up(file, "cannot be read");
 }
+
+bool prefixes_next_of(void *arg, struct cidr *out)
+{
+    struct prefixes_feed *feed = arg;
+    if (feed->n == 0) return false;
+    *out = *feed->v++;
+    feed->n--;
+    return true;
+}

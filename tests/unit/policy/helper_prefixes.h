@@ -42,6 +42,13 @@ void prefixes_hostile(struct prefixes *p);
 /* Reads DIR/`file`: gzip, one prefix a line, the last of its tab-separated columns. */
 void prefixes_real(struct prefixes *p, const char *dir, const char *file);
 
+/* Hands the prefixes out one by one: for cidr_tree_build(). */
+struct prefixes_feed {
+    const struct cidr *v;
+    size_t n;
+};
+bool prefixes_next_of(void *feed, struct cidr *out);
+
 /* A random address inside. */
 struct addr prefixes_inside(struct prefixes_random *r, const struct cidr *c);
 

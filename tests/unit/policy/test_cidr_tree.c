@@ -270,8 +270,8 @@ static void load_and_unload(const struct prefixes *p, uint64_t seed)
     struct fixture f = open_tree();
     struct prefixes_random r = {seed};
     struct prefixes live = {0}, none = {0};
-    assert_int_equal(cidr_tree_build(f.tree, p->v, p->n), ERR_OK);
-    assert_int_equal(cidr_tree_build(f.tree, p->v, 1), ERR_EXISTS);
+    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){p->v, p->n}), ERR_OK);
+    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){p->v, 1}), ERR_EXISTS);
     check(f.tree, p, p, &r);
     for (uint32_t i = 0; i < p->n; i++)
         prefixes_push(&live, p->v[i]);
@@ -287,7 +287,7 @@ static void load_and_unload(const struct prefixes *p, uint64_t seed)
         if (live.n % 256 == 0) (void)epochs_collect(f.epochs);
     }
     check(f.tree, &none, p, &r);
-    assert_int_equal(cidr_tree_build(f.tree, p->v, p->n), ERR_OK);
+    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){p->v, p->n}), ERR_OK);
     check(f.tree, p, p, &r);
     prefixes_free(&live);
     close_tree(&f);
@@ -323,7 +323,7 @@ static void bulk_load_of_nothing(void **state)
 {
     (void)state;
     struct fixture f = open_tree();
-    assert_int_equal(cidr_tree_build(f.tree, NULL, 0), ERR_OK);
+    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){NULL, 0}), ERR_OK);
     close_tree(&f);
 }
 
@@ -338,7 +338,8 @@ static void all_hosts_of_a_v4_slot(void **state)
         prefixes_v4(&even, UINT32_C(0x0a0a0000) + i, 32);
     for (uint32_t i = 1; i < 1 << 16; i += 250)
         prefixes_v4(&odd, UINT32_C(0x0a0a0000) + i, 32);
-    assert_int_equal(cidr_tree_build(f.tree, even.v, even.n), ERR_OK);
+    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){even.v, even.n}),
+                     ERR_OK);
     check(f.tree, &even, &even, &r);
     for (uint32_t i = 0; i < odd.n; i++)
         assert_int_equal(cidr_tree_add(f.tree, &odd.v[i]), ERR_OK);
@@ -491,7 +492,8 @@ static void readers_are_never_wrong_while_the_writer_works(void **state)
         prefixes_push(&ever, s.changed.v[i]);
     twin_init(&s.kept_twin, s.kept.v, s.kept.n);
     twin_init(&s.ever_twin, ever.v, ever.n);
-    assert_int_equal(cidr_tree_build(s.f.tree, s.kept.v, s.kept.n), ERR_OK);
+    assert_int_equal(cidr_tree_build(s.f.tree, prefixes_next_of, &(struct prefixes_feed){s.kept.v, s.kept.n}),
+                     ERR_OK);
 
     pthread_t threads[READERS];
     struct reader_arg args[READERS];

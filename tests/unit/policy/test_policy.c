@@ -291,19 +291,86 @@ static void test_every_visible_change_raises_the_generation(void **state)
     assert_int_equal(policy_generation(p), g);
 }
 
-/* A rotated token leaves the lists alone: the view changes, the list objects do not. */
-static void test_lists_are_handed_on(void **state)
+/* Twelve networks of 2001:db8::/32 and twelve of 10.0.0.0/8 from `first` on, each apart from its neighbours.
+ */
+static struct partner with_long_list(const char *id, const char *token, unsigned first)
+{
+    struct partner r = partner_with(id, token, "");
+    for (unsigned i = first; i < first + 12; i++) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "10.%u.0.0/24 2001:db8:%x::/56", i, i);
+        partner_allow(&r, ENV_PRODUCTION, text);
+    }
+    return r;
+}
+
+static const struct cidr_set *list_of(const struct policy *p, const char *id)
+{
+    return partner_view_list(view_of(p, id), ENV_PRODUCTION);
+}
+
+/* A rotated token leaves the lists alone, the shared one and the one that lies in the view. */
+static void test_lists_survive_a_rotation(void **state)
 {
     struct policy *p = *state;
     apply_expect(p, partner_with("x", TOKEN_A, HOME), ERR_OK);
-    const struct cidr_set *list = view_of(p, "x")->allow[ENV_PRODUCTION];
     apply_expect(p, partner_with("x", TOKEN_B, HOME), ERR_OK);
-    assert_ptr_equal(view_of(p, "x")->allow[ENV_PRODUCTION], list);
+    apply_expect(p, with_long_list("y", TOKEN_C, 0), ERR_OK);
+    const struct cidr_set *list = list_of(p, "y");
+    apply_expect(p, with_long_list("y", TOKEN_A, 0), ERR_OK);
+    assert_ptr_equal(list_of(p, "y"), list);
     policy_collect(p);
     assert_int_equal(deny_of(p, TOKEN_B, AT_HOME), DENY_NONE);
-    assert_int_equal(stats_of(p).prefixes, 1);
+    assert_int_equal(deny_of(p, TOKEN_A, "10.11.0.7"), DENY_NONE);
+    assert_int_equal(stats_of(p).prefixes, 1 + 24);
     assert_int_equal(policy_remove(p, SPAN("x")), ERR_OK);
+    assert_int_equal(policy_remove(p, SPAN("y")), ERR_OK);
     assert_false(is_known(p, ENV_PRODUCTION, AT_HOME));
+    assert_false(is_known(p, ENV_PRODUCTION, "10.11.0.7"));
+}
+
+/* Equal long lists are one object, however they are written; the last user takes it away. */
+static void test_equal_long_lists_are_shared(void **state)
+{
+    struct policy *p = *state;
+    size_t before = stats_of(p).bytes;
+    apply_expect(p, with_long_list("x", TOKEN_A, 0), ERR_OK);
+    size_t first = stats_of(p).bytes - before;
+    apply_expect(p, with_long_list("y", TOKEN_B, 1), ERR_OK);
+    assert_ptr_not_equal(list_of(p, "x"), list_of(p, "y"));
+    struct partner other = with_long_list("z", TOKEN_C, 0);
+    partner_allow(&other, ENV_PRODUCTION, "10.3.0.0/25 10.3.0.128/25");
+    apply_expect(p, other, ERR_OK);
+    assert_ptr_equal(list_of(p, "x"), list_of(p, "z"));
+    assert_int_equal(policy_remove(p, SPAN("z")), ERR_OK);
+    apply_expect(p, with_long_list("y", TOKEN_B, 0), ERR_OK);
+    assert_ptr_equal(list_of(p, "x"), list_of(p, "y"));
+    policy_collect(p);
+    assert_in_range(stats_of(p).bytes - before, first, first + 128); /* a view more */
+
+    assert_int_equal(policy_remove(p, SPAN("x")), ERR_OK);
+    policy_collect(p);
+    assert_true(is_known(p, ENV_PRODUCTION, "10.3.0.1"));
+    assert_int_equal(deny_of(p, TOKEN_B, "2001:db8:b::1"), DENY_NONE);
+    apply_expect(p, with_long_list("y", TOKEN_B, 1), ERR_OK);
+    policy_collect(p);
+    assert_false(is_known(p, ENV_PRODUCTION, "10.0.0.1"));
+    assert_true(is_known(p, ENV_PRODUCTION, "10.12.0.1"));
+    assert_int_equal(policy_remove(p, SPAN("y")), ERR_OK);
+    policy_collect(p);
+    assert_false(is_known(p, ENV_PRODUCTION, "10.12.0.1"));
+    assert_int_equal(stats_of(p).prefixes, 0);
+}
+
+/* The same list in other words is no change. */
+static void test_a_long_list_in_other_words_is_the_same(void **state)
+{
+    struct policy *p = *state;
+    apply_expect(p, with_long_list("x", TOKEN_A, 0), ERR_OK);
+    struct partner again = with_long_list("x", TOKEN_A, 0);
+    partner_allow(&again, ENV_PRODUCTION, "10.3.0.0/30 2001:db8:4:80::/57");
+    assert_false(apply_expect(p, again, ERR_OK));
+    assert_false(apply_expect(p, with_long_list("x", TOKEN_A, 0), ERR_OK));
 }
 
 static void test_an_index_is_reused_only_after_a_grace_period(void **state)
@@ -358,7 +425,9 @@ int main(void)
         TEST_READY(test_unchanged_records_change_nothing),
         TEST_READY(test_each_field_counts),
         TEST_READY(test_every_visible_change_raises_the_generation),
-        TEST_READY(test_lists_are_handed_on),
+        TEST_READY(test_lists_survive_a_rotation),
+        TEST_READY(test_equal_long_lists_are_shared),
+        TEST_READY(test_a_long_list_in_other_words_is_the_same),
         TEST_READY(test_an_index_is_reused_only_after_a_grace_period),
         TEST_READY(test_any_index_may_be_asked_for),
     };

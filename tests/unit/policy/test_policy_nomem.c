@@ -13,6 +13,7 @@
 
 #include <openssl/crypto.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,9 +48,9 @@ static void *failing_aligned_alloc(size_t alignment, size_t n)
     return fails() ? NULL : aligned_alloc(alignment, n);
 }
 
-static enum err failing_set_build(const struct cidr *cidrs, uint32_t n, struct cidr_set **out)
+static enum err failing_set_build(const struct cidr *cidrs, uint32_t n, void *room, struct cidr_set **out)
 {
-    return fails() ? ERR_NOMEM : cidr_set_build(cidrs, n, out);
+    return fails() ? ERR_NOMEM : cidr_set_build(cidrs, n, room, out);
 }
 
 static enum err failing_tree_add(struct cidr_tree *t, const struct cidr *c)
@@ -62,9 +63,9 @@ static enum err failing_tree_remove(struct cidr_tree *t, const struct cidr *c)
     return fails() ? ERR_NOMEM : cidr_tree_remove(t, c);
 }
 
-static enum err failing_tree_build(struct cidr_tree *t, const struct cidr *cidrs, size_t n)
+static enum err failing_tree_build(struct cidr_tree *t, cidr_next_fn next, void *arg)
 {
-    return fails() ? ERR_NOMEM : cidr_tree_build(t, cidrs, n);
+    return fails() ? ERR_NOMEM : cidr_tree_build(t, next, arg);
 }
 
 static struct cidr_tree *failing_tree_create(struct epochs *epochs)
@@ -81,6 +82,7 @@ static struct cidr_tree *failing_tree_create(struct epochs *epochs)
 #define cidr_tree_build  failing_tree_build
 #define cidr_tree_create failing_tree_create
 
+#include "policy/cidr_pool.c"
 #include "policy/directory.c"
 #include "policy/epoch.c"
 #include "policy/partner_view.c"
@@ -96,9 +98,10 @@ static struct cidr_tree *failing_tree_create(struct epochs *epochs)
 /* --- what can be seen of a policy ------------------------------------------------------------------ */
 
 static const char *const tokens[] = {"token-a-aaaaaaaaaaaa", "token-b-bbbbbbbbbbbb", "token-c-cccccccccccc",
-                                     "token-d-dddddddddddd"};
-static const char *const sources[] = {"192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"};
-enum { NTOKENS = 4, NSOURCES = 4 };
+                                     "token-d-dddddddddddd", "token-e-eeeeeeeeeeee"};
+static const char *const sources[] = {"192.0.2.1",   "198.51.100.1", "203.0.113.1",
+                                      "2001:db8::1", "203.0.2.1",    "203.0.112.1"};
+enum { NTOKENS = 5, NSOURCES = 6 };
 
 struct snapshot {
     uint64_t generation;
@@ -138,6 +141,19 @@ static struct partner record(const char *id, const char *token, const char *prod
     return r;
 }
 
+/* A list that is shared, and long enough for marks in memory of their own. */
+static struct partner long_record(const char *id, const char *token, unsigned first, unsigned n)
+{
+    struct partner r = partner_with(id, token, "");
+    for (unsigned i = first; i < first + n; i++) {
+        char text[32];
+        (void)snprintf(text, sizeof text, "203.0.%u.0/24", 2 * i % 256);
+        partner_allow(&r, ENV_PRODUCTION, text);
+    }
+    partner_allow(&r, ENV_SANDBOX, "198.51.100.0/24");
+    return r;
+}
+
 static struct policy *prepare_policy(void)
 {
     struct policy *p = policy_create();
@@ -145,6 +161,8 @@ static struct policy *prepare_policy(void)
     make_ready(p);
     apply_expect(p, record("x", tokens[0], "192.0.2.0/24 2001:db8::/48", "198.51.100.0/24"), ERR_OK);
     apply_expect(p, record("y", tokens[1], "198.51.100.0/24", "198.51.100.0/24"), ERR_OK);
+    apply_expect(p, long_record("s", tokens[4], 0, 80), ERR_OK);
+    policy_collect(p);
     return p;
 }
 
@@ -174,6 +192,28 @@ static enum err rotate(struct policy *p)
     return apply(p, r);
 }
 
+/* The list of "s" grows at both ends, becomes short, is shared, and ends with its only user. */
+static enum err grow_long(struct policy *p)
+{
+    return apply(p, long_record("s", tokens[4], 0, 90));
+}
+
+static enum err shorten(struct policy *p)
+{
+    return apply(p, long_record("s", tokens[4], 56, 1));
+}
+
+static enum err share(struct policy *p)
+{
+    return apply(p, long_record("z", tokens[2], 0, 80));
+}
+
+static enum err end_long(struct policy *p)
+{
+    enum err e = policy_remove(p, SPAN("s"));
+    return e == ERR_NOT_FOUND ? ERR_OK : e;
+}
+
 static enum err disappear(struct policy *p)
 {
     enum err e = policy_remove(p, SPAN("x"));
@@ -184,7 +224,7 @@ static enum err disappear(struct policy *p)
 static void sweep(enum err (*change)(struct policy *p), bool for_good)
 {
     for (long n = 0;; n++) {
-        assert_in_range(n, 0, 200);
+        assert_in_range(n, 0, 400);
         struct policy *p = prepare_policy();
         struct snapshot before = look(p);
         countdown = n;
@@ -233,6 +273,16 @@ static void test_rotating(void **state)
     sweep(rotate, true);
 }
 
+static void test_long_lists(void **state)
+{
+    (void)state;
+    static enum err (*const changes[])(struct policy *) = {grow_long, shorten, share, end_long};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        sweep(changes[i], false);
+        sweep(changes[i], true);
+    }
+}
+
 static void test_removing(void **state)
 {
     (void)state;
@@ -274,7 +324,8 @@ static void test_a_synchronisation_is_tried_again(void **state)
             assert_int_equal(s.tokens, 2);
             assert_int_equal(policy_find(p, SPAN("y")), PARTNER_INDEX_NONE);
             for (size_t t = 0; t < NTOKENS; t++)
-                assert_int_equal(s.deny[ENV_PRODUCTION][t][2], t < 2 ? DENY_TOKEN_UNKNOWN : DENY_NONE);
+                assert_int_equal(s.deny[ENV_PRODUCTION][t][2],
+                                 t == 2 || t == 3 ? DENY_NONE : DENY_TOKEN_UNKNOWN);
             for (size_t from = 0; from < NSOURCES; from++) {
                 assert_int_equal(s.is_known[ENV_PRODUCTION][from], from == 2);
                 assert_int_equal(s.is_known[ENV_SANDBOX][from], from == 0 || from == 2);
@@ -389,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_adding),
         cmocka_unit_test(test_replacing),
         cmocka_unit_test(test_rotating),
+        cmocka_unit_test(test_long_lists),
         cmocka_unit_test(test_removing),
         cmocka_unit_test(test_a_synchronisation_is_tried_again),
         cmocka_unit_test(test_the_first_load),

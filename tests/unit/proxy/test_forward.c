@@ -44,8 +44,13 @@ static struct partner_view *make_view(bool off_ramp)
                              .widget_id = "0190b2c4-7c1e-7abc-8def-0123456789ab",
                              .enabled = true,
                              .off_ramp = off_ramp};
-    struct partner_view *view;
-    assert_int_equal(partner_view_create(&record, partner_lists_hash(&record), NULL, &view), ERR_OK);
+    static const struct cidr_pool no_pools[ENV_COUNT];
+    struct partner_draft draft;
+    assert_int_equal(partner_draft_begin(&draft, &record), ERR_OK);
+    assert_int_equal(partner_draft_finish(&draft, &record, NULL, no_pools), ERR_OK);
+    struct partner_view *view = partner_view_create(&draft);
+    assert_non_null(view);
+    partner_draft_discard(&draft);
     return view;
 }
 
@@ -69,7 +74,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    partner_view_destroy(f->view, true);
+    partner_view_destroy(f->view);
     http_parser_destroy(f->parser);
     free(f);
     return 0;
@@ -213,7 +218,7 @@ static void the_identity_is_the_partners(void **state)
     assert_non_null(strstr(f->out, "\r\nX-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"));
     assert_non_null(strstr(f->out, "\r\nX-Proof-Environment: sandbox\r\nX-Proof-Off-Ramp: enabled\r\n"
                                    "X-Proof-Token-Slot: previous\r\n\r\n"));
-    partner_view_destroy(view, true);
+    partner_view_destroy(view);
 }
 
 /* Too small by any number of bytes: noticed, never cut. */

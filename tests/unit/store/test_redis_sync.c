@@ -163,18 +163,22 @@ struct prefixes {
     struct outbuf o;
 };
 
-static void add_prefix(const struct cidr *c, void *arg)
+static void add_prefix(const struct cidr *c, struct prefixes *p)
 {
-    struct prefixes *p = arg;
     char text[CIDR_TEXT_MAX];
     outbuf_bytes(&p->o, text, cidr_format(c, text));
     outbuf_char(&p->o, ' ');
 }
 
-static struct span list_of(const struct partner_view *v, unsigned env, struct prefixes *p)
+static struct span list_of(const struct partner_view *v, enum environment env, struct prefixes *p)
 {
     p->o = outbuf_of(p->text, sizeof p->text);
-    if (v->allow[env]) cidr_set_each(v->allow[env], add_prefix, p);
+    const struct cidr_set *list = partner_view_list(v, env);
+    if (list) {
+        struct cidr_walk w = cidr_walk_of(list);
+        for (struct cidr c; cidr_walk_next(&w, &c);)
+            add_prefix(&c, p);
+    }
     assert_false(p->o.overflow);
     return span_of(p->text, p->o.n);
 }
@@ -192,9 +196,8 @@ static void assert_same_view(const struct partner_view *a, const struct partner_
         if (partner_view_digest(a, slot))
             assert_memory_equal(partner_view_digest(a, slot), partner_view_digest(b, slot),
                                 TOKEN_DIGEST_BYTES);
-    for (unsigned env = 0; env < ENV_COUNT; env++)
+    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
         assert_true(span_eq(list_of(a, env, &of_a), list_of(b, env, &of_b)));
-    assert_int_equal(a->lists_hash, b->lists_hash);
 }
 
 static void assert_same_policy(const struct policy *a, const struct policy *b, unsigned n)
