@@ -99,12 +99,10 @@ static bool is_uuid_dash(size_t at)
     return at == 8 || at == 13 || at == 18 || at == 23;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return -1;
-}
+/* The value of a hexadecimal digit and 1, or 0. A table: branches on random digits are mispredicted. */
+static const uint8_t hex_plus1[UINT8_MAX + 1] = {
+    ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16,
+};
 
 static bool uuid_parse(const char text[static PARTNER_WIDGET_TEXT_BYTES], uint8_t out[static 16])
 {
@@ -115,9 +113,9 @@ static bool uuid_parse(const char text[static PARTNER_WIDGET_TEXT_BYTES], uint8_
             if (text[i] != '-') return false;
             continue;
         }
-        int digit = hex_digit(text[i]);
-        if (digit < 0) return false;
-        out[nibble / 2] = (uint8_t)(out[nibble / 2] << 4 | digit);
+        int digit = hex_plus1[(uint8_t)text[i]];
+        if (digit == 0) return false;
+        out[nibble / 2] = (uint8_t)(out[nibble / 2] << 4 | (digit - 1));
         nibble++;
     }
     return text[PARTNER_WIDGET_TEXT_BYTES - 1] == '\0';

@@ -196,6 +196,7 @@ static void load_end(struct file_store *fs)
     enum load_trigger waiting = fs->waiting;
     load_destroy(fs->load);
     fs->load = NULL;
+    store_trim();
     set_state(fs, FILE_STORE_IDLE);
     fs->waiting = LOAD_NONE;
     if (waiting != LOAD_NONE) load_start(fs, waiting);

@@ -16,6 +16,7 @@ void ledger_deinit(struct ledger *l)
     free(l->entries);
     stage_deinit(&l->strays);
     bytes_deinit(&l->scratch);
+    bytes_deinit(&l->lists);
     *l = (struct ledger){0};
 }
 
@@ -127,9 +128,10 @@ enum err ledger_remove(struct ledger *l, struct span id)
 
 /* --- synchronisation -------------------------------------------------------------------------------- */
 
-void ledger_sync_begin(struct ledger *l)
+void ledger_sync_begin(struct ledger *l, uint64_t records)
 {
     policy_sync_begin(l->policy);
+    policy_reserve(l->policy, records < UINT32_MAX ? (uint32_t)records : UINT32_MAX);
     if (l->entries) memset(l->entries, 0, l->nentries * sizeof *l->entries);
     stage_deinit(&l->strays);
     l->count = l->digest = l->refused = 0;
@@ -140,10 +142,10 @@ static enum err put_partner(struct ledger *l, const struct packed *r, bool *chan
     struct partner partner;
     struct errmsg why;
     bool refused = false;
-    enum err e = packed_partner(r, &partner);
+    enum err e = packed_partner(r, &l->lists, &partner);
     if (e) return e;
     e = apply(l, &partner, changed, &refused, &why);
-    partner_deinit(&partner);
+    explicit_bzero(partner.digest, sizeof partner.digest);
     *in_force = !e && !refused;
     return e;
 }

@@ -28,7 +28,8 @@ struct ledger {
     uint64_t *entries; /* owned; by policy index: version, and two marks in the low bits; 0 = none */
     uint32_t nentries;
     struct stage strays;  /* refused records without a partner */
-    struct bytes scratch; /* owned */
+    struct bytes scratch; /* owned: a record being packed */
+    struct bytes lists;   /* owned: of the partner being unpacked */
 };
 
 /* The policy must be empty, or synchronised to this ledger before anything else happens. */
@@ -50,8 +51,9 @@ enum err ledger_set(struct ledger *l, struct span id, uint64_t version, const st
 enum err ledger_remove(struct ledger *l, struct span id);
 
 /* A full synchronisation, like policy_sync_begin() and policy_sync_end(): what is not put between the two is
- * removed. `count`, `digest`: of all that was put, known to the caller. */
-void ledger_sync_begin(struct ledger *l);
+ * removed. `records`: how many are to be expected, 0 = unknown. `count`, `digest`: of all that was put, known
+ * to the caller. */
+void ledger_sync_begin(struct ledger *l, uint64_t records);
 enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed);
 enum err ledger_sync_end(struct ledger *l, uint64_t count, uint64_t digest, uint32_t *removed);
 void ledger_sync_abort(struct ledger *l);

@@ -1,7 +1,5 @@
 #include "store/packed.h"
 
-#include <stdlib.h>
-
 enum { V4_BYTES = 5, V6_BYTES = 17, V6_TAG = 33 };
 
 /* The first bytes of a record as they lie in memory. */
@@ -220,14 +218,11 @@ static bool take_cidr(struct span *from, struct cidr *out)
     return true;
 }
 
-/* Errors: ERR_PARSE, ERR_NOMEM. */
-static enum err take_list(struct span *from, uint32_t n, struct partner *p, unsigned env)
+/* `out`: room for `n`. */
+static enum err take_list(struct span *from, uint32_t n, struct cidr *out)
 {
-    if (n == 0) return ERR_OK;
-    p->cidrs[env] = malloc(n * sizeof *p->cidrs[env]);
-    if (!p->cidrs[env]) return ERR_NOMEM;
-    for (; p->ncidrs[env] < n; p->ncidrs[env]++)
-        if (!take_cidr(from, &p->cidrs[env][p->ncidrs[env]])) return ERR_PARSE;
+    for (uint32_t i = 0; i < n; i++)
+        if (!take_cidr(from, &out[i])) return ERR_PARSE;
     return ERR_OK;
 }
 
@@ -238,7 +233,7 @@ static const char *take_digest(const char *at, struct partner *p, enum token_slo
     return at + TOKEN_DIGEST_BYTES;
 }
 
-enum err packed_partner(const struct packed *r, struct partner *out)
+enum err packed_partner(const struct packed *r, struct bytes *room, struct partner *out)
 {
     struct partner p = {.enabled = r->flags & PACKED_ENABLED, .off_ramp = r->flags & PACKED_OFF_RAMP};
     if (!(r->flags & PACKED_PARTNER) || !span_to_cstr(r->id, p.id, sizeof p.id)) return ERR_PARSE;
@@ -251,14 +246,19 @@ enum err packed_partner(const struct packed *r, struct partner *out)
         at += sizeof p.previous_expires_ms;
     }
     struct span rest = {at, r->bytes - (size_t)(at - (r->id.p - PACKED_HEAD_BYTES))};
-    enum err e = ERR_OK;
-    for (unsigned env = 0; !e && env < ENV_COUNT; env++)
-        e = take_list(&rest, r->ncidrs[env], &p, env);
-    if (!e && rest.n > 0) e = ERR_PARSE;
-    if (e) {
-        partner_deinit(&p);
-        return e;
+    size_t ncidrs = (size_t)r->ncidrs[ENV_PRODUCTION] + r->ncidrs[ENV_SANDBOX];
+    room->n = 0;
+    enum err e = bytes_reserve(room, ncidrs * sizeof(struct cidr));
+    if (e) return e;
+    struct cidr *lists = (struct cidr *)room->p;
+    for (unsigned env = 0; env < ENV_COUNT; env++) {
+        p.ncidrs[env] = r->ncidrs[env];
+        if (p.ncidrs[env] > 0) p.cidrs[env] = lists;
+        e = take_list(&rest, r->ncidrs[env], lists);
+        if (e) return e;
+        lists += p.ncidrs[env];
     }
+    if (rest.n > 0) return ERR_PARSE;
     *out = p;
     return ERR_OK;
 }

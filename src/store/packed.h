@@ -60,7 +60,8 @@ enum err packed_add_bare(struct bytes *to, struct span id, uint64_t version, uns
  * not NULL, is how many in all), ERR_PARSE (this is no packed record). */
 enum err packed_look(struct span bytes, struct packed *out, size_t *need);
 
-/* Unpacks the partner. Owns: the caller, until partner_deinit(). Errors: ERR_PARSE, ERR_NOMEM. */
-enum err packed_partner(const struct packed *r, struct partner *out);
+/* Unpacks the partner. Its lists lie in `room`, whose old contents they replace: it is not for
+ * partner_deinit(). Errors: ERR_PARSE, ERR_NOMEM. */
+enum err packed_partner(const struct packed *r, struct bytes *room, struct partner *out);
 
 #endif

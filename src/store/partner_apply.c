@@ -8,6 +8,7 @@ void partner_apply_begin(struct partner_apply *a, struct policy *policy, struct 
 {
     *a = (struct partner_apply){.policy = policy, .entries = file->entries, .nentries = file->nentries};
     policy_sync_begin(policy);
+    policy_reserve(policy, file->nentries);
 }
 
 static enum err apply_entry(struct partner_apply *a, struct partner_file_entry *entry)

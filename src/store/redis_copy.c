@@ -43,10 +43,9 @@ static void copy_free(struct redis_copy *copy)
     free(copy);
 }
 
-/* [pool thread] */
-static void on_write_in_pool(uv_work_t *work)
+/* [pool thread; the loop at the end] */
+static void write_chunk(struct redis_copy *copy)
 {
-    struct redis_copy *copy = work->data;
     if (!copy->writer) copy->error = snapshot_create(copy->path, &copy->head, &copy->writer, &copy->why);
     if (!copy->error)
         copy->error = snapshot_append(copy->writer, span_of(copy->chunk.p, copy->chunk.n), &copy->why);
@@ -55,25 +54,37 @@ static void on_write_in_pool(uv_work_t *work)
     copy->writer = NULL;
 }
 
-static void finish(struct redis_copy *copy)
+/* [pool thread] */
+static void on_write_in_pool(uv_work_t *work)
+{
+    write_chunk(work->data);
+}
+
+static void report(struct redis_copy *copy)
 {
     struct redis_sync *s = copy->sync;
     uint64_t took_ms = (clock_mono_us() - copy->started_us) / 1000;
-    bool is_complete = !copy->error && copy->is_last;
     if (copy->error) {
         s->status.snapshot_failures_total++;
         log_error("store_snapshot_failed", KV_STR("cause", copy->why.text));
-    } else if (is_complete) {
+    } else if (copy->is_last) {
         s->status.snapshot_at_ms = clock_wall_ms();
         s->copy_pause_ms = took_ms * REST_FACTOR;
         log_info("store_snapshot", KV_STR("file", copy->path), KV_UINT("sequence", copy->head.sequence),
                  KV_UINT("took_ms", took_ms));
     }
+}
+
+static void finish(struct redis_copy *copy)
+{
+    struct redis_sync *s = copy->sync;
+    report(copy);
+    if (copy->error || !copy->is_last) s->is_copy_due = true;
     s->copy = NULL;
     copy_free(copy);
     if (s->state == SYNC_CLOSING) {
         redis_sync_release_if_closed(s);
-    } else if (!is_complete || s->is_copy_due) {
+    } else if (s->is_copy_due) {
         redis_copy_schedule(s);
     }
 }
@@ -89,22 +100,32 @@ static void on_written(uv_work_t *work, int status)
         pack_next(copy);
 }
 
-static void pack_next(struct redis_copy *copy)
+/* Errors: ERR_NOMEM, noted in `copy`. */
+static enum err pack_chunk(struct redis_copy *copy)
 {
-    struct redis_sync *s = copy->sync;
+    const struct redis_sync *s = copy->sync;
     copy->chunk.n = 0;
     enum err e = ledger_pack(&s->ledger, &copy->at, &copy->chunk, CHUNK_BYTES);
     copy->is_last = e == ERR_OK;
     if (e && e != ERR_AGAIN) {
         copy->error = e;
         errmsg_set(&copy->why, 0, 0, "%s", err_text(e));
-        finish(copy);
-        return;
+        return e;
     }
     copy->foot = (struct snapshot_foot){.exact_from = s->position.sequence,
                                         .count_bias = s->position.count_bias,
                                         .digest_bias = s->position.digest_bias};
     if (copy->foot.exact_from < s->position.exact_from) copy->foot.exact_from = s->position.exact_from;
+    return ERR_OK;
+}
+
+static void pack_next(struct redis_copy *copy)
+{
+    struct redis_sync *s = copy->sync;
+    if (pack_chunk(copy)) {
+        finish(copy);
+        return;
+    }
     int rc = uv_queue_work(&s->loop->uv, &copy->work, on_write_in_pool, on_written);
     BUG_IF(rc, "uv_queue_work() fails only without a callback");
 }
@@ -157,12 +178,37 @@ void redis_copy_abort(struct redis_sync *s)
     if (s->copy) s->copy->is_aborted = true; /* it ends when the pool thread is done with its chunk */
 }
 
+void redis_copy_flush(struct redis_sync *s)
+{
+    if (!s->is_copy_due || !s->position.is_known || !s->config->snapshot) return;
+    struct redis_copy *copy = calloc(1, sizeof *copy);
+    char *path = strdup(s->config->snapshot);
+    if (!copy || !path) { /* the one before stays, and is taken up at its own position */
+        free(copy);
+        free(path);
+        return;
+    }
+    *copy = (struct redis_copy){.sync = s, .path = path, .started_us = clock_mono_us()};
+    write_head(s, &copy->head);
+    while (!copy->error && !copy->is_last)
+        if (pack_chunk(copy) == ERR_OK) write_chunk(copy);
+    report(copy);
+    s->is_copy_due = false;
+    copy_free(copy);
+}
+
 /* --- loading ---------------------------------------------------------------------------------------- */
 
 struct loading {
     struct redis_sync *sync;
     uint64_t count, digest;
 };
+
+static void take_number(uint64_t nrecords, void *arg)
+{
+    const struct loading *l = arg;
+    ledger_sync_begin(&l->sync->ledger, nrecords);
+}
 
 static enum err take_record(const struct packed *r, void *arg)
 {
@@ -197,12 +243,13 @@ void redis_copy_load(struct redis_sync *s)
     struct errmsg why;
     struct loading l = {.sync = s};
     uint64_t started_us = clock_mono_us();
-    ledger_sync_begin(&s->ledger);
-    enum err e =
-        snapshot_load(s->config->snapshot, s->config->redis.tag, take_record, &l, &head, &foot, &why);
+    const struct snapshot_sink sink = {.begin = take_number, .record = take_record, .arg = &l};
+    enum err e = snapshot_load(s->config->snapshot, s->config->redis.tag, &sink, &head, &foot, &why);
     if (!e) e = ledger_sync_end(&s->ledger, l.count, l.digest, NULL);
     if (!e) {
         take_up(s, &head, &foot);
+        policy_collect(s->policy);
+        store_trim();
         s->status.load_us = clock_mono_us() - started_us;
         log_info("store_snapshot_loaded", KV_STR("file", s->config->snapshot), KV_UINT("records", l.count),
                  KV_UINT("sequence", head.sequence), KV_UINT("load_ms", s->status.load_us / 1000));

@@ -123,6 +123,7 @@ static void finish(struct redis_sync *s)
              KV_UINT("changed", load->changed), KV_UINT("removed", load->removed),
              KV_UINT("refused", s->ledger.refused), KV_UINT("load_ms", status->load_us / 1000));
     redis_load_discard(s);
+    store_trim();
     redis_copy_schedule(s);
 }
 
@@ -185,7 +186,7 @@ static void on_idle(uv_idle_t *idle)
 static void begin_apply(struct redis_sync *s)
 {
     redis_copy_abort(s);
-    ledger_sync_begin(&s->ledger);
+    ledger_sync_begin(&s->ledger, s->load->stage.count);
     redis_sync_set_state(s, SYNC_APPLYING);
     (void)uv_idle_start(&s->apply, on_idle); /* fails only without a callback */
 }

@@ -302,6 +302,7 @@ void redis_sync_release_if_closed(struct redis_sync *s)
     if (s->state != SYNC_CLOSING || s->nhandles > 0 || s->conn || s->scrub || s->copy || s->master) return;
     void (*on_closed)(void *arg) = s->on_closed;
     void *arg = s->on_closed_arg;
+    redis_copy_flush(s);
     ledger_deinit(&s->ledger);
     redis_hasher_destroy(s->hasher);
     bytes_deinit(&s->scratch);
@@ -330,7 +331,10 @@ static void close_store(struct store *store, void (*on_closed)(void *arg), void 
     s->on_closed_arg = arg;
     bool is_applying = s->state == SYNC_APPLYING;
     redis_sync_set_state(s, SYNC_CLOSING);
-    if (is_applying) ledger_sync_abort(&s->ledger);
+    if (is_applying) {
+        ledger_sync_abort(&s->ledger);
+        s->position.is_known = false; /* what is in force is not of one position */
+    }
     redis_load_discard(s);
     redis_scrub_abort(s);
     redis_copy_abort(s);

@@ -172,5 +172,7 @@ void redis_copy_load(struct redis_sync *s);
 void redis_copy_schedule(struct redis_sync *s);
 /* Gives up the one that is being written, if any. */
 void redis_copy_abort(struct redis_sync *s);
+/* Writes the one that is due, if any, before it returns: for an orderly close. */
+void redis_copy_flush(struct redis_sync *s);
 
 #endif

@@ -319,7 +319,7 @@ static enum err read_foot(struct reader *r, uint64_t nrecords, struct snapshot_f
 }
 
 /* Takes one record and hands it over. */
-static enum err read_record(struct reader *r, snapshot_record_fn fn, void *arg)
+static enum err read_record(struct reader *r, const struct snapshot_sink *sink)
 {
     struct packed record;
     size_t need = 0;
@@ -330,27 +330,42 @@ static enum err read_record(struct reader *r, snapshot_record_fn fn, void *arg)
         e = packed_look(rest_of(r), &record, &need);
     }
     if (e) return refuse(r->why, ERR_PARSE, r->path, "it is damaged: a record is malformed");
-    e = fn(&record, arg);
+    e = sink->record(&record, sink->arg);
     if (e) return refuse(r->why, e, r->path, "a record cannot be used: %s", err_text(e));
     r->at += record.bytes;
     return ERR_OK;
 }
 
-/* Second pass, over contents that are known to be whole. */
-static enum err read_records(struct reader *r, snapshot_record_fn fn, void *arg, struct snapshot_foot *foot)
+/* What the foot says of the number of records; it is checked when they have been read. */
+static enum err look_ahead(struct reader *r, const struct snapshot_sink *sink)
 {
+    struct file_foot f;
+    off_t at = (off_t)(sizeof(struct file_head) + r->left - sizeof f);
+    if (pread(r->fd, &f, sizeof f, at) != (ssize_t)sizeof f)
+        return refuse(r->why, ERR_IO, r->path, "%s", strerror(errno));
+    if (f.nrecords > r->left / PACKED_HEAD_BYTES)
+        return refuse(r->why, ERR_PARSE, r->path, "it is damaged: the number of records is wrong");
+    if (sink->begin) sink->begin(f.nrecords, sink->arg);
+    return ERR_OK;
+}
+
+/* Second pass, over contents that are known to be whole. */
+static enum err read_records(struct reader *r, const struct snapshot_sink *sink, struct snapshot_foot *foot)
+{
+    enum err looked = look_ahead(r, sink);
+    if (looked) return looked;
     for (uint64_t nrecords = 0;; nrecords++) {
         uint32_t mark;
         enum err e = need_bytes(r, sizeof mark);
         if (e) return e;
         memcpy(&mark, rest_of(r).p, sizeof mark);
         if (mark == 0) return read_foot(r, nrecords, foot);
-        e = read_record(r, fn, arg);
+        e = read_record(r, sink);
         if (e) return e;
     }
 }
 
-static enum err load(struct reader *r, const char *tag, snapshot_record_fn fn, void *arg,
+static enum err load(struct reader *r, const char *tag, const struct snapshot_sink *sink,
                      struct snapshot_head *head, struct snapshot_foot *foot)
 {
     enum err e = open_file(r);
@@ -366,14 +381,14 @@ static enum err load(struct reader *r, const char *tag, snapshot_record_fn fn, v
         return refuse(r->why, ERR_IO, r->path, "%s", strerror(errno));
     r->left = bytes - sizeof(struct file_head);
     r->buffer.n = r->at = 0;
-    return read_records(r, fn, arg, foot);
+    return read_records(r, sink, foot);
 }
 
-enum err snapshot_load(const char *path, const char *tag, snapshot_record_fn fn, void *arg,
+enum err snapshot_load(const char *path, const char *tag, const struct snapshot_sink *sink,
                        struct snapshot_head *head, struct snapshot_foot *foot, struct errmsg *why)
 {
     struct reader r = {.fd = -1, .path = path, .why = why};
-    enum err e = load(&r, tag, fn, arg, head, foot);
+    enum err e = load(&r, tag, sink, head, foot);
     if (r.fd >= 0) (void)close(r.fd); /* only read from */
     bytes_deinit(&r.buffer);
     return e;

@@ -51,13 +51,18 @@ enum err snapshot_commit(struct snapshot_writer *w, const struct snapshot_foot *
 /* Removes what was written so far and frees `w`, which may be NULL. */
 void snapshot_abort(struct snapshot_writer *w);
 
-/* Takes one record. Any error ends the reading. */
-typedef enum err (*snapshot_record_fn)(const struct packed *r, void *arg);
+/* Who takes the records. */
+struct snapshot_sink {
+    void (*begin)(uint64_t nrecords, void *arg); /* or NULL */
+    /* Takes one record. Any error ends the reading. */
+    enum err (*record)(const struct packed *r, void *arg);
+    void *arg;
+};
 
-/* Checks the whole file, then calls `fn` for every record.
- * Errors: ERR_NOT_FOUND (no such file), ERR_PARSE (refused), ERR_IO, ERR_NOMEM, those of `fn`; all with
+/* Checks the whole file, then hands out the number of records and every one of them.
+ * Errors: ERR_NOT_FOUND (no such file), ERR_PARSE (refused), ERR_IO, ERR_NOMEM, those of the sink; all with
  * `why`. */
-enum err snapshot_load(const char *path, const char *tag, snapshot_record_fn fn, void *arg,
+enum err snapshot_load(const char *path, const char *tag, const struct snapshot_sink *sink,
                        struct snapshot_head *head, struct snapshot_foot *foot, struct errmsg *why);
 
 #endif

@@ -3,6 +3,8 @@
 #include "store/file_store.h"
 #include "store/redis_sync.h"
 
+#include <malloc.h>
+
 const char *store_load_reason_text(enum store_load_reason r)
 {
     static const char *const texts[] = {
@@ -20,4 +22,9 @@ enum err store_open(uv_loop_t *loop, const struct config *config, struct policy 
     case STORE_REDIS: return redis_sync_open(loop, &config->store, policy, &redis_sync_defaults, out);
     }
     BUG_IF(true, "the configuration names no store");
+}
+
+void store_trim(void)
+{
+    (void)malloc_trim(0); /* whether there was something does not matter */
 }

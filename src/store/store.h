@@ -76,4 +76,7 @@ struct store {
  * refused a handle). */
 enum err store_open(uv_loop_t *loop, const struct config *config, struct policy *policy, struct store **out);
 
+/* Gives the memory that a load has left behind back to the system: half as much again as the policy takes. */
+void store_trim(void);
+
 #endif

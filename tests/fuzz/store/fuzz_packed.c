@@ -12,17 +12,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct packed r;
     while (packed_look(rest, &r, NULL) == ERR_OK) {
         struct partner p, again;
-        if (packed_partner(&r, &p) == ERR_OK) {
+        struct bytes room = {0}, room_again = {0};
+        if (packed_partner(&r, &room, &p) == ERR_OK) {
             struct bytes b = {0};
             struct packed copy;
             bool ok = packed_add(&b, &p, r.version, r.flags & PACKED_REFUSED) == ERR_OK &&
                       packed_look(span_of(b.p, b.n), &copy, NULL) == ERR_OK &&
-                      packed_partner(&copy, &again) == ERR_OK && b.n == r.bytes;
+                      packed_partner(&copy, &room_again, &again) == ERR_OK && b.n == r.bytes;
             if (!ok) abort();
-            partner_deinit(&again);
-            partner_deinit(&p);
             bytes_deinit(&b);
         }
+        bytes_deinit(&room_again);
+        bytes_deinit(&room);
         rest = span_of(rest.p + r.bytes, rest.n - r.bytes);
     }
     return 0;

@@ -198,6 +198,24 @@ static void test_close_while_writing(void **state)
     }
 }
 
+/* What was not written yet is written by an orderly close. */
+static void test_close_writes_what_is_due(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    f->options.snapshot_quiet_ms = 3600000;
+    partners_set_many(&f->redis, 0, PARTNERS);
+    sync_open(f);
+    sync_catch_up(f);
+    partners_set(&f->redis, 3, 1);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).snapshot_at_ms, 0);
+    partners_kill(&f->redis);
+    sync_restart(f);
+    assert_int_equal(sync_partners(f), PARTNERS);
+    assert_false(sync_off_ramp(f, 3));
+    assert_int_equal(sync_status(f).sequence, PARTNERS + 1);
+}
+
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
@@ -213,6 +231,7 @@ int main(void)
         SYNC_TEST(test_stale_from_the_start),
         SYNC_TEST(test_folder_that_is_not_there),
         SYNC_TEST(test_close_while_writing),
+        SYNC_TEST(test_close_writes_what_is_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

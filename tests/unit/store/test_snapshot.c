@@ -20,7 +20,8 @@ struct fixture {
     char *bytes; /* of a good file */
     size_t n;
     unsigned ntaken;
-    uint64_t versions; /* their sum */
+    uint64_t nexpected; /* told before the first */
+    uint64_t versions;  /* their sum */
 };
 
 static const struct snapshot_head head = {
@@ -51,13 +52,24 @@ static enum err take(const struct packed *r, void *arg)
     return ERR_OK;
 }
 
+static void begin(uint64_t nrecords, void *arg)
+{
+    struct fixture *f = arg;
+    assert_int_equal(f->ntaken, 0);
+    f->nexpected = nrecords;
+}
+
 static enum err load(struct fixture *f, const char *tag, struct errmsg *why)
 {
     struct snapshot_head h;
     struct snapshot_foot t;
     f->ntaken = 0;
     f->versions = 0;
-    return snapshot_load(f->path, tag, take, f, &h, &t, why);
+    f->nexpected = 0;
+    const struct snapshot_sink sink = {.begin = begin, .record = take, .arg = f};
+    enum err e = snapshot_load(f->path, tag, &sink, &h, &t, why);
+    if (!e) assert_int_equal(f->nexpected, f->ntaken);
+    return e;
 }
 
 static int set_up(void **state)
@@ -108,7 +120,9 @@ static void test_comes_back(void **state)
     struct snapshot_head h;
     struct snapshot_foot t;
     struct errmsg why;
-    assert_int_equal(snapshot_load(f->path, "cfg", take, f, &h, &t, &why), ERR_OK);
+    assert_int_equal(
+        snapshot_load(f->path, "cfg", &(struct snapshot_sink){.record = take, .arg = f}, &h, &t, &why),
+        ERR_OK);
     assert_int_equal(f->ntaken, RECORDS);
     assert_int_equal(f->versions, RECORDS * (RECORDS + 1) / 2);
     assert_memory_equal(&h, &head, sizeof h);
@@ -253,7 +267,8 @@ static void test_an_error_of_the_user(void **state)
     struct snapshot_head h;
     struct snapshot_foot t;
     struct errmsg why;
-    assert_int_equal(snapshot_load(f->path, "cfg", refuse, NULL, &h, &t, &why), ERR_NOMEM);
+    assert_int_equal(snapshot_load(f->path, "cfg", &(struct snapshot_sink){.record = refuse}, &h, &t, &why),
+                     ERR_NOMEM);
 }
 
 #define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)

@@ -122,7 +122,7 @@ static int set_up(void **state)
     f->hasher = redis_hasher_create();
     assert_true(f->policy && f->hasher);
     ledger_init(&f->ledger, f->policy, f->hasher);
-    ledger_sync_begin(&f->ledger);
+    ledger_sync_begin(&f->ledger, 0);
     assert_int_equal(ledger_sync_end(&f->ledger, 0, 0, NULL), ERR_OK);
     *state = f;
     return 0;
@@ -215,7 +215,7 @@ static void test_packing_everything(void **state)
     struct bytes b = {0};
     uint32_t at = 0;
     unsigned nchunks = 0;
-    ledger_sync_begin(&g->ledger);
+    ledger_sync_begin(&g->ledger, 0);
     for (enum err e = ERR_AGAIN; e == ERR_AGAIN; nchunks++) {
         b.n = 0;
         e = ledger_pack(&f->ledger, &at, &b, 1000);
