@@ -36,9 +36,8 @@ static int common_bits(const struct addr *a, const struct addr *b)
     return high < 64 ? high : 64 + leading_zeros(a->v6.lo ^ b->v6.lo);
 }
 
-static void compare(const struct cidr *c, void *arg)
+static void compare(struct closest *best, const struct cidr *c)
 {
-    struct closest *best = arg;
     if (c->net.family != best->address->family) return;
     int common = common_bits(&c->net, best->address);
     if (common > c->len) common = c->len; /* more would be chance */
@@ -53,7 +52,11 @@ static bool find_closest(const struct partner_view *v, enum environment env, con
                          struct cidr *out)
 {
     struct closest best = {.address = a, .common = -1};
-    if (v->allow[env]) cidr_set_each(v->allow[env], compare, &best);
+    const struct cidr_set *list = partner_view_list(v, env);
+    if (!list) return false;
+    struct cidr_walk w = cidr_walk_of(list);
+    for (struct cidr c; cidr_walk_next(&w, &c);)
+        compare(&best, &c);
     *out = best.cidr;
     return best.common >= 0;
 }
@@ -68,7 +71,7 @@ static void write_list(const struct findings *f, enum environment env, struct ou
         (void)cidr_format(&c, text);
         outbuf_fmt(o, ",\"%s\":\"%s\"", has ? "entry" : "nearest", text);
     } else {
-        outbuf_fmt(o, ",\"empty\":%s", f->view->allow[env] ? "false" : "true");
+        outbuf_fmt(o, ",\"empty\":%s", partner_view_list(f->view, env) ? "false" : "true");
     }
     outbuf_char(o, '}');
 }

@@ -403,7 +403,7 @@ static bool next_small(struct cidr_walk *w, struct cidr *out)
     if (i < s->n4) {
         const struct entry4 *e = &small_v4(s)[i];
         *out = (struct cidr){.net = {.family = ADDR_V4, .v4 = e->net},
-                             .len = (uint8_t)__builtin_popcount(e->mask)};
+                             .len = (uint8_t)(e->mask ? 32 - __builtin_ctz(e->mask) : 0)};
         return true;
     }
     if (i >= (unsigned)s->n4 + s->n6) return false;

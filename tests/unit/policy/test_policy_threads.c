@@ -177,6 +177,16 @@ static void promise(struct stage *s, int i, enum promise p)
     atomic_store_explicit(&s->promises[i], (n + 1) << 2 | p, memory_order_release);
 }
 
+/* A list that is long enough to be shared; two of `n` networks differ in one prefix, or none. */
+static void allow_many(struct partner *r, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char text[24];
+        (void)snprintf(text, sizeof(text), "10.%d.0.0/16", 2 * i);
+        partner_allow(r, ENV_PRODUCTION, text);
+    }
+}
+
 /* One of the things that happen to a partner; says what holds from now on. */
 static enum promise churn(struct policy *p, int i, uint64_t r)
 {
@@ -199,6 +209,7 @@ static enum promise churn(struct policy *p, int i, uint64_t r)
     record.enabled = r % 8 != 2;
     if (r % 8 == 3) partner_allow(&record, ENV_PRODUCTION, "198.51.100.0/24 10.0.0.0/8 2001:db8:1::/64");
     if (r % 8 == 4) partner_allow(&record, ENV_SANDBOX, "203.0.113.0/25");
+    if (r % 8 >= 5) allow_many(&record, r % 8 == 5 ? 20 : 21);
     bool is_enabled = record.enabled;
     apply_expect(p, record, ERR_OK);
     return is_enabled ? PROMISE_ALLOWED : PROMISE_REFUSED;
