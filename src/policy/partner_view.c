@@ -159,6 +159,11 @@ static uint8_t tokens_of(const struct partner *record)
                                                                            << SLOT_PREVIOUS);
 }
 
+static struct partner_view *drafted(struct partner_draft *d)
+{
+    return (struct partner_view *)d->bytes;
+}
+
 static void append(struct partner_draft *d, const void *p, size_t n)
 {
     memcpy(d->bytes + d->n, p, n);
@@ -184,7 +189,7 @@ static void append_shared(struct partner_draft *d, struct cidr_set *set, uint64_
         r.set = d->fresh[env] = set;
     /* Other prefixes that make the same list are no news. */
     append(d, before && before->set == r.set ? before : &r, sizeof r);
-    d->view.lists[env] = PARTNER_LIST_SHARED;
+    drafted(d)->lists[env] = PARTNER_LIST_SHARED;
 }
 
 static enum err append_list(struct partner_draft *d, const struct partner *record, size_t env,
@@ -197,7 +202,7 @@ static enum err append_list(struct partner_draft *d, const struct partner *recor
     uint64_t hash = n > CIDR_SET_SMALL_MAX ? given_hash(record->cidrs[env], n) : 0;
     if (was_shared && before.given_hash == hash) { /* saves sorting and merging them again */
         append(d, &before, sizeof before);
-        d->view.lists[env] = PARTNER_LIST_SHARED;
+        drafted(d)->lists[env] = PARTNER_LIST_SHARED;
         return ERR_OK;
     }
     struct cidr_set *set;
@@ -207,7 +212,7 @@ static enum err append_list(struct partner_draft *d, const struct partner *recor
         append_shared(d, set, hash, env, was_shared ? &before : NULL, pool);
         return ERR_OK;
     }
-    d->view.lists[env] = PARTNER_LIST_INSIDE;
+    drafted(d)->lists[env] = PARTNER_LIST_INSIDE;
     size_t used = cidr_set_bytes(set), bytes = list_bytes(PARTNER_LIST_INSIDE, d->bytes + d->n);
     memset(d->bytes + d->n + used, 0, bytes - used);
     d->n += bytes;
@@ -222,11 +227,11 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
     memset(d->bytes, 0, d->n);
     for (size_t env = 0; env < ENV_COUNT; env++)
         d->fresh[env] = NULL;
-    if (!uuid_parse(record->widget_id, d->view.widget_id)) return ERR_PARSE;
-    d->view.enabled = record->enabled;
-    d->view.off_ramp = record->off_ramp;
-    d->view.tokens = tokens_of(record) & 3u;
-    d->view.id_len = (uint8_t)id_len;
+    if (!uuid_parse(record->widget_id, drafted(d)->widget_id)) return ERR_PARSE;
+    drafted(d)->enabled = record->enabled;
+    drafted(d)->off_ramp = record->off_ramp;
+    drafted(d)->tokens = tokens_of(record) & 3u;
+    drafted(d)->id_len = (uint8_t)id_len;
     append_tokens(d, record);
     return ERR_OK;
 }
@@ -240,7 +245,7 @@ enum err partner_draft_finish(struct partner_draft *d, const struct partner *rec
         partner_draft_discard(d);
         return e;
     }
-    append(d, record->id, d->view.id_len);
+    append(d, record->id, drafted(d)->id_len);
     return ERR_OK;
 }
 
@@ -250,7 +255,7 @@ void partner_draft_discard(struct partner_draft *d)
         cidr_set_destroy(d->fresh[env]);
         d->fresh[env] = NULL;
     }
-    OPENSSL_cleanse(d->view.tail, expiry_at(d->view.tokens));
+    OPENSSL_cleanse(drafted(d)->tail, expiry_at(drafted(d)->tokens));
 }
 
 bool partner_draft_matches(const struct partner_draft *d, const struct partner_view *v)

@@ -69,11 +69,8 @@ enum {
 
 /* A view that is being made. */
 struct partner_draft {
-    union {
-        struct partner_view view;
-        _Alignas(8) uint8_t bytes[PARTNER_VIEW_BYTES_MAX];
-    };
-    size_t n;                          /* bytes of the view */
+    _Alignas(struct cidr_set *) uint8_t bytes[PARTNER_VIEW_BYTES_MAX]; /* a struct partner_view */
+    size_t n;                                                          /* bytes of the view */
     struct cidr_set *fresh[ENV_COUNT]; /* owned: large lists that are in no pool yet, or NULL */
 };
 
