@@ -75,6 +75,7 @@ static enum err build_tree(struct policy *p, enum environment env)
 
 void policy_reserve(struct policy *p, uint32_t partners)
 {
+    if (partners > DIRECTORY_BLOCKS_MAX * DIRECTORY_BLOCK) partners = DIRECTORY_BLOCKS_MAX * DIRECTORY_BLOCK;
     uint32_t more = partners > p->npartners ? partners - p->npartners : 0;
     more += more / 16; /* a few have two tokens, and a table that is full at once would grow soon */
     if (more == 0) return;
