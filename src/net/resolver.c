@@ -68,12 +68,13 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
     loop_deadline(r->loop, &r->again, RESOLVER_INTERVAL_MS);
 }
 
+static const struct addrinfo hints = {
+    .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
+
 static void start_request(struct resolver *r)
 {
     char service[8];
     (void)snprintf(service, sizeof service, "%u", (unsigned)r->port);
-    const struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
     r->request.data = r;
     if (uv_getaddrinfo(&r->loop->uv, &r->request, on_resolved, r->host, service, &hints) == 0)
         r->busy = true;
@@ -103,4 +104,15 @@ void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r))
         (void)uv_cancel((uv_req_t *)&r->request); /* may be running already; on_resolved comes either way */
     else if (on_closed)
         on_closed(r);
+}
+
+enum err resolver_lookup(const char *host, uint16_t port, struct address_list *out)
+{
+    char service[8];
+    struct addrinfo *found = NULL;
+    (void)snprintf(service, sizeof service, "%u", (unsigned)port);
+    if (getaddrinfo(host, service, &hints, &found)) return ERR_NOT_FOUND;
+    collect(found, out);
+    freeaddrinfo(found);
+    return out->n ? ERR_OK : ERR_NOT_FOUND;
 }

@@ -45,4 +45,8 @@ void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint
 /* Stops; on_closed comes when the pool has let go of the request (at once when it is not busy). */
 void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r));
 
+/* Looks a name up once. [any] Blocks, as long as the system's resolver is configured to wait: for commands,
+ * not for the gateway. Errors: ERR_NOT_FOUND (no such name, or nobody who knows). */
+enum err resolver_lookup(const char *host, uint16_t port, struct address_list *out);
+
 #endif
