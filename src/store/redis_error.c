@@ -13,6 +13,7 @@ static const struct known {
     {SPAN("DENIED"), ERR_REFUSED, "the server takes only local clients: protected mode (DENIED)"},
     {SPAN("LOADING"), ERR_AGAIN, "the server is still loading its data (LOADING)"},
     {SPAN("BUSY"), ERR_AGAIN, "the server is busy with a script (BUSY)"},
+    {SPAN("NOREPLICAS"), ERR_AGAIN, "too few replicas are connected for a write (NOREPLICAS)"},
     {SPAN("READONLY"), ERR_CONFLICT, "the server is a replica, which cannot be written (READONLY)"},
     {SPAN("MASTERDOWN"), ERR_CONFLICT, "the server is a replica that has lost its master (MASTERDOWN)"},
     {SPAN("UNBLOCKED"), ERR_CONFLICT, "the server has changed its role (UNBLOCKED)"},

@@ -17,8 +17,8 @@ struct span redis_error_code(const redisReply *reply);
 
 /* Writes one line for the log: what the code means, or the server's own text without control characters.
  * `reply` must be an error reply. Returns ERR_REFUSED (NOAUTH, WRONGPASS, NOPERM, DENIED: somebody must
- * change the settings), ERR_AGAIN (LOADING, BUSY: wait), ERR_CONFLICT (READONLY, MASTERDOWN, UNBLOCKED: not
- * the master, or no longer), ERR_IO (any other). */
+ * change the settings), ERR_AGAIN (LOADING, BUSY, NOREPLICAS: wait), ERR_CONFLICT (READONLY, MASTERDOWN,
+ * UNBLOCKED: not the master, or no longer), ERR_IO (any other). */
 enum err redis_error_explain(const redisReply *reply, char *out, size_t cap);
 
 /* The same without the server's own text, for commands with a secret in them: Redis quotes the arguments of a

@@ -8,10 +8,6 @@ typedef size_t array_length;
 typedef int array_length;
 #endif
 
-/* After each reply hiredis moves what is left in its buffer to the front; 4 MB at a time would be ten times
- * slower than this. */
-enum { FEED_BYTES_MAX = 64 * 1024 };
-
 static bool is_too_deep(const redisReadTask *task)
 {
     unsigned depth = 1;
@@ -90,35 +86,53 @@ static enum err check_reply(struct redis_reader *r, const redisReply *reply, siz
     return ERR_OK;
 }
 
-/* Hands out what is complete. Errors: ERR_AGAIN when fn wants no more. */
+enum err redis_reader_feed(struct redis_reader *r, const char *p, size_t n)
+{
+    BUG_IF(n > REDIS_FEED_BYTES_MAX, "more is fed than hiredis can move quickly");
+    if (redisReaderFeed(r->hiredis, p, n) != REDIS_OK) return error_of(r);
+    r->bytes += n;
+    return ERR_OK;
+}
+
+enum err redis_reader_next(struct redis_reader *r, redisReply **out)
+{
+    void *reply = NULL;
+    if (redisReaderGetReply(r->hiredis, &reply) != REDIS_OK) return error_of(r);
+    size_t behind = reply ? r->hiredis->len - r->hiredis->pos : 0;
+    enum err e = check_reply(r, reply, r->bytes - behind);
+    if (!e && !reply) return ERR_AGAIN;
+    if (e) {
+        freeReplyObject(reply);
+        return e;
+    }
+    r->bytes = behind;
+    r->elements = 0;
+    *out = reply;
+    return ERR_OK;
+}
+
+/* Hands out what is complete. Errors: ERR_CLOSED when fn wants no more. */
 static enum err drain(struct redis_reader *r, redis_reader_fn fn, void *arg)
 {
-    for (;;) {
-        void *reply = NULL;
-        if (redisReaderGetReply(r->hiredis, &reply) != REDIS_OK) return error_of(r);
-        size_t behind = reply ? r->hiredis->len - r->hiredis->pos : 0;
-        enum err e = check_reply(r, reply, r->bytes - behind);
-        if (!e && !reply) return ERR_OK;
-        if (!e) {
-            r->bytes = behind;
-            r->elements = 0;
-            if (!fn(reply, arg)) e = ERR_AGAIN;
-        }
+    redisReply *reply;
+    enum err e;
+    while ((e = redis_reader_next(r, &reply)) == ERR_OK) {
+        bool goes_on = fn(reply, arg);
         freeReplyObject(reply);
-        if (e) return e;
+        if (!goes_on) return ERR_CLOSED;
     }
+    return e == ERR_AGAIN ? ERR_OK : e;
 }
 
 enum err redis_reader_take(struct redis_reader *r, const char *p, size_t n, redis_reader_fn fn, void *arg)
 {
     while (n > 0) {
-        size_t piece = n < FEED_BYTES_MAX ? n : FEED_BYTES_MAX;
-        if (redisReaderFeed(r->hiredis, p, piece) != REDIS_OK) return error_of(r);
-        r->bytes += piece;
+        size_t piece = n < REDIS_FEED_BYTES_MAX ? n : REDIS_FEED_BYTES_MAX;
+        enum err e = redis_reader_feed(r, p, piece);
         p += piece;
         n -= piece;
-        enum err e = drain(r, fn, arg);
-        if (e) return e == ERR_AGAIN ? ERR_OK : e;
+        if (!e) e = drain(r, fn, arg);
+        if (e) return e == ERR_CLOSED ? ERR_OK : e;
     }
     return ERR_OK;
 }

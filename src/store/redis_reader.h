@@ -26,6 +26,9 @@ enum {
     REDIS_REPLY_BYTES_MAX = 16 * 1024 * 1024,
     REDIS_REPLY_ELEMENTS_MAX = 256 * 1024,
     REDIS_REPLY_DEPTH_MAX = 7, /* what hiredis 0.14 can do */
+    /* After each reply hiredis moves what is left in its buffer to the front; 4 MB at a time would be ten
+     * times slower than this. */
+    REDIS_FEED_BYTES_MAX = 64 * 1024,
 };
 
 struct redis_reader {
@@ -51,6 +54,14 @@ void redis_reader_deinit(struct redis_reader *r);
 /* Reads `n` bytes and hands out every reply that is complete. After an error, or after fn said stop, the
  * reader is of no more use. Errors: ERR_PARSE (not RESP2), ERR_LIMIT (a bound above), ERR_NOMEM. */
 enum err redis_reader_take(struct redis_reader *r, const char *p, size_t n, redis_reader_fn fn, void *arg);
+
+/* The two halves of redis_reader_take(), for a caller that waits for one reply after the other: takes in up
+ * to REDIS_FEED_BYTES_MAX bytes. Errors: ERR_NOMEM. */
+enum err redis_reader_feed(struct redis_reader *r, const char *p, size_t n);
+
+/* The next complete reply. Owns: the caller, freeReplyObject(). Errors: ERR_AGAIN (feed more), those of
+ * redis_reader_take(). */
+enum err redis_reader_next(struct redis_reader *r, redisReply **out);
 
 /* What was wrong, for the log; holds at most one character of the server's. Valid until deinit. */
 const char *redis_reader_fault(const struct redis_reader *r);

@@ -21,6 +21,7 @@ void redis_keys_init(struct redis_keys *k, const char *tag)
     key_make(k->seq, tag, "seq");
     key_make(k->log, tag, "log");
     key_make(k->meta, tag, "meta");
+    key_make(k->audit, tag, "audit");
     key_make(k->prefix, tag, "p:");
     key_make(k->pattern, tag, "p:*");
 }
@@ -42,35 +43,41 @@ bool redis_keys_id(const struct redis_keys *k, struct span key, struct span *id)
 /* --- scripts ---------------------------------------------------------------------------------------- */
 
 const char redis_script_init[] =
-    "local seq, log, meta = KEYS[1], KEYS[2], KEYS[3]\n"
+    "local seq, log, meta, audit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
     "if not string.find(ARGV[1] or '', '^[%w-]+$') or #ARGV[1] > 64 then\n"
     "  return redis.error_reply('BADARG the epoch must be 1 to 64 letters, digits and -')\n"
     "end\n"
     "if redis.call('HGET', meta, 'schema') then\n"
     "  return redis.error_reply('EXISTS this tag has partner data already')\n"
     "end\n"
+    "if audit then\n"
+    "  redis.call('XADD', audit, 'MAXLEN', '~', '200000', '*', 'n', ARGV[1], 'line', ARGV[2])\n"
+    "end\n"
     "redis.call('DEL', seq, log)\n"
     "redis.call('HSET', meta, 'schema', '1', 'epoch', ARGV[1], 'seq', '0', 'count', '0',\n"
     "  'digest', '0000000000000000')\n"
     "return redis.status_reply('OK')\n";
 
-/* A script is atomic but never rolled back, so everything is checked before the first write, and the log,
- * which refuses a number that is not above its last one, is written before the record. */
+/* A script is atomic but never rolled back, so everything is checked before the first write; the audit comes
+ * first, since a line without its change is better than a change without its line; and the log, which refuses
+ * a number that is not above its last one, is written before the record. */
 const char redis_script_write[] =
-    "local rec, seq, log, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
+    "local rec, seq, log, meta, audit = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n"
     "local op, id, expected, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4]\n"
     "local function bad(text) return redis.error_reply('BADARG ' .. text) end\n"
-    "if #KEYS ~= 4 or #ARGV < 4 then return bad('4 keys and op, id, version, nonce are needed') end\n"
+    "local last = audit and #ARGV - 1 or #ARGV -- behind it stands the line of the audit\n"
+    "if #KEYS < 4 or #KEYS > 5 or last < 4 then\n"
+    "  return bad('4 or 5 keys and op, id, version, nonce are needed')\n"
+    "end\n"
     "if op ~= 'set' and op ~= 'del' then return bad('op must be set or del') end\n"
     "if #id == 0 or #id > 64 or string.find(id, '[^%w._-]') then return bad('partner id') end\n"
     "if string.sub(rec, -(#id + 3)) ~= ':p:' .. id then return bad('the key is not of this partner') end\n"
     "if string.find(expected, '[^%d]') then return bad('expected version') end\n"
     "if not string.find(nonce, '^[%w-]+$') or #nonce > 64 then return bad('nonce') end\n"
-    "if op == 'del' and #ARGV ~= 4 then return bad('del takes no fields') end\n"
-    "if op == 'set' and (#ARGV < 6 or #ARGV % 2 ~= 0) then return bad('fields and values must be pairs') "
-    "end\n"
+    "if op == 'del' and last ~= 4 then return bad('del takes no fields') end\n"
+    "if op == 'set' and (last < 6 or last % 2 ~= 0) then return bad('fields and values must be pairs') end\n"
     "local reserved = {v = 1, op = 1, id = 1, n = 1, c = 1, d = 1}\n"
-    "for i = 5, #ARGV, 2 do\n"
+    "for i = 5, last, 2 do\n"
     "  if reserved[ARGV[i]] then return bad('this field name is used twice or not free: ' .. ARGV[i]) end\n"
     "  reserved[ARGV[i]] = 1\n"
     "end\n"
@@ -93,6 +100,9 @@ const char redis_script_write[] =
     "  return bit.tohex(bit.bxor(half(digest, 1), half(h, 1))) ..\n"
     "    bit.tohex(bit.bxor(half(digest, 9), half(h, 9)))\n"
     "end\n"
+    "if audit then\n"
+    "  redis.call('XADD', audit, 'MAXLEN', '~', '200000', '*', 'n', nonce, 'line', ARGV[#ARGV])\n"
+    "end\n"
     "local s = string.format('%.0f', redis.call('INCR', seq))\n"
     "local digest = m[3]\n"
     "if cur then digest = mix(digest, cur) else count = count + 1 end\n"
@@ -101,7 +111,7 @@ const char redis_script_write[] =
     "local entry = {'XADD', log, 'MAXLEN', '~', '100000', s .. '-1',\n"
     "  'op', op, 'id', id, 'n', nonce, 'c', count, 'd', digest}\n"
     "local hash = {'HSET', rec, 'v', s}\n"
-    "for i = 5, #ARGV do\n"
+    "for i = 5, last do\n"
     "  entry[#entry + 1] = ARGV[i]\n"
     "  hash[#hash + 1] = ARGV[i]\n"
     "end\n"
@@ -110,6 +120,26 @@ const char redis_script_write[] =
     "if op == 'set' then redis.call(unpack(hash)) end\n"
     "redis.call('HSET', meta, 'count', count, 'digest', digest, 'seq', s)\n"
     "return {s, count, digest}\n";
+
+const char redis_script_mend[] =
+    "local seq, log, meta, audit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
+    "local expected, s, count, digest, nonce, line = unpack(ARGV)\n"
+    "local function is_number(text) return string.find(text or '', '^%d+$') end\n"
+    "if #KEYS < 4 or #ARGV ~= #KEYS + 2 or not is_number(s) or not is_number(count) or #digest ~= 16 or\n"
+    "   not string.find(digest, '^%x+$') then\n"
+    "  return redis.error_reply('BADARG old seq, seq, count, digest, nonce, line, versions are needed')\n"
+    "end\n"
+    "local m = redis.call('HMGET', meta, 'schema', 'seq')\n"
+    "if m[1] ~= '1' then\n"
+    "  return redis.error_reply('SCHEMA expected 1, found ' .. (m[1] or 'none: initialise it first'))\n"
+    "end\n"
+    "if expected ~= (m[2] or '') then return redis.error_reply('CONFLICT ' .. (m[2] or '0')) end\n"
+    "redis.call('XADD', audit, 'MAXLEN', '~', '200000', '*', 'n', nonce, 'line', line)\n"
+    "redis.call('SET', seq, s)\n"
+    "redis.call('HSET', meta, 'seq', s, 'count', count, 'digest', digest)\n"
+    "for i = 5, #KEYS do redis.call('HSET', KEYS[i], 'v', ARGV[i + 2]) end\n"
+    "if count == '0' then redis.call('DEL', log) end\n"
+    "return redis.status_reply('OK')\n";
 
 /* --- digest ----------------------------------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
  *   gw:{TAG}:seq     counter: every write takes the next number
  *   gw:{TAG}:log     stream: one entry per write, id "<number>-1", with the whole record
  *   gw:{TAG}:meta    hash: schema, epoch, count, digest, seq
+ *   gw:{TAG}:audit   stream: who changed what; one line of JSON per change, written by the same script
  *
  * The braces keep all keys of a tag in one slot of a cluster, so that one script may write them together.
  * Numbers are contiguous, so a reader sees a gap; the digest is the XOR of a hash of every (id, version), so
@@ -28,7 +29,7 @@ enum {
 };
 
 struct redis_keys {
-    char seq[REDIS_KEY_MAX], log[REDIS_KEY_MAX], meta[REDIS_KEY_MAX];
+    char seq[REDIS_KEY_MAX], log[REDIS_KEY_MAX], meta[REDIS_KEY_MAX], audit[REDIS_KEY_MAX];
     char prefix[REDIS_KEY_MAX];  /* of partners: "gw:{TAG}:p:" */
     char pattern[REDIS_KEY_MAX]; /* for SCAN MATCH */
 };
@@ -42,19 +43,34 @@ void redis_keys_partner(const struct redis_keys *k, struct span id, char out[sta
 /* The id in the key of a partner; false when the key is none. `id` points into `key`. */
 bool redis_keys_id(const struct redis_keys *k, struct span key, struct span *id);
 
-/* Makes the data set, which must not exist. KEYS seq log meta; ARGV epoch.
+/* Makes the data set, which must not exist. KEYS seq log meta [audit]; ARGV epoch [line of the audit].
  * Errors: "EXISTS ...", "BADARG ...". */
 extern const char redis_script_init[];
 
 /* The one way to change a partner: counts, writes the record, the log entry and the digest in one step.
  *
- *   KEYS  partner seq log meta
+ *   KEYS  partner seq log meta [audit]
  *   ARGV  op ("set" or "del"), id, expected version ("" = any, "0" = must be new), nonce,
  *         then, with "set", field value field value ...
+ *         then, with a fifth key, the line of the audit
  *
  * Replies {version, count, digest}. Errors, after which nothing has changed: "CONFLICT <version>",
  * "NOTFOUND", "SCHEMA ...", "BADARG ...". Send it with EVALSHA, and EVAL after NOSCRIPT. */
 extern const char redis_script_write[];
+
+/* Puts right what meta says of the records, for the case that they were changed past the script. Nothing
+ * happens when meta has another "seq" by now. The caller then rewrites a record, so that the log ends with
+ * the right digest as well; without any record there is no log.
+ *
+ * Records that were deleted past the script get a hash with nothing but their version, which `count` and
+ * `digest` include, so that they can be deleted by the script.
+ *
+ *   KEYS  seq log meta audit, then those of the records that were deleted
+ *   ARGV  the "seq" that meta has ("" = none), seq, count, digest, nonce, line of the audit, then their
+ *         versions
+ *
+ * Errors, after which nothing has changed: "CONFLICT <seq>", "SCHEMA ...", "BADARG ...". */
+extern const char redis_script_mend[];
 
 struct redis_hasher;
 
