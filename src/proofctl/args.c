@@ -8,7 +8,8 @@
 /* May stand before the command is known. */
 static const uint32_t anywhere = UINT32_C(1) << OPT_STORE | UINT32_C(1) << OPT_CONFIG |
                                  UINT32_C(1) << OPT_JSON | UINT32_C(1) << OPT_BY | UINT32_C(1) << OPT_YES |
-                                 UINT32_C(1) << OPT_HELP;
+                                 UINT32_C(1) << OPT_HELP | UINT32_C(1) << OPT_USER |
+                                 UINT32_C(1) << OPT_PASSWORD_FILE;
 
 static bool is_possible(const struct args *a, enum option o)
 {
@@ -69,8 +70,9 @@ static enum err parse_option(struct args *a, char **argv, int *i, struct errmsg 
         errmsg_set(why, 0, 0, "--%s takes no value", def->name);
         return ERR_PARSE;
     }
-    if (def->value && !value) value = argv[*i + 1] ? argv[++*i] : NULL;
-    if (def->value && !value) {
+    bool is_needed = def->value && !def->may_lack_value;
+    if (is_needed && !value) value = argv[*i + 1] ? argv[++*i] : NULL;
+    if (is_needed && !value) {
         errmsg_set(why, 0, 0, "--%s needs a value: --%s %s", def->name, def->name, def->value);
         return ERR_PARSE;
     }

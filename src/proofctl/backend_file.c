@@ -51,6 +51,7 @@ static enum err reload(struct backend_file *f)
 {
     f->base.faults = (struct record_messages){0};
     f->base.note[0] = '\0';
+    f->base.ncommitted = 0;
     file_snapshot_deinit(&f->snapshot);
     return file_snapshot_read(f->path, &f->snapshot, &f->base.faults);
 }
@@ -93,6 +94,18 @@ static enum err file_get(struct backend *b, const char *id, struct backend_recor
     if (e) return e;
     const struct partner_file_entry *entry = file_snapshot_find(&f->snapshot, id);
     return entry ? describe(f, entry, out) : ERR_NOT_FOUND;
+}
+
+static enum err file_get_many(struct backend *b, const char *const *ids, size_t n, backend_found_fn *on_found,
+                              void *arg)
+{
+    enum err e = ERR_OK;
+    for (size_t i = 0; !e && i < n; i++) {
+        struct backend_record record;
+        e = file_get(b, ids[i], &record);
+        if (!e || e == ERR_NOT_FOUND) e = on_found(arg, i, e ? NULL : &record);
+    }
+    return e;
 }
 
 /* --- changing ------------------------------------------------------------------------------------- */
@@ -214,6 +227,7 @@ static enum err put_in_force(struct backend_file *f, struct file_replace *new_fi
         (void)audit_file_take_back(&audit);
     }
     audit_file_close(&audit);
+    if (!e) f->base.ncommitted = n;
     if (!e && !is_durable)
         (void)snprintf(
             f->base.note, sizeof f->base.note,
@@ -289,7 +303,14 @@ static void file_close(struct backend *b)
     free(f);
 }
 
-static const struct backend_ops file_ops = {file_list, file_get, file_commit, file_audit, file_close};
+static const struct backend_ops file_ops = {
+    .list = file_list,
+    .get = file_get,
+    .get_many = file_get_many,
+    .commit = file_commit,
+    .audit = file_audit,
+    .close = file_close,
+};
 
 /* The file behind links, so that a link is not replaced by a file and every way to it has the same lock. */
 static enum err resolve(const char *path, char **out, struct errmsg *why)

@@ -1,6 +1,7 @@
 #include "proofctl/commands.h"
 
 #include "proofctl/difference.h"
+#include "proofctl/printable.h"
 
 #include <stdio.h>
 
@@ -16,15 +17,11 @@ static enum err collect_line(void *arg, struct span line)
     return json_array_append_new(arg, entry) ? ERR_NOMEM : ERR_OK;
 }
 
-/* Text of a member, or "-". Control characters cannot be in it: proofctl writes none, but somebody else may
- * have. */
+/* Text of a member, or "-". */
 static void print_member(const json_t *entry, const char *key, int width)
 {
-    const char *text = json_string_value(json_object_get(entry, key));
-    char safe[128] = "-";
-    if (text) (void)span_to_cstr(span_of(text, strnlen(text, sizeof safe - 1)), safe, sizeof safe); /* fits */
-    for (char *c = safe; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+    char safe[128];
+    (void)printable(json_string_value(json_object_get(entry, key)), safe, sizeof safe);
     (void)printf("%-*s  ", width, safe); /* main() looks at the state of stdout */
 }
 

@@ -10,23 +10,51 @@
 
 /* --- import --------------------------------------------------------------------------------------- */
 
-/* Finds out what one record of the imported file is a change of. The record was validated with its file. */
-static enum ctl_exit prepare_record(struct session *s, const struct file_snapshot *from, uint32_t i,
-                                    struct edit *e)
+/* An import on its way. */
+struct importing {
+    struct session *session;
+    const struct file_snapshot *from;
+    struct edit *edits; /* one for each record of the file */
+    enum ctl_exit code; /* of what failed in a callback */
+};
+
+/* Finds out what record `i` of the imported file is a change of. It was validated with its file; what is
+ * there may be anything. */
+static enum ctl_exit prepare_record(struct importing *im, size_t i, const struct backend_record *found)
 {
-    struct backend_record found;
     struct record_report ignored = {0};
-    const struct partner_file_entry *entry = &from->file.entries[i];
-    struct span text = file_snapshot_text(from, entry);
-    enum err err = s->backend->ops->get(s->backend, entry->partner.id, &found);
-    if (err && err != ERR_NOT_FOUND) return session_fail_backend(s, err);
-    e->exists = !err;
-    if (e->exists) {
-        e->version = found.version;
-        if (record_parse(found.json, 1, &e->was, &ignored)) return session_fail_memory(s);
+    struct edit *e = &im->edits[i];
+    struct span text = file_snapshot_text(im->from, &im->from->file.entries[i]);
+    e->exists = found != NULL;
+    if (found) {
+        e->version = found->version;
+        e->is_unreadable = !found->json.p;
+        if (found->json.p && record_parse(found->json, 1, &e->was, &ignored))
+            return session_fail_memory(im->session);
     }
     e->text = strndup(text.p, text.n); /* valid JSON: there is no NUL in it */
-    return e->text ? edit_check(s, e) : session_fail_memory(s);
+    return e->text ? edit_check(im->session, e) : session_fail_memory(im->session);
+}
+
+static enum err prepare_found(void *arg, size_t i, const struct backend_record *found)
+{
+    struct importing *im = arg;
+    im->code = prepare_record(im, i, found);
+    return im->code == CTL_OK ? ERR_OK : ERR_CLOSED;
+}
+
+static enum ctl_exit prepare_records(struct importing *im)
+{
+    struct session *s = im->session;
+    size_t n = im->from->file.nentries;
+    const char **ids = calloc(n + 1, sizeof *ids);
+    if (!ids) return session_fail_memory(s);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = im->from->file.entries[i].partner.id;
+    enum err e = s->backend->ops->get_many(s->backend, ids, n, prepare_found, im);
+    free(ids);
+    if (im->code != CTL_OK) return im->code;
+    return e ? session_fail_backend(s, e) : CTL_OK;
 }
 
 static void print_import(const struct edit *edits, size_t n, bool is_dry)
@@ -39,7 +67,8 @@ static void print_import(const struct edit *edits, size_t n, bool is_dry)
         nchanged += e->exists && e->is_changed;
         if (!e->exists)
             (void)printf("+ %s: %s\n", e->id, e->becomes.company); /* main() looks at the state of stdout */
-        if (!e->exists || !e->is_changed ||
+        if (e->is_unreadable) (void)printf("~ %s: was not valid\n", e->id);
+        if (!e->exists || !e->is_changed || e->is_unreadable ||
             !record_json_differences(e->before, e->after, &old_values, &new_values))
             continue;
         (void)printf("~ %s: ", e->id);
@@ -82,11 +111,10 @@ static json_t *json_import(const struct edit *edits, size_t n, bool is_dry)
 
 static enum ctl_exit import_records(struct session *s, const struct file_snapshot *from, struct edit *edits)
 {
+    struct importing im = {s, from, edits, CTL_OK};
     size_t n = from->file.nentries, nchanged;
     bool is_dry = args_has(s->args, OPT_DRY_RUN);
-    enum ctl_exit code = CTL_OK;
-    for (uint32_t i = 0; code == CTL_OK && i < n; i++)
-        code = prepare_record(s, from, i, &edits[i]);
+    enum ctl_exit code = prepare_records(&im);
     if (code == CTL_OK) code = edit_commit(s, "import", edits, n, is_dry, &nchanged);
     if (code != CTL_OK) return code;
     if (s->is_json) return session_print_json(s, json_import(edits, n, is_dry));
@@ -115,7 +143,7 @@ enum ctl_exit cmd_import(struct session *s)
     return code;
 }
 
-/* --- export, verify ------------------------------------------------------------------------------- */
+/* --- export ------------------------------------------------------------------------------- */
 
 static enum err export_one(void *arg, const struct backend_record *r)
 {
@@ -129,55 +157,4 @@ enum ctl_exit cmd_export(struct session *s)
 {
     enum err e = s->backend->ops->list(s->backend, export_one, stdout);
     return e ? session_fail_backend(s, e) : CTL_OK;
-}
-
-struct count {
-    struct session *session;
-    json_t *warnings; /* NULL without --json */
-    json_int_t partners, enabled, previous, prefixes[ENV_COUNT];
-};
-
-static enum err count_one(void *arg, const struct backend_record *r)
-{
-    struct count *c = arg;
-    struct record_report report = {0};
-    struct partner_record record;
-    enum err e = record_parse(r->json, 1, &record, &report);
-    if (e) return e;
-    const struct partner *p = &record.partner;
-    c->partners++;
-    c->enabled += p->enabled;
-    c->previous += p->has_token[SLOT_PREVIOUS] && p->previous_expires_ms > c->session->now_ms;
-    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
-        c->prefixes[env] += p->ncidrs[env];
-    for (uint32_t i = 0; i < report.warnings.n; i++) {
-        session_note(c->session, "%s: warning: %s", r->id, report.warnings.list[i].text);
-        if (c->warnings)
-            (void)json_array_append_new(c->warnings,
-                                        json_sprintf("%s: %s", r->id, report.warnings.list[i].text));
-    }
-    record_deinit(&record);
-    return ERR_OK;
-}
-
-enum ctl_exit cmd_verify(struct session *s)
-{
-    struct count c = {.session = s, .warnings = s->is_json ? json_array() : NULL};
-    enum err e = s->backend->ops->list(s->backend, count_one, &c);
-    if (e) {
-        json_decref(c.warnings);
-        return session_fail_backend(s, e);
-    }
-    if (s->is_json)
-        return session_print_json(
-            s, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "store", s->backend->place, "partners",
-                         c.partners, "enabled", c.enabled, "previous_tokens_valid", c.previous,
-                         "production_prefixes", c.prefixes[ENV_PRODUCTION], "sandbox_prefixes",
-                         c.prefixes[ENV_SANDBOX], "warnings", c.warnings));
-    (void)printf("%s: ok: partners %lld, enabled %lld, previous tokens in their grace period %lld, "
-                 "production prefixes %lld, "
-                 "sandbox prefixes %lld\n",
-                 s->backend->place, (long long)c.partners, (long long)c.enabled, (long long)c.previous,
-                 (long long)c.prefixes[ENV_PRODUCTION], (long long)c.prefixes[ENV_SANDBOX]);
-    return CTL_OK;
 }

@@ -6,19 +6,27 @@
 #define BIT(option) (UINT32_C(1) << OPT_##option)
 
 /* What goes with every command that reads the store, and with every one that changes it. */
-#define READS   (BIT(STORE) | BIT(CONFIG) | BIT(JSON))
-#define CHANGES (READS | BIT(BY) | BIT(YES))
+#define READS   (BIT(STORE) | BIT(CONFIG) | BIT(USER) | BIT(PASSWORD_FILE) | BIT(JSON))
+#define CHANGES (READS | BIT(BY) | BIT(YES) | BIT(WAIT))
 
 const struct option_def option_defs[OPT_COUNT] = {
     [OPT_STORE] = {"store", 0, "FILE", .is_path = true,
                    .help = "the partner file (default: $PROOFCTL_STORE, or store.file of the configuration)"},
     [OPT_CONFIG] = {"config", 'c', "FILE", .is_path = true,
-                    .help = "the gateway's configuration, which names the partner file"},
+                    .help = "the gateway's configuration, which names the partner file or the Redis"},
+    [OPT_USER] = {"user", 0, "NAME",
+                  .help = "Redis: log in as this user (default: $PROOFCTL_USER, or the gateway's)"},
+    [OPT_PASSWORD_FILE] =
+        {"password-file", 0, "FILE", .is_path = true,
+         .help = "Redis: file with the password (default: $PROOFCTL_PASSWORD_FILE, or the gateway's)"},
     [OPT_JSON] = {"json", 0, NULL, .help = "print JSON; errors on stderr too"},
     [OPT_HELP] = {"help", 'h', NULL, .help = "print the help of the command"},
     [OPT_VERSION] = {"version", 'V', NULL, .help = "print version and commit"},
     [OPT_BY] = {"by", 0, "NAME", .help = "who changes this, for the audit (default: your user name)"},
     [OPT_YES] = {"yes", 'y', NULL, .help = "do not ask before live access is cut"},
+    [OPT_WAIT] =
+        {"wait", 0, "SECONDS", .may_lack_value = true,
+         .help = "Redis: wait until every gateway has applied it (default: 5 seconds; else exit code 5)"},
     [OPT_ID] = {"id", 0, "ID", .help = "the partner_id (default: made from the company)"},
     [OPT_COMPANY] = {"company", 0, "NAME", .help = "company or product name"},
     [OPT_CONTACT] = {"contact", 0, "EMAIL", .help = "e-mail address for technical questions"},
@@ -40,6 +48,12 @@ const struct option_def option_defs[OPT_COUNT] = {
     [OPT_STDIN] = {"stdin", 0, NULL, .help = "read the token from standard input"},
     [OPT_DRY_RUN] = {"dry-run", 0, NULL, .help = "only say what would change"},
     [OPT_LIMIT] = {"limit", 0, "N", .help = "the last N changes (default: 20)"},
+    [OPT_REPAIR] = {"repair", 0, NULL, .help = "Redis: put right what can be put right"},
+    [OPT_ROLE] = {"role", 0, "ROLE", .choices = "gateway operator sentinel replica asker",
+                  .help = "only this user: gateway, operator, sentinel, replica or asker"},
+    [OPT_LINE_PASSWORD] =
+        {"password-file", 0, "FILE", .is_path = true,
+         .help = "file with the password that the user of --role gets; the line holds its hash"},
 };
 
 /* clang-format off */
@@ -50,13 +64,13 @@ const struct command commands[] = {
      .summary = "take a partner in and issue its token",
      .details = "Prints the partner_id, the client token, the widget_id, the base URLs (with a configuration), and a\n"
                 "curl line to try. The token is shown this once: the record keeps only its SHA-256. When the partner\n"
-                "file does not exist, it is made.",
+                "file does not exist, it is made; in Redis, `proofctl init` comes first.",
      .examples = "proofctl partner add --company \"Acme Exchange GmbH\" --contact ops@acme.example --ip 192.0.2.7\n"
                  "proofctl partner add --company Acme --contact ops@acme.example --id acme --off-ramp \\\n"
                  "    --ip 198.51.100.0/24 --ip 2001:db8:1::/48 --sandbox-ip 203.0.113.16/28 \\\n"
                  "    --webhook https://hooks.acme.example/proof",
      .options = CHANGES | BIT(ID) | BIT(COMPANY) | BIT(CONTACT) | BIT(IP) | BIT(SANDBOX_IP) | BIT(OFF_RAMP) | BIT(WEBHOOK),
-     .needs_store = true, .run = cmd_partner_add},
+     .needs = NEEDS_STORE, .run = cmd_partner_add},
     {.words = "partner list",
      .arguments = "",
      .summary = "list the partners",
@@ -64,7 +78,7 @@ const struct command commands[] = {
      .examples = "proofctl partner list\n"
                  "proofctl partner list --json | jq -r '.[] | select(.enabled | not) | .partner_id'",
      .options = READS,
-     .needs_store = true, .run = cmd_partner_list},
+     .needs = NEEDS_STORE, .run = cmd_partner_list},
     {.words = "partner show",
      .arguments = "ID",
      .summary = "show one partner",
@@ -73,7 +87,7 @@ const struct command commands[] = {
      .examples = "proofctl partner show acme\n"
                  "proofctl partner show acme --json | jq .production_cidrs",
      .options = READS, .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_partner_show},
+     .needs = NEEDS_STORE, .run = cmd_partner_show},
     {.words = "partner set",
      .arguments = "ID [--company NAME] [--contact EMAIL] [--webhook URL|none] [--off-ramp on|off]",
      .summary = "change what is known of a partner",
@@ -82,7 +96,7 @@ const struct command commands[] = {
                  "proofctl partner set acme --webhook none",
      .options = CHANGES | BIT(COMPANY) | BIT(CONTACT) | BIT(WEBHOOK) | BIT(OFF_RAMP_SWITCH),
      .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_partner_set},
+     .needs = NEEDS_STORE, .run = cmd_partner_set},
     {.words = "partner disable",
      .arguments = "ID",
      .summary = "stop a partner",
@@ -90,14 +104,14 @@ const struct command commands[] = {
      .examples = "proofctl partner disable acme\n"
                  "proofctl partner disable acme --yes --by incident-42",
      .options = CHANGES, .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_partner_disable},
+     .needs = NEEDS_STORE, .run = cmd_partner_disable},
     {.words = "partner enable",
      .arguments = "ID",
      .summary = "let a disabled partner in again",
      .details = "Its tokens and addresses are those from before.",
      .examples = "proofctl partner enable acme",
      .options = CHANGES, .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_partner_enable},
+     .needs = NEEDS_STORE, .run = cmd_partner_enable},
     {.words = "partner remove",
      .arguments = "ID",
      .summary = "remove a partner for good",
@@ -105,7 +119,7 @@ const struct command commands[] = {
                 "gateways take an empty file for an accident and keep what they have.",
      .examples = "proofctl partner remove acme",
      .options = CHANGES, .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_partner_remove},
+     .needs = NEEDS_STORE, .run = cmd_partner_remove},
     {.words = "ip add",
      .arguments = "ID CIDR... [--env production|sandbox]",
      .summary = "allow addresses or prefixes",
@@ -113,7 +127,7 @@ const struct command commands[] = {
      .examples = "proofctl ip add acme 192.0.2.8 2001:db8:2::/48\n"
                  "proofctl ip add acme 203.0.113.16/28 --env sandbox",
      .options = CHANGES | BIT(ENV), .positional_min = 2, .positional_max = UINT8_MAX,
-     .needs_store = true, .run = cmd_ip_add},
+     .needs = NEEDS_STORE, .run = cmd_ip_add},
     {.words = "ip remove",
      .arguments = "ID CIDR... [--env production|sandbox]",
      .summary = "take addresses or prefixes off a list",
@@ -121,7 +135,7 @@ const struct command commands[] = {
      .examples = "proofctl ip remove acme 192.0.2.7\n"
                  "proofctl ip remove acme 203.0.113.16/28 --env sandbox --yes",
      .options = CHANGES | BIT(ENV), .positional_min = 2, .positional_max = UINT8_MAX,
-     .needs_store = true, .run = cmd_ip_remove},
+     .needs = NEEDS_STORE, .run = cmd_ip_remove},
     {.words = "ip list",
      .arguments = "ID [--env production|sandbox]",
      .summary = "list the addresses of a partner",
@@ -129,16 +143,16 @@ const struct command commands[] = {
      .examples = "proofctl ip list acme\n"
                  "proofctl ip list acme --env sandbox",
      .options = READS | BIT(ENV), .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_ip_list},
+     .needs = NEEDS_STORE, .run = cmd_ip_list},
     {.words = "token rotate",
      .arguments = "ID [--grace DURATION]",
      .summary = "issue a new token; the old one stays valid for a grace period",
      .details = "Prints the new token, this once, and the exact end of the old one. A token from an earlier rotation that\n"
                 "is still in its grace period ends now: a partner has two tokens at most.",
-     .examples = "proofctl token rotate acme --grace 24h\n"
+     .examples = "proofctl token rotate acme --grace 24h --wait\n"
                  "proofctl token rotate acme --grace 0s --yes    # the old one is known to others",
      .options = CHANGES | BIT(GRACE), .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_token_rotate},
+     .needs = NEEDS_STORE, .run = cmd_token_rotate},
     {.words = "token revoke",
      .arguments = "ID --slot previous|current",
      .summary = "end a token at once",
@@ -147,14 +161,14 @@ const struct command commands[] = {
      .examples = "proofctl token revoke acme --slot current\n"
                  "proofctl token revoke acme --slot previous --yes",
      .options = CHANGES | BIT(SLOT), .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_token_revoke},
+     .needs = NEEDS_STORE, .run = cmd_token_revoke},
     {.words = "token finish",
      .arguments = "ID",
      .summary = "end the grace period now",
      .details = "The previous token ends; the current one is not touched.",
      .examples = "proofctl token finish acme",
      .options = CHANGES, .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_token_finish},
+     .needs = NEEDS_STORE, .run = cmd_token_finish},
     {.words = "token inspect",
      .arguments = "[TOKEN | --stdin]",
      .summary = "tell whether a token is mistyped, without asking anybody",
@@ -167,35 +181,70 @@ const struct command commands[] = {
      .arguments = "FILE [--dry-run]",
      .summary = "add and change partners from a file of records",
      .details = "FILE has the form of the partner file (docs/PARTNERS-FILE.md), with tokens of any shape as digests.\n"
-                "Records with a known partner_id replace what is there, others are added, nothing is removed. All of it\n"
-                "is done, or nothing.",
+                "Records with a known partner_id replace what is there, others are added, nothing is removed. With a\n"
+                "partner file all of it is done, or nothing. Redis takes one record after the other: an import that breaks\n"
+                "off says how far it came, and the same command does the rest.",
      .examples = "proofctl import new.ndjson --dry-run\n"
                  "proofctl import new.ndjson --by migration",
      .options = CHANGES | BIT(DRY_RUN), .positional_min = 1, .positional_max = 1,
-     .needs_store = true, .run = cmd_import},
+     .needs = NEEDS_STORE, .run = cmd_import},
     {.words = "export",
      .arguments = "",
      .summary = "print all records, one JSON object a line",
      .details = "Each record as it stands in the store, token digests included: keep the output as you keep the store.",
      .examples = "proofctl export > partners-backup.ndjson",
      .options = READS,
-     .needs_store = true, .run = cmd_export},
+     .needs = NEEDS_STORE, .run = cmd_export},
     {.words = "verify",
-     .arguments = "",
+     .arguments = "[--repair]",
      .summary = "check the whole store",
-     .details = "Every record is validated as the gateway does it. Prints the counts, or every fault with its place and\n"
-                "exit code 1.",
-     .examples = "proofctl verify -c /etc/proofgw/gateway.yaml",
-     .options = READS,
-     .needs_store = true, .run = cmd_verify},
+     .details = "Every record is validated as the gateway does it. In Redis, count and digest are computed anew, and every\n"
+                "record is compared with its last change in the log, so that whatever was changed by hand is found. Prints\n"
+                "the counts, or every fault with its place and exit code 1.\n"
+                "\n"
+                "--repair puts count and digest right, and writes records that were changed by hand once more, as they\n"
+                "stand, so that every gateway takes them. What is not valid stays for you to replace with `import`.",
+     .examples = "proofctl verify -c /etc/proofgw/gateway.yaml\n"
+                 "proofctl verify --repair",
+     .options = CHANGES | BIT(REPAIR),
+     .needs = NEEDS_STORE, .run = cmd_verify},
     {.words = "audit",
      .arguments = "[--limit N]",
      .summary = "show who changed what, and when",
-     .details = "The newest change is the last line. The file is append-only and stands beside the partner file.",
+     .details = "The newest change is the last line. The audit of a partner file stands beside it; in Redis it is a stream of\n"
+                "its own, written in one step with the change, that keeps the last 200,000 changes or so.",
      .examples = "proofctl audit --limit 50\n"
                  "proofctl audit --limit 1000 --json | jq '.[] | select(.partner_id == \"acme\")'",
      .options = READS | BIT(LIMIT),
-     .needs_store = true, .run = cmd_audit},
+     .needs = NEEDS_STORE, .run = cmd_audit},
+    {.words = "init",
+     .arguments = "",
+     .summary = "make the data set in an empty Redis",
+     .details = "Nothing is touched when there is partner data under the tag already (store.redis.tag), of this schema or\n"
+                "another one.",
+     .examples = "proofctl init --user operator --password-file /etc/proofgw/operator.password",
+     .options = READS | BIT(BY),
+     .needs = NEEDS_STORE, .run = cmd_init},
+    {.words = "acl",
+     .arguments = "[--role ROLE [--password-file FILE]]",
+     .summary = "print the least rights of everybody who logs in to Redis",
+     .details = "Lines for redis.conf and sentinel.conf; with --role one of them, for an ACL file or ACL SETUSER. gateway and\n"
+                "operator are the users of the gateways and of proofctl, sentinel and replica those by which Sentinels and\n"
+                "replicas log in, asker is the user by which gateways and proofctl ask the Sentinels. A line without a\n"
+                "password lets nobody in; with --password-file it holds the hash of the password, as Redis keeps it.",
+     .examples = "proofctl acl\n"
+                 "proofctl acl --role gateway --password-file /etc/proofgw/redis.password >> /etc/redis/users.acl",
+     .options = BIT(CONFIG) | BIT(USER) | BIT(JSON) | BIT(ROLE) | BIT(LINE_PASSWORD),
+     .needs = NEEDS_CONFIG, .run = cmd_acl},
+    {.words = "gateways",
+     .arguments = "",
+     .summary = "show how far each gateway is",
+     .details = "Gateways that are alive report every few seconds in Redis. LAG is the number of changes that a gateway has\n"
+                "not applied yet, STALE_S how long ago it knew its data to be that of Redis.",
+     .examples = "proofctl gateways\n"
+                 "proofctl gateways --json | jq '.[] | select(.lag > 0)'",
+     .options = READS,
+     .needs = NEEDS_STORE, .run = cmd_gateways},
     {.words = "completion bash",
      .arguments = "",
      .summary = "print the completion for bash",

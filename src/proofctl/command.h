@@ -12,17 +12,22 @@ struct session;
 
 enum ctl_exit {
     CTL_OK = 0,
-    CTL_FAILED = 1,   /* failed or refused: nothing was changed */
-    CTL_USAGE = 2,    /* wrong command line */
-    CTL_CONFLICT = 4, /* somebody else changed the same record meanwhile: nothing was changed */
+    CTL_FAILED = 1,      /* failed or refused: nothing was changed */
+    CTL_USAGE = 2,       /* wrong command line */
+    CTL_UNAVAILABLE = 3, /* the store is away or not ready: try again later */
+    CTL_CONFLICT = 4,    /* somebody else changed the same record meanwhile: nothing was changed */
+    CTL_PENDING = 5,     /* done, but not every gateway has it (--wait) */
 };
 
 enum option {
     OPT_STORE = 0,
     OPT_CONFIG,
     OPT_JSON,
+    OPT_USER,
+    OPT_PASSWORD_FILE,
     OPT_BY,
     OPT_YES,
+    OPT_WAIT,
     OPT_HELP,
     OPT_VERSION,
     OPT_COMMON_COUNT, /* what many commands take ends here */
@@ -40,13 +45,17 @@ enum option {
     OPT_STDIN,
     OPT_DRY_RUN,
     OPT_LIMIT,
+    OPT_REPAIR,
+    OPT_ROLE,
+    OPT_LINE_PASSWORD, /* acl: the file with the password of the line */
     OPT_COUNT
 };
 
 struct option_def {
-    const char *name;  /* without the dashes */
-    char letter;       /* short form; 0 = none */
-    const char *value; /* what it takes, for people; NULL = a flag */
+    const char *name;    /* without the dashes */
+    char letter;         /* short form; 0 = none */
+    const char *value;   /* what it takes, for people; NULL = a flag */
+    bool may_lack_value; /* then it takes one only as --name=VALUE */
     bool may_repeat;
     bool is_path;        /* its value is a file: for the completion */
     const char *choices; /* the words it takes, separated by spaces, for the completion; NULL = free text */
@@ -56,6 +65,12 @@ struct option_def {
 /* By enum option. */
 extern const struct option_def option_defs[OPT_COUNT];
 
+enum command_needs {
+    NEEDS_NOTHING = 0,
+    NEEDS_CONFIG, /* the gateway's configuration */
+    NEEDS_STORE,
+};
+
 struct command {
     const char *words;                      /* "partner add" */
     const char *arguments;                  /* for the usage line */
@@ -64,7 +79,7 @@ struct command {
     const char *examples;                   /* whole lines, without indentation */
     uint32_t options;                       /* bit i: takes enum option i; --help goes with every command */
     uint8_t positional_min, positional_max; /* UINT8_MAX: no maximum */
-    bool needs_store;
+    enum command_needs needs;
     enum ctl_exit (*run)(struct session *s);
 };
 

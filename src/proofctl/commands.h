@@ -26,6 +26,9 @@ enum ctl_exit cmd_import(struct session *s);
 enum ctl_exit cmd_export(struct session *s);
 enum ctl_exit cmd_verify(struct session *s);
 enum ctl_exit cmd_audit(struct session *s);
+enum ctl_exit cmd_init(struct session *s);
+enum ctl_exit cmd_acl(struct session *s);
+enum ctl_exit cmd_gateways(struct session *s);
 enum ctl_exit cmd_completion_bash(struct session *s);
 enum ctl_exit cmd_reference(struct session *s);
 

@@ -1,8 +1,7 @@
 #include "proofctl/edit.h"
 
-#include "base/clock.h"
 #include "config/suggest.h"
-#include "proofctl/moment.h"
+#include "proofctl/audit_line.h"
 #include "proofctl/record_json.h"
 #include "store/record_value.h"
 
@@ -125,32 +124,21 @@ static bool has_same_tokens(const struct partner *a, const struct partner *b)
     return true;
 }
 
-static char *audit_line(const struct session *s, const char *action, const struct edit *e)
-{
-    json_t *old_values, *new_values;
-    char now[MOMENT_TEXT_MAX];
-    if (!record_json_differences(e->before, e->after, &old_values, &new_values)) return NULL;
-    json_t *line =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "time", moment_rfc3339(clock_wall_ms(), now), "by",
-                  s->by, "os_user", s->os_user, "action", action, "partner_id", e->id, "before", old_values,
-                  "after", new_values);
-    char *text = line ? json_dumps(line, 0) : NULL;
-    json_decref(line);
-    return text;
-}
-
 /* Fills what edit_commit() needs to know of one edit. Errors: ERR_NOMEM. */
 static enum err prepare(const struct session *s, const char *action, struct edit *e)
 {
-    if (e->exists && !(e->before = record_json_view(&e->was, s->now_ms))) return ERR_NOMEM;
+    bool is_known = e->exists && !e->is_unreadable;
+    if (is_known && !(e->before = record_json_view(&e->was, s->now_ms))) return ERR_NOMEM;
     if (!e->removes && !(e->after = record_json_view(&e->becomes, s->now_ms))) return ERR_NOMEM;
-    e->is_changed = !e->exists || e->removes || !json_equal(e->before, e->after) ||
+    e->is_changed = !is_known || e->removes || !json_equal(e->before, e->after) ||
                     !has_same_tokens(&e->was.partner, &e->becomes.partner);
-    if (!e->is_changed) return ERR_OK;
-    e->audit = audit_line(s, action, e);
-    if (!e->audit) return ERR_NOMEM;
-    if (!e->exists) return ERR_OK;
-    return cut_compute(&e->was.partner, e->removes ? NULL : &e->becomes.partner, s->now_ms, &e->cut);
+    if (e->is_changed) e->audit = audit_line(s, action, e->id, e->before, e->after);
+    if (e->is_changed && !e->audit) return ERR_NOMEM;
+    if (is_known && e->is_changed)
+        return cut_compute(&e->was.partner, e->removes ? NULL : &e->becomes.partner, s->now_ms, &e->cut);
+    json_decref(e->after); /* an import may have a million of them, and nobody asks */
+    e->after = NULL;
+    return ERR_OK;
 }
 
 /* --- committing ----------------------------------------------------------------------------------- */
@@ -190,6 +178,7 @@ static enum ctl_exit commit_changed(struct session *s, const struct edit *edits,
     }
     enum err err = s->backend->ops->commit(s->backend, changes, nchanged);
     free(changes);
+    if (s->backend->ncommitted > 0) s->committed = s->backend->sequence;
     if (err) return session_fail_backend(s, err);
     if (s->backend->note[0]) session_note(s, "%s", s->backend->note);
     return CTL_OK;

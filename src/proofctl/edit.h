@@ -16,13 +16,15 @@
 struct edit {
     char id[PARTNER_ID_MAX + 1];
     bool exists;                    /* there is a record in the store: `was` and `version` are filled */
+    bool is_unreadable;             /* but it is not valid, so that `was` is not filled */
     bool removes;                   /* set by the command: the record is to go */
     struct backend_version version; /* of the record that is there */
     struct partner_record was;      /* owned */
     struct partner_record becomes;  /* owned; filled by edit_check() */
     json_t *record;                 /* owned; the new record, for the command to change */
     char *text;                     /* owned; the new record as it will be stored; filled by edit_check() */
-    json_t *before, *after; /* owned; what may be shown of it; NULL = no record; filled by edit_commit() */
+    json_t *before, *after; /* owned; what may be shown of it; NULL = no record; filled by edit_commit().
+                             * `after` is kept only when it differs from a `before` */
     struct cut cut;         /* filled by edit_commit() */
     char *audit;            /* owned; one line; filled by edit_commit() */
     bool is_changed;        /* filled by edit_commit() */

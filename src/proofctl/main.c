@@ -1,6 +1,7 @@
 /* main.c - process set-up, command line, exit code. */
 #include "gw_version.h"
 #include "proofctl/commands.h"
+#include "proofctl/gateways.h"
 #include "proofctl/reference.h"
 
 #include <openssl/crypto.h>
@@ -35,6 +36,7 @@ static enum ctl_exit run_command(const struct args *args)
     struct session s;
     enum ctl_exit code = session_open(&s, args);
     if (code == CTL_OK) code = args->command->run(&s);
+    if (code == CTL_OK && s.wait_ms && s.committed && !fflush(stdout)) code = gateways_wait(&s, s.committed);
     bool is_lost = fflush(stdout) || ferror(stdout);
     if (code == CTL_OK && is_lost)
         code = session_fail(&s, CTL_FAILED, "the result cannot be printed: %s", strerror(errno));

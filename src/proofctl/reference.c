@@ -4,14 +4,16 @@
 #include "proofctl/commands.h"
 
 static const char exit_codes[] =
-    "exit codes: 0 done, 1 failed or refused (nothing was changed), 2 wrong usage, 4 somebody else\n"
-    "changed the same record meanwhile (nothing was changed)\n";
+    "exit codes: 0 done, 1 failed or refused (nothing was changed), 2 wrong usage, 3 Redis is away or not\n"
+    "ready, 4 somebody else changed the same record meanwhile (nothing was changed), 5 done, but not every\n"
+    "gateway has it (--wait)\n";
 
 /* The option with its short form and what it takes. */
 static int write_option(const struct option_def *def, char *out, size_t cap)
 {
     char letter[5] = "";
     if (def->letter) (void)snprintf(letter, sizeof letter, "-%c, ", def->letter);
+    if (def->may_lack_value) return snprintf(out, cap, "%s--%s[=%s]", letter, def->name, def->value);
     return snprintf(out, cap, "%s--%s%s%s", letter, def->name, def->value ? " " : "",
                     def->value ? def->value : "");
 }
@@ -52,8 +54,8 @@ void reference_help(FILE *out)
                 out);
     print_summaries("", out);
     (void)fputs("\noptions of most commands:\n", out);
-    static const enum option common[] = {OPT_STORE, OPT_CONFIG, OPT_JSON,   OPT_BY,
-                                         OPT_YES,   OPT_HELP,   OPT_VERSION};
+    static const enum option common[] = {OPT_STORE, OPT_CONFIG, OPT_USER, OPT_PASSWORD_FILE, OPT_JSON,
+                                         OPT_BY,    OPT_YES,    OPT_WAIT, OPT_HELP,          OPT_VERSION};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         print_option(common[i], out);
     (void)fprintf(out,
@@ -92,21 +94,34 @@ static const char intro[] =
     "page is printed\n"
     "by `proofctl reference` from the table that the program itself uses.\n"
     "\n"
-    "- **What it works on.** The partner file (docs/PARTNERS-FILE.md), named by `--store FILE`, by "
-    "`store.file` of the\n"
-    "  gateway's configuration (`-c CONFIG`), or by `$PROOFCTL_STORE`; without any of them the default "
-    "configuration is read.\n"
-    "  A running gateway follows within a second; nothing is restarted.\n"
+    "- **What it works on.** What the gateway's configuration names (`-c CONFIG`): Redis (docs/DATA.md) or a "
+    "partner file\n"
+    "  (docs/PARTNERS-FILE.md). `--store FILE` or `$PROOFCTL_STORE` names a partner file directly. Without "
+    "any "
+    "of them the default\n"
+    "  configuration is read. A running gateway follows within a second; nothing is restarted.\n"
+    "- **Login to Redis.** Address, TLS, Sentinels and tag are those of the configuration. Its user may only "
+    "read; proofctl logs\n"
+    "  in with `--user` and `--password-file`, or `$PROOFCTL_USER` and `$PROOFCTL_PASSWORD_FILE`. `proofctl "
+    "acl` "
+    "prints the rights.\n"
+    "  A password never stands on a command line.\n"
     "- **Changes** are made as a whole or not at all. Every record is judged by the validator of the "
-    "gateway, and the new file\n"
-    "  is read back by the gateway's reader before it replaces the old one by renaming. Lines that are not "
-    "concerned stay as\n"
-    "  they are, byte for byte; mode, owner and access control list are kept. What is wrong is said in one "
-    "sentence, with\n"
-    "  what to write instead.\n"
-    "- **Several operators** do not overwrite each other. Writers wait for each other (`FILE.lock`), and a "
-    "change of a record\n"
-    "  that somebody else has changed since it was read is refused: exit code 4.\n"
+    "gateway. "
+    "A new partner file\n"
+    "  is read back by the gateway's reader before it replaces the old one by renaming; lines that are not "
+    "concerned stay as they\n"
+    "  are, byte for byte; mode, owner and access control list are kept. In Redis one script writes record, "
+    "log, "
+    "counts and audit\n"
+    "  in one step. What is wrong is said in one sentence, with what to write instead.\n"
+    "- **Several operators** do not overwrite each other. A change of a record that somebody else has "
+    "changed "
+    "since it was read\n"
+    "  is refused: exit code 4. Writers of a file wait for each other (`FILE.lock`).\n"
+    "- **Waiting.** `--wait` waits after a change in Redis until every gateway that is alive has applied it, "
+    "and names those that\n"
+    "  have not (exit code 5). proofctl warns when Redis has replicas and none has confirmed the change.\n"
     "- **Questions.** proofctl asks before it cuts access that works at this moment: a token that stops "
     "working, a prefix that\n"
     "  leaves a list, a partner that is disabled or removed; also when an import does it. `--yes` answers. "
@@ -117,23 +132,32 @@ static const char intro[] =
     "  printed once, by `partner add` and `token rotate`, and stored nowhere. Fingerprints are the first 8 "
     "hexadecimal digits\n"
     "  of a token's SHA-256.\n"
-    "- **Audit.** Each change appends a line to `FILE.audit` (mode 0600) before it is made: `time`, `by`, "
-    "`os_user`, `action`,\n"
-    "  `partner_id`, and the fields that changed in `before` and `after`; tokens by fingerprint. `by` is "
+    "- **Audit.** Each change appends a line to `FILE.audit` (mode 0600) before it is made, or to a stream "
+    "in "
+    "Redis in the same\n"
+    "  step: `time`, `by`, `os_user`, `action`, `partner_id`, and the fields that changed in `before` and "
+    "`after`; tokens by\n"
+    "  fingerprint. `by` is "
     "`--by`, or `$SUDO_USER`\n"
     "  under sudo, or the user name; `os_user` is always the user that the process ran as. A machine that "
     "loses power at the\n"
     "  wrong moment may keep a line without its change, never a change without its line.\n"
     "- **JSON.** With `--json` results are JSON on stdout. Failures are `{\"error\": ..., \"messages\": "
     "[...]}` on stderr, with\n"
-    "  `failed`, `usage` or `conflict` as the error.\n"
+    "  `failed`, `usage`, `unavailable`, `conflict` or `pending` as the error.\n"
     "\n"
     "| exit code | meaning |\n"
     "| --- | --- |\n"
     "| 0 | done, or there was nothing to change |\n"
     "| 1 | failed or refused; nothing was changed, unless it says so |\n"
     "| 2 | wrong usage |\n"
-    "| 4 | conflict: somebody else changed the same record meanwhile; nothing was changed |\n"
+    "| 3 | Redis is away, silent, loading, or a replica: try again later; nothing was changed, unless it "
+    "says "
+    "that this is not known |\n"
+    "| 4 | conflict: somebody else changed the same record meanwhile; nothing was changed, unless an import "
+    "says "
+    "how far it came |\n"
+    "| 5 | done, but not every gateway has applied it in time (`--wait`) |\n"
     "\n"
     "Options of most commands; `--by` and `--yes` go with those that change something:\n"
     "\n"
@@ -213,6 +237,8 @@ static void print_bash_value(const char *command, const struct option_def *def, 
 static void print_bash_values(FILE *out)
 {
     for (enum option o = 0; o < OPT_COUNT; o++) {
+        if (option_defs[o].may_lack_value || o == OPT_LINE_PASSWORD)
+            continue; /* the latter is known by its name */
         if (option_defs[o].value && !option_defs[o].choices) print_bash_value("*", &option_defs[o], out);
         for (size_t i = 0; option_defs[o].choices && i < ncommands; i++)
             if (command_takes(&commands[i], o)) print_bash_value(commands[i].words, &option_defs[o], out);
@@ -245,7 +271,7 @@ void reference_bash(FILE *out)
                 "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
                 "        word=${COMP_WORDS[i]}\n"
                 "        case $word in\n"
-                "            --store|--config|-c|--by) ((i++)) ;;\n"
+                "            --store|--config|-c|--user|--password-file|--by) ((i++)) ;;\n"
                 "            -*) ;;\n"
                 "            *) words+=(\"$word\") ;;\n"
                 "        esac\n"

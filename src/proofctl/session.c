@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ANSWER_MAX = 16 };
+enum { ANSWER_MAX = 16, WAIT_SECONDS_DEFAULT = 5, WAIT_SECONDS_MAX = 600 };
 
 /* --- talking -------------------------------------------------------------------------------------- */
 
@@ -20,7 +20,9 @@ static const char *exit_name(enum ctl_exit code)
     case CTL_OK: return "ok";
     case CTL_FAILED: return "failed";
     case CTL_USAGE: return "usage";
+    case CTL_UNAVAILABLE: return "unavailable";
     case CTL_CONFLICT: return "conflict";
+    case CTL_PENDING: return "pending";
     }
     return "failed";
 }
@@ -103,8 +105,11 @@ enum ctl_exit session_fail_messages(const struct session *s, enum ctl_exit code,
 enum ctl_exit session_fail_backend(const struct session *s, enum err e)
 {
     if (e == ERR_NOMEM) return session_fail_memory(s);
-    enum ctl_exit code = e == ERR_CONFLICT ? CTL_CONFLICT : CTL_FAILED;
-    bool is_about_place = e == ERR_IO || e == ERR_PARSE || e == ERR_TIMEOUT;
+    enum ctl_exit code = e == ERR_CONFLICT      ? CTL_CONFLICT
+                         : e == ERR_UNREACHABLE ? CTL_UNAVAILABLE
+                                                : CTL_FAILED;
+    bool is_about_place =
+        e == ERR_IO || e == ERR_PARSE || e == ERR_TIMEOUT || e == ERR_UNREACHABLE || e == ERR_REFUSED;
     return session_fail_messages(s, code, is_about_place ? s->backend->place : NULL, &s->backend->faults);
 }
 
@@ -207,17 +212,35 @@ static enum ctl_exit load_config(struct session *s, const char *path)
     return code;
 }
 
+static const char *from_environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+/* The operator's own login; the gateway's, which may only read, is what is left. */
+static enum ctl_exit open_redis(struct session *s)
+{
+    struct errmsg why;
+    const char *user = args_value(s->args, OPT_USER), *password_file = args_value(s->args, OPT_PASSWORD_FILE);
+    if (!user) user = from_environment("PROOFCTL_USER");
+    if (!password_file) password_file = from_environment("PROOFCTL_PASSWORD_FILE");
+    if (user && !password_file)
+        return session_fail(s, CTL_USAGE, "the password of %s is missing: name its file with --password-file",
+                            user);
+    enum err e = backend_redis_open(&s->config->store.redis, user, password_file, &s->backend, &why);
+    if (!e) return CTL_OK;
+    if (e == ERR_NOMEM) return session_fail_memory(s);
+    return session_fail(s, e == ERR_UNREACHABLE ? CTL_UNAVAILABLE : CTL_FAILED, "Redis %s", why.text);
+}
+
 static enum ctl_exit open_configured(struct session *s, const char *path)
 {
     enum ctl_exit code = load_config(s, path);
     if (code != CTL_OK) return code;
     switch (s->config->store.kind) {
     case STORE_FILE: return open_file(s, s->config->store.file);
-    case STORE_REDIS:
-        return session_fail(
-            s, CTL_FAILED,
-            "%s keeps its partners in Redis; proofctl works on a partner file: name one with --store FILE",
-            path);
+    case STORE_REDIS: return open_redis(s);
     }
     return CTL_FAILED;
 }
@@ -225,20 +248,49 @@ static enum ctl_exit open_configured(struct session *s, const char *path)
 static enum ctl_exit open_store(struct session *s)
 {
     const char *store = args_value(s->args, OPT_STORE), *config = args_value(s->args, OPT_CONFIG);
-    const char *from_environment = getenv("PROOFCTL_STORE");
     if (store && config)
         return session_fail(s, CTL_USAGE,
                             "--store and --config both name the partner file; keep one of them");
-    if (!store && !config && from_environment && *from_environment) store = from_environment;
+    if (!store && !config) store = from_environment("PROOFCTL_STORE");
     if (store && !*store) return session_fail(s, CTL_USAGE, "--store needs the name of a file");
     return store ? open_file(s, store) : open_configured(s, config ? config : GW_DEFAULT_CONFIG);
+}
+
+static enum ctl_exit open_what_is_needed(struct session *s)
+{
+    const char *config = args_value(s->args, OPT_CONFIG);
+    switch (s->args->command->needs) {
+    case NEEDS_NOTHING: return CTL_OK;
+    case NEEDS_CONFIG: return load_config(s, config ? config : GW_DEFAULT_CONFIG);
+    case NEEDS_STORE: return open_store(s);
+    }
+    return CTL_FAILED;
+}
+
+static enum ctl_exit read_wait(struct session *s)
+{
+    uint64_t seconds = WAIT_SECONDS_DEFAULT;
+    if (!args_has(s->args, OPT_WAIT)) return CTL_OK;
+    const char *text = args_value(s->args, OPT_WAIT);
+    if (text && (!span_to_u64(span_str(text), &seconds) || seconds == 0 || seconds > WAIT_SECONDS_MAX))
+        return session_fail(s, CTL_USAGE, "--wait must be a number of seconds from 1 to %d",
+                            WAIT_SECONDS_MAX);
+    s->wait_ms = seconds * 1000;
+    return CTL_OK;
 }
 
 enum ctl_exit session_open(struct session *s, const struct args *args)
 {
     *s = (struct session){.args = args, .is_json = args_has(args, OPT_JSON), .now_ms = clock_wall_ms()};
     enum ctl_exit code = find_out_who(s);
-    if (code == CTL_OK && args->command->needs_store) code = open_store(s);
+    if (code == CTL_OK) code = read_wait(s);
+    if (code == CTL_OK) code = open_what_is_needed(s);
+    if (code == CTL_OK && s->wait_ms && !s->backend->ops->gateways)
+        code = session_fail(s, CTL_USAGE,
+                            "--wait is for partners in Redis; gateways follow a file within a second");
+    if (!s->backend) return code;
+    progress_init(&s->progress, args->words, !s->is_json);
+    s->backend->progress = &s->progress;
     return code;
 }
 

@@ -2,7 +2,7 @@
  * operator.
  *
  * Results go to stdout, everything else to stderr. With --json both are JSON: a failure is
- * {"error": "failed" | "usage" | "conflict", "messages": [...]}.
+ * {"error": "failed" | "usage" | "unavailable" | "conflict" | "pending", "messages": [...]}.
  *
  * Thread: [any]; one session, one thread.
  */
@@ -25,6 +25,9 @@ struct session {
     struct config *config;          /* owned; NULL when no configuration was read */
     struct backend *backend;        /* owned; NULL for commands that need no store */
     uint64_t now_ms;                /* wall clock at the start */
+    uint64_t wait_ms;               /* --wait; 0 = it was not given */
+    uint64_t committed;             /* Redis: number of the last change that was made; 0 = none */
+    struct progress progress;       /* of the backend */
 };
 
 /* Opens what the command needs. `args` must outlive the session. Owns: the caller, until session_close(),

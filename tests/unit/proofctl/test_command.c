@@ -23,7 +23,7 @@ static void every_command_is_complete(void **state)
         assert_int_equal(c->summary[strlen(c->summary) - 1] != '.', 1);
         assert_non_null(strstr(c->examples, c->words));
         assert_true(c->positional_min <= c->positional_max);
-        assert_int_equal((c->options >> OPT_STORE & 1), c->needs_store);
+        assert_int_equal((c->options >> OPT_STORE & 1), c->needs == NEEDS_STORE);
         assert_true(command_find(c->words, &found));
         assert_ptr_equal(found, c);
     }
