@@ -550,7 +550,10 @@ def test_every_command_has_help_with_examples():
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("", {"partner", "ip", "token", "import", "export", "verify", "audit", "completion", "reference"}),
+        ("", {"partner", "ip", "token", "import", "export", "verify", "audit", "init", "acl", "gateways", "completion", "reference"}),
+        ("--user op --password-file /x ip ", {"add", "remove", "list"}),
+        ("verify --rep", {"--repair"}),
+        ("acl --role g", {"gateway"}),
         ("pa", {"partner"}),
         ("token r", {"rotate", "revoke"}),
         ("-c /x ip ", {"add", "remove", "list"}),

@@ -304,8 +304,11 @@ class Sentinel:
 
     NAME = "partners"
 
-    def __init__(self, folder, master, replicas):
+    def __init__(self, folder, master, replicas, auth_user="admin", extra=(), login=()):
+        """It logs in to the servers as `auth_user`. `extra`: further lines of sentinel.conf; `login`: user and password by
+        which the test logs in to it."""
         self.folder = folder
+        self.login = login
         self.port = free_port()
         folder.mkdir()
         config = folder / "sentinel.conf"
@@ -315,10 +318,11 @@ class Sentinel:
             f"port {self.port}",
             f"dir {json.dumps(str(folder))}",
             f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
-            f"sentinel auth-user {self.NAME} admin",
-            f"sentinel auth-pass {self.NAME} {master.passwords['admin']}",
+            f"sentinel auth-user {self.NAME} {auth_user}",
+            f"sentinel auth-pass {self.NAME} {master.passwords[auth_user]}",
             f"sentinel down-after-milliseconds {self.NAME} 1500",
             f"sentinel failover-timeout {self.NAME} 5000",
+            *extra,
         ]
         config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         with open(folder / "sentinel.log", "wb") as log:
@@ -336,7 +340,7 @@ class Sentinel:
     def _connects(self):
         assert self.process.poll() is None, self.log()
         with contextlib.suppress(OSError):
-            self.connection = Connection(self.port)
+            self.connection = Connection(self.port, *self.login)
             return True
 
     def wait_replicas(self, number):
