@@ -221,7 +221,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if ((events & UV_WRITABLE) && s->pending_n && s->state != STREAM_CLOSING) flush_pending(s);
     if ((events & UV_READABLE) && wants_bytes(s)) read_once(s);
     if (s->state != STREAM_OPEN && s->state != STREAM_HANDSHAKE) return;
-    if (s->eof && (status < 0 || (events & UV_PRIORITIZED)))
+    if (s->eof && !s->is_lost && (status < 0 || (events & UV_PRIORITIZED)))
         note_lost(s, status < 0);
     else if (status < 0)
         stream_update_interest(s);

@@ -91,7 +91,7 @@ static enum err build(struct tls_client *c, const struct tls_client_settings *o,
                       const struct tls_warnings *warnings, struct errmsg *why)
 {
     enum err e = ERR_OK;
-    c->ctx = tls_context_create(TLS_client_method(), o->minimum);
+    c->ctx = tls_context_create(TLS_client_method(), o->only_1_3);
     if (!c->ctx) return fail(why, "no memory for TLS");
     SSL_CTX_set_app_data(c->ctx, c);
     SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER, NULL);

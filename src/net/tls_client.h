@@ -16,7 +16,7 @@ struct tls_client;
 struct tls_client_settings {
     const char *authorities;                         /* PEM; NULL = the system's */
     const struct tls_certificate_files *certificate; /* to show when asked; NULL = none */
-    enum tls_minimum minimum;
+    bool only_1_3;                                   /* TLS 1.3; else 1.2 as well */
 };
 
 /* Nothing of `settings` is kept. Errors, all with `why`: those of tls_certificate_load(),

@@ -9,9 +9,9 @@ static const char ciphers_12[] =
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 static const char ciphers_13[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
-SSL_CTX *tls_context_create(const SSL_METHOD *method, enum tls_minimum minimum)
+SSL_CTX *tls_context_create(const SSL_METHOD *method, bool only_1_3)
 {
-    int version = minimum == TLS_MINIMUM_13 ? TLS1_3_VERSION : TLS1_2_VERSION;
+    int version = only_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
     ERR_clear_error();
     SSL_CTX *ctx = SSL_CTX_new(method);
     if (!ctx) return NULL;

@@ -12,10 +12,9 @@
 #include "base/err.h"
 
 #include <openssl/ssl.h>
-
-enum tls_minimum { TLS_MINIMUM_12 = 0, TLS_MINIMUM_13 };
+#include <stdbool.h>
 
 /* NULL: no memory, or an OpenSSL that lacks what is asked for. */
-SSL_CTX *tls_context_create(const SSL_METHOD *method, enum tls_minimum minimum);
+SSL_CTX *tls_context_create(const SSL_METHOD *method, bool only_1_3);
 
 #endif

@@ -10,7 +10,6 @@
 
 enum {
     NAME_BYTES_MAX = 255,
-    SESSION_SECONDS = TLS_TICKET_ROTATE_MS / 1000, /* that long every ticket can be opened */
     TICKETS_SENT = 1, /* with each full handshake: a second one costs 7 % of it, and few clients keep it */
 };
 
@@ -162,7 +161,7 @@ static enum err set_clients(SSL_CTX *ctx, const struct tls_server_settings *o, s
 static bool set_tickets(struct tls_server *s, SSL_CTX *ctx)
 {
     if (!s->tickets) (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
-    (void)SSL_CTX_set_timeout(ctx, SESSION_SECONDS);
+    if (s->tickets) (void)SSL_CTX_set_timeout(ctx, (long)(tls_tickets_rotate_ms(s->tickets) / 1000));
     return SSL_CTX_set_num_tickets(ctx, s->tickets ? TICKETS_SENT : 0) &&
            (!s->tickets || SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket));
 }
@@ -170,7 +169,7 @@ static bool set_tickets(struct tls_server *s, SSL_CTX *ctx)
 static enum err make_context(struct tls_server *s, const struct tls_server_settings *o, struct choice *choice,
                              struct errmsg *why)
 {
-    SSL_CTX *ctx = choice->ctx = tls_context_create(TLS_server_method(), o->minimum);
+    SSL_CTX *ctx = choice->ctx = tls_context_create(TLS_server_method(), o->only_1_3);
     if (!ctx || !set_tickets(s, ctx) || !SSL_CTX_set_max_early_data(ctx, 0)) return fail_nomem(why);
     /* ChaCha20 for clients that put it first: they have no AES in hardware. */
     (void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);

@@ -29,7 +29,7 @@ enum tls_client_certificates { TLS_CLIENTS_OFF = 0, TLS_CLIENTS_OPTIONAL, TLS_CL
 struct tls_server_settings {
     const struct tls_certificate_files *certificates; /* the first is for clients without SNI */
     unsigned ncertificates;                           /* 1 to TLS_CERTIFICATES_MAX */
-    enum tls_minimum minimum;
+    bool only_1_3;                                    /* TLS 1.3; else 1.2 as well */
     bool refuse_unknown_names;
     enum tls_client_certificates client_certificates;
     const char *client_authorities; /* PEM; needed unless OFF. One that is shown must be verifiable, also if

@@ -21,6 +21,7 @@ _Static_assert(sizeof(struct keys) % sizeof(uint64_t) == 0, "a slot is copied by
 struct tls_tickets {
     atomic_uint refs;
     char *file;                            /* owned; NULL = own keys. Set once */
+    uint64_t rotate_ms;                    /* set once */
     uint64_t rotated_ms;                   /* control: own keys */
     _Atomic uint64_t version;              /* shared: the lowest bit is the current slot */
     _Atomic uint64_t slots[2][KEYS_WORDS]; /* shared: struct keys */
@@ -62,6 +63,11 @@ static bool publish_if_new(struct tls_tickets *t, const struct keys *k)
     OPENSSL_cleanse(&now, sizeof now);
     if (is_new) publish(t, k);
     return is_new;
+}
+
+uint64_t tls_tickets_rotate_ms(const struct tls_tickets *t)
+{
+    return t->rotate_ms;
 }
 
 void tls_tickets_current(const struct tls_tickets *t, struct tls_ticket_key *out)
@@ -187,13 +193,14 @@ enum err tls_tickets_refresh(struct tls_tickets *t, uint64_t now_ms, bool *chang
 {
     *changed = false;
     if (t->file) return reread(t, changed, why);
-    if (now_ms - t->rotated_ms < TLS_TICKET_ROTATE_MS) return ERR_OK;
+    if (now_ms - t->rotated_ms < t->rotate_ms) return ERR_OK;
     enum err e = rotate(t, now_ms, why);
     *changed = e == ERR_OK;
     return e;
 }
 
-enum err tls_tickets_create(const char *file, uint64_t now_ms, struct errmsg *why, struct tls_tickets **out)
+enum err tls_tickets_create(const char *file, uint64_t rotate_ms, uint64_t now_ms, struct errmsg *why,
+                            struct tls_tickets **out)
 {
     bool changed;
     enum err e = ERR_NOMEM;
@@ -201,6 +208,7 @@ enum err tls_tickets_create(const char *file, uint64_t now_ms, struct errmsg *wh
     if (t && file) t->file = strdup(file);
     if (t && (!file || t->file)) {
         atomic_init(&t->refs, 1);
+        t->rotate_ms = rotate_ms;
         e = file ? reread(t, &changed, why) : rotate(t, now_ms, why);
     } else {
         errmsg_set(why, 0, 0, "no memory for session ticket keys");

@@ -1,8 +1,8 @@
 /* tls_tickets.h - the keys that session tickets are sealed with: one to seal, and earlier ones that still
  * open.
  *
- * They live outside the contexts, so that sessions resume after a reload. Own keys change every 12 hours: a
- * ticket opens for 12 to 24 hours. Gateways that share clients share a file instead, and whoever distributes
+ * They live outside the contexts, so that sessions resume after a reload. Own keys change by time: a ticket
+ * opens for one to two periods. Gateways that share clients share a file instead, and whoever distributes
  * it rotates:
  *
  *   # comment                                          one key a line, 160 hexadecimal digits (80 bytes):
@@ -26,7 +26,6 @@
 enum {
     TLS_TICKET_KEYS_MAX = 4,
     TLS_TICKET_NAME_BYTES = 16,
-    TLS_TICKET_ROTATE_MS = 12 * 3600 * 1000, /* own keys */
 };
 
 struct tls_ticket_key {
@@ -36,16 +35,20 @@ struct tls_ticket_key {
 
 struct tls_tickets;
 
-/* `file`: shared keys, or NULL for keys of our own. `now_ms`: monotonic. Errors: ERR_NOMEM, ERR_IO (no
- * randomness), those of tls_tickets_refresh(). */
-enum err tls_tickets_create(const char *file, uint64_t now_ms, struct errmsg *why, struct tls_tickets **out);
+/* `file`: shared keys, or NULL for keys of our own. `rotate_ms`: the period of own keys; sessions last that
+ * long, with a file too. `now_ms`: monotonic. Errors: ERR_NOMEM, ERR_IO (no randomness), those of
+ * tls_tickets_refresh(). */
+enum err tls_tickets_create(const char *file, uint64_t rotate_ms, uint64_t now_ms, struct errmsg *why,
+                            struct tls_tickets **out);
 struct tls_tickets *tls_tickets_ref(struct tls_tickets *t);
 void tls_tickets_unref(struct tls_tickets *t); /* the last one wipes the keys; NULL is fine */
 
-/* Does what is due: a new own key after TLS_TICKET_ROTATE_MS; the file read again. To be called now and then
+/* Does what is due: a new own key after `rotate_ms`; the file read again. To be called now and then
  * (each minute, and when the file may have changed). `*changed`: other keys than before are in use. Errors,
  * all with `why`, the old keys stay: those of tls_file_read(), ERR_PARSE, ERR_IO. */
 enum err tls_tickets_refresh(struct tls_tickets *t, uint64_t now_ms, bool *changed, struct errmsg *why);
+
+uint64_t tls_tickets_rotate_ms(const struct tls_tickets *t);
 
 /* A copy of the key to seal with, or of the one with this name (false: not known). The caller wipes it. */
 void tls_tickets_current(const struct tls_tickets *t, struct tls_ticket_key *out);

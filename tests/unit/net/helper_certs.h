@@ -7,7 +7,7 @@
 
 #include <openssl/x509.h>
 
-enum { DAY_S = 24 * 3600, PATH_BYTES = 96 };
+enum { DAY_S = 24 * 3600, PATH_BYTES = 96, ROTATE_MS = 12 * 3600 * 1000 };
 
 struct pair {
     X509 *x;

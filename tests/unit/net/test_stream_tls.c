@@ -433,7 +433,7 @@ static void old_versions_are_refused(void **state)
     link_free(&l);
     ctx = peer_client_ctx();
     SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
-    l = link_new(state, &(struct tls_server_settings){.minimum = TLS_MINIMUM_13}, ctx);
+    l = link_new(state, &(struct tls_server_settings){.only_1_3 = true}, ctx);
     assert_false(peer_shake(l.t, l.p));
     check_refused(&l, ERR_TLS);
     link_free(&l);
@@ -662,16 +662,15 @@ static void sessions_resume_across_one_rotation(void **state)
         struct errmsg why;
         bool changed;
         SSL_SESSION *session = NULL, *old;
-        assert_int_equal(tls_tickets_create(NULL, 1000, &why, &tickets), ERR_OK);
+        assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 1000, &why, &tickets), ERR_OK);
         assert_false(connect_resumes(state, tickets, version, &session));
         assert_true(connect_resumes(state, tickets, version, &session));
         old = session;
         SSL_SESSION_up_ref(old);
-        assert_int_equal(tls_tickets_refresh(tickets, 1000 + TLS_TICKET_ROTATE_MS, &changed, &why), ERR_OK);
+        assert_int_equal(tls_tickets_refresh(tickets, 1000 + ROTATE_MS, &changed, &why), ERR_OK);
         assert_true(changed);
         assert_true(connect_resumes(state, tickets, version, &session));
-        assert_int_equal(tls_tickets_refresh(tickets, 1000 + 2ULL * TLS_TICKET_ROTATE_MS, &changed, &why),
-                         ERR_OK);
+        assert_int_equal(tls_tickets_refresh(tickets, 1000 + 2ULL * ROTATE_MS, &changed, &why), ERR_OK);
         assert_true(changed);
         assert_true(
             connect_resumes(state, tickets, version, &session)); /* the ticket was renewed in between */

@@ -186,7 +186,7 @@ static void authorities(void **state)
     struct tls_client_settings co = {.authorities = f.key};
     assert_int_equal(tls_client_create(&co, NULL, &why, &c), ERR_PARSE);
     assert_non_null(strstr(why.text, "holds no certificate"));
-    co = (struct tls_client_settings){.certificate = &f, .minimum = TLS_MINIMUM_13};
+    co = (struct tls_client_settings){.certificate = &f, .only_1_3 = true};
     assert_int_equal(tls_client_create(&co, NULL, &why, &c), ERR_OK); /* the system's */
     assert_string_equal(tls_client_certificate(c)->names, "api.example, localhost");
     tls_client_unref(c);

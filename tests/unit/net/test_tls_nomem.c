@@ -70,7 +70,7 @@ static bool build_all(void)
     struct tls_server *server = NULL;
     struct tls_client *client = NULL;
     struct tls_certificate_files files = certs_files();
-    enum err e = tls_tickets_create(NULL, 0, &why, &tickets);
+    enum err e = tls_tickets_create(NULL, ROTATE_MS, 0, &why, &tickets);
     const struct tls_server_settings so = {.certificates = &files,
                                            .ncertificates = 1,
                                            .client_certificates = TLS_CLIENTS_REQUIRED,
@@ -141,7 +141,7 @@ static void connections_fail_or_go_on(void **state)
     struct net_test *t = *state;
     struct tls_tickets *tickets;
     struct errmsg why;
-    assert_int_equal(tls_tickets_create(NULL, 0, &why, &tickets), ERR_OK);
+    assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 0, &why, &tickets), ERR_OK);
     struct tls_server *server = test_server(&(struct tls_server_settings){.tickets = tickets});
     struct tls_client *client = test_client();
     assert_true(talk(t, server, client, -1));

@@ -50,21 +50,21 @@ static void own_keys_differ_and_rotate(void **state)
     struct tls_ticket_key keys[4], found;
     struct errmsg why;
     bool changed;
-    assert_int_equal(tls_tickets_create(NULL, 5, &why, &a), ERR_OK);
-    assert_int_equal(tls_tickets_create(NULL, 5, &why, &b), ERR_OK);
+    assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 5, &why, &a), ERR_OK);
+    assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 5, &why, &b), ERR_OK);
     tls_tickets_current(a, &keys[0]);
     tls_tickets_current(b, &keys[1]);
     assert_memory_not_equal(&keys[0], &keys[1], sizeof keys[0]);
-    assert_int_equal(tls_tickets_refresh(a, 5 + TLS_TICKET_ROTATE_MS - 1, &changed, &why), ERR_OK);
+    assert_int_equal(tls_tickets_refresh(a, 5 + ROTATE_MS - 1, &changed, &why), ERR_OK);
     assert_false(changed);
-    assert_int_equal(tls_tickets_refresh(a, 5 + TLS_TICKET_ROTATE_MS, &changed, &why), ERR_OK);
+    assert_int_equal(tls_tickets_refresh(a, 5 + ROTATE_MS, &changed, &why), ERR_OK);
     assert_true(changed);
     tls_tickets_current(a, &keys[2]);
     assert_memory_not_equal(keys[0].aes, keys[2].aes, sizeof keys[0].aes);
     assert_true(tls_tickets_find(a, keys[0].name, &found));
     assert_memory_equal(&found, &keys[0], sizeof found);
     assert_true(tls_tickets_find(a, keys[2].name, &found));
-    assert_int_equal(tls_tickets_refresh(a, 5 + 2ULL * TLS_TICKET_ROTATE_MS, &changed, &why), ERR_OK);
+    assert_int_equal(tls_tickets_refresh(a, 5 + 2ULL * ROTATE_MS, &changed, &why), ERR_OK);
     assert_false(tls_tickets_find(a, keys[0].name, &found));
     assert_true(tls_tickets_find(a, keys[2].name, &found));
     tls_tickets_unref(tls_tickets_ref(a));
@@ -82,11 +82,11 @@ static void keys_of_a_file_are_read_again(void **state)
     bool changed;
     const char *path = certs_path("tickets");
     write_keys(path, "# keys\n\n", (const unsigned[]){1, 2}, 2);
-    assert_int_equal(tls_tickets_create(path, 0, &why, &t), ERR_OK);
+    assert_int_equal(tls_tickets_create(path, ROTATE_MS, 0, &why, &t), ERR_OK);
     tls_tickets_current(t, &key);
     assert_int_equal(key.name[0], 1);
     assert_true(knows(t, 1) && knows(t, 2) && !knows(t, 3));
-    assert_int_equal(tls_tickets_refresh(t, 2ULL * TLS_TICKET_ROTATE_MS, &changed, &why), ERR_OK);
+    assert_int_equal(tls_tickets_refresh(t, 2ULL * ROTATE_MS, &changed, &why), ERR_OK);
     assert_false(changed);
     write_keys(path, "", (const unsigned[]){3, 1, 2, 4}, 4);
     assert_int_equal(tls_tickets_refresh(t, 0, &changed, &why), ERR_OK);
@@ -131,7 +131,7 @@ static void bad_files_are_refused_with_a_reason(void **state)
         struct errmsg why = {0};
         const char *path = certs_path("bad");
         certs_write_text(path, cases[i].text, cases[i].mode);
-        assert_int_equal(tls_tickets_create(path, 0, &why, &t), cases[i].e);
+        assert_int_equal(tls_tickets_create(path, ROTATE_MS, 0, &why, &t), cases[i].e);
         assert_non_null(strstr(why.text, cases[i].says));
         assert_non_null(strstr(why.text, path));
         assert_null(strstr(why.text, "0707")); /* nothing of a key */
@@ -139,8 +139,8 @@ static void bad_files_are_refused_with_a_reason(void **state)
     }
     struct tls_tickets *t;
     struct errmsg why;
-    assert_int_equal(tls_tickets_create(certs_path("missing"), 0, &why, &t), ERR_NOT_FOUND);
-    assert_int_equal(tls_tickets_create("/tmp", 0, &why, &t), ERR_IO);
+    assert_int_equal(tls_tickets_create(certs_path("missing"), ROTATE_MS, 0, &why, &t), ERR_NOT_FOUND);
+    assert_int_equal(tls_tickets_create("/tmp", ROTATE_MS, 0, &why, &t), ERR_IO);
 }
 
 static atomic_bool stop;
@@ -167,7 +167,7 @@ static void readers_never_see_half_a_key(void **state)
     pthread_t readers[2];
     const char *path = certs_path("changing");
     write_keys(path, "", (const unsigned[]){1}, 1);
-    assert_int_equal(tls_tickets_create(path, 0, &why, &t), ERR_OK);
+    assert_int_equal(tls_tickets_create(path, ROTATE_MS, 0, &why, &t), ERR_OK);
     for (size_t i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&readers[i], NULL, read_all_the_time, t), 0);
     for (unsigned i = 0; i < 500; i++) {
