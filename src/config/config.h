@@ -196,7 +196,8 @@ struct config_admin {
 };
 
 struct config {
-    char *path;       /* of the file; owned */
+    char *path;         /* of the file; owned */
+    uint8_t digest[32]; /* SHA-256 of its content */
     uint32_t workers; /* resolved: "auto" is the number of processors available, at most CONFIG_WORKERS_MAX */
     uint32_t nlisteners;
     struct config_listener listeners[CONFIG_LISTENERS_MAX];
@@ -219,9 +220,16 @@ struct config {
  * Errors: ERR_PARSE (something was reported), ERR_IO (the file cannot be read; reported), ERR_NOMEM. */
 enum err config_load(const char *path, struct config **out, FILE *report);
 
+/* Reads the whole file, at most a byte more than a configuration may have. Owns: the caller frees. Errors:
+ * ERR_IO, ERR_NOMEM (reported). */
+enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
+
 /* The same with the content of the file in memory; `path` is for messages and for relative names. */
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);
 void config_destroy(struct config *c);
+
+/* SHA-256 of the content of a file, as in struct config. Errors: ERR_NOMEM. */
+enum err config_digest(struct span text, uint8_t digest[static 32]);
 
 /* Parses the text form of an endpoint. Errors: ERR_PARSE (`why` says what to write instead). */
 enum err endpoint_parse(struct span text, bool for_listening, struct endpoint *out, struct errmsg *why);

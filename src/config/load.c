@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -347,6 +348,11 @@ static struct span folder_of(const char *path)
     return slash == path ? SPAN("/.") : span_of(path, (size_t)(slash - path));
 }
 
+enum err config_digest(struct span text, uint8_t digest[static 32])
+{
+    return EVP_Digest(text.p, text.n, digest, NULL, EVP_sha256(), NULL) == 1 ? ERR_OK : ERR_NOMEM;
+}
+
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report)
 {
     struct loader l = {.text = text, .folder = folder_of(path)};
@@ -356,7 +362,8 @@ enum err config_load_text(const char *path, struct span text, struct config **ou
     l.config = calloc(1, sizeof *l.config);
     l.report = report_create(path, l.text);
     if (l.config) l.config->path = strdup(path);
-    if (l.report && l.config && l.config->path) e = store_defaults(NULL, l.config);
+    if (l.report && l.config && l.config->path) e = config_digest(text, l.config->digest);
+    if (!e) e = store_defaults(NULL, l.config);
     if (!e) e = load_document(&l);
     if (!e && report_count(l.report)) e = ERR_PARSE;
     if (e == ERR_PARSE) report_print(l.report, report);
@@ -372,7 +379,7 @@ enum err config_load_text(const char *path, struct span text, struct config **ou
     return ERR_OK;
 }
 
-/* Reads at most one byte more than a configuration may have. Returns the number of bytes, -1 with errno. */
+/* Returns the number of bytes, -1 with errno. */
 static ssize_t read_all(int fd, char *bytes)
 {
     size_t n = 0;
@@ -386,21 +393,33 @@ static ssize_t read_all(int fd, char *bytes)
     return (ssize_t)n;
 }
 
-enum err config_load(const char *path, struct config **out, FILE *report)
+enum err config_read(const char *path, char **bytes, size_t *n, FILE *report)
 {
-    char *bytes = malloc(DOCUMENT_BYTES_MAX + 1);
-    if (bytes == NULL) {
+    char *buffer = malloc(DOCUMENT_BYTES_MAX + 1);
+    if (buffer == NULL) {
         fprintf(report, "%s: error: out of memory\n", path);
         return ERR_NOMEM;
     }
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read_all(fd, bytes);
-    enum err e = ERR_IO;
-    if (n < 0)
-        fprintf(report, "%s: error: cannot be read: %s\n", path, strerror(errno));
-    else
-        e = config_load_text(path, span_of(bytes, (size_t)n), out, report);
+    ssize_t got = fd < 0 ? -1 : read_all(fd, buffer);
+    if (got < 0) fprintf(report, "%s: error: cannot be read: %s\n", path, strerror(errno));
     if (fd >= 0) (void)close(fd); /* only read from */
+    if (got < 0) {
+        free(buffer);
+        return ERR_IO;
+    }
+    *bytes = buffer;
+    *n = (size_t)got;
+    return ERR_OK;
+}
+
+enum err config_load(const char *path, struct config **out, FILE *report)
+{
+    char *bytes;
+    size_t n;
+    enum err e = config_read(path, &bytes, &n, report);
+    if (e) return e;
+    e = config_load_text(path, span_of(bytes, n), out, report);
     free(bytes);
     return e;
 }

@@ -31,9 +31,9 @@ static const char intro[] =
     "- **Not used:** anchors, aliases, tags, several documents, tabs in the indentation. Unknown and "
     "repeated keys are\n"
     "  errors.\n"
-    "- The last column says what a change of the key asks of a running process: *restart* where sockets, "
-    "threads or memory\n"
-    "  were made with the old value, *reload* where nothing is bound to it.\n";
+    "- The last column says what a change of the key asks of a running process: *reload*, which drops "
+    "nothing, or *restart*:\n"
+    "  [RELOAD.md](RELOAD.md).\n";
 
 static void print_default(const struct schema_key *key, FILE *out)
 {

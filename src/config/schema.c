@@ -91,14 +91,14 @@ const struct schema_key schema_keys[] = {
     {"reload_on_change", SCHEMA_BOOL, RELOAD, FIELD(reload_on_change), .value = "true",
      .help = "Take over a changed configuration file by itself; false = only on SIGHUP and proofctl reload."},
 
-    {"listeners", SCHEMA_LIST, RESTART, .required = true, FIELD(listeners), COUNTED_BY(nlisteners),
+    {"listeners", SCHEMA_LIST, RELOAD, .required = true, FIELD(listeners), COUNTED_BY(nlisteners),
      .element_size = sizeof(struct config_listener), .value = "[{address: \"127.0.0.1:8080\"}]",
      .help = "Where partners connect, over HTTP/1.1. Without tls: true, put it on loopback or behind something that ends TLS."},
-    {"listeners[].address", SCHEMA_LISTEN, RESTART, .required = true, LISTENER_FIELD(address),
+    {"listeners[].address", SCHEMA_LISTEN, RELOAD, .required = true, LISTENER_FIELD(address),
      .value = "127.0.0.1:8080",
      .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so that no allowlist has them, unless proxy_protocol says it: 403). Port 0 lets "
              "the kernel choose."},
-    {"listeners[].backlog", SCHEMA_COUNT, RESTART, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
+    {"listeners[].backlog", SCHEMA_COUNT, RELOAD, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
      .help = "Connections that may wait to be accepted, per worker. The kernel caps it at "
              "net.core.somaxconn."},
     {"listeners[].tls", SCHEMA_BOOL, RELOAD, LISTENER_FIELD(tls), .value = "false",
@@ -373,11 +373,11 @@ const struct schema_key schema_keys[] = {
      .words = none_word, .value = "none",
      .help = "File with the password for the Sentinels and nothing else. none = no password."},
 
-    {"logs", SCHEMA_SECTION, RESTART,
+    {"logs", SCHEMA_SECTION, RELOAD,
      .help = "SIGUSR1 opens log files again after rotation."},
-    {"logs.access", SCHEMA_PATH, RESTART, FIELD(logs.access), .words = access_words, .value = "stdout",
+    {"logs.access", SCHEMA_PATH, RELOAD, FIELD(logs.access), .words = access_words, .value = "stdout",
      .help = "One JSON line per request. Tokens, cookies and query strings are never in it."},
-    {"logs.operations", SCHEMA_PATH, RESTART, FIELD(logs.operations), .words = operations_words,
+    {"logs.operations", SCHEMA_PATH, RELOAD, FIELD(logs.operations), .words = operations_words,
      .value = "stderr",
      .help = "What happens to the gateway itself, in lines of key=value."},
     {"logs.level", SCHEMA_WORD, RELOAD, FIELD(logs.level), .words = level_words, .value = "info",

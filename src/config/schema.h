@@ -35,8 +35,8 @@ enum schema_type {
 
 /* When a changed value takes effect. */
 enum schema_change {
-    CHANGE_RELOAD = 0, /* nothing is bound to the old value: a running process can take the new one */
-    CHANGE_RESTART,    /* sockets, threads or memory were made with it */
+    CHANGE_RELOAD = 0, /* a running process takes the new value: proxy/worker_update.h, control/rollout.h */
+    CHANGE_RESTART,    /* threads or memory were made with it: the running process keeps the old one */
 };
 
 struct schema_key {
