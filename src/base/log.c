@@ -32,6 +32,13 @@ struct log_writer {
     char name[NAME_MAX_BYTES];
 };
 
+/* Two sinks on their way to the log thread. */
+struct log_outputs {
+    struct log_sink ops, access;
+    bool is_shared; /* both are the same place: `access` is closed */
+    bool has_access;
+};
+
 static struct {
     /* set by log_start(), before the log thread and the workers exist */
     bool is_started;
@@ -47,8 +54,9 @@ static struct {
     atomic_bool has_access;
     atomic_bool is_sleeping; /* the log thread waits: whoever commits a record wakes it */
     atomic_bool is_reopening;
-    _Atomic uint64_t stop_at_us; /* 0: running; else clock_mono_us() after which nothing is waited for */
-    _Atomic int level;           /* enum log_level */
+    struct log_outputs *_Atomic next; /* owned by whoever takes it out */
+    _Atomic uint64_t stop_at_us;      /* 0: running; else clock_mono_us() after which nothing is waited for */
+    _Atomic int level;                /* enum log_level */
     _Atomic uint64_t stderr_errors;
 
     /* log thread */
@@ -213,6 +221,21 @@ static void sink_reopen(struct log_sink *sink)
         (const struct kv[]){KV_STR("path", sink->path), KV_STR("text", strerror(errno)), {.kind = KV_END}});
 }
 
+/* Goes over to the outputs that control has opened. The switch for access lines is turned here and not there,
+ * so that a line never meets an output that is still off. */
+static void outputs_switch(void)
+{
+    struct log_outputs *next = atomic_exchange(&the_log.next, NULL);
+    if (!next) return;
+    if (the_log.access == &the_log.ops) the_log.access = &the_log.access_own; /* closed, and empty */
+    bool is_shared = next->is_shared;
+    atomic_store(&the_log.has_access, next->has_access);
+    log_sink_replace(&the_log.ops, &next->ops);
+    log_sink_replace(&the_log.access_own, &next->access);
+    if (is_shared) the_log.access = &the_log.ops;
+    log_outputs_discard(next);
+}
+
 /* Says how many lines were lost since the last time: once a second, or at once when `is_last`. Returns how
  * long to wait for the next chance in milliseconds, -1 when there is nothing to say or no room to say it. */
 static int drops_report(uint64_t now_us, bool is_last)
@@ -259,6 +282,7 @@ static void *log_thread(void *unused)
     for (;;) {
         /* Read before the rings: what was logged before log_stop() is then found below. */
         uint64_t stop_at_us = atomic_load(&the_log.stop_at_us);
+        outputs_switch();
         if (atomic_exchange(&the_log.is_reopening, false)) {
             sink_reopen(&the_log.ops);
             if (the_log.access != &the_log.ops) sink_reopen(the_log.access);
@@ -283,27 +307,62 @@ static void *log_thread(void *unused)
 
 /* ---- start and stop ---- */
 
-static enum err outputs_open(const struct log_options *o, struct errmsg *why)
+/* Which of the two could not be opened is in `why`. */
+static enum err outputs_open(struct log_outputs *o, const char *ops_path, const char *access_path,
+                             struct errmsg *why)
 {
-    const char *path = o->ops_path;
-    enum err e = log_sink_open(&the_log.ops, path);
+    const char *path = ops_path;
+    enum err e = log_sink_open(&o->ops, path);
     if (!e) {
-        path = o->access_path;
-        e = log_sink_open(&the_log.access_own, path);
-        if (e) log_sink_close(&the_log.ops);
+        path = access_path;
+        e = log_sink_open(&o->access, path);
+        if (e) log_sink_close(&o->ops);
     }
     if (e) {
         errmsg_set(why, 0, 0, "cannot open the log output %s: %s", path,
                    strerror(e == ERR_IO ? errno : ENOMEM));
         return e;
     }
-    the_log.access = &the_log.access_own;
-    atomic_store(&the_log.has_access, the_log.access_own.fd >= 0);
-    if (log_sink_is_same(&the_log.ops, &the_log.access_own)) {
-        log_sink_close(&the_log.access_own);
-        the_log.access = &the_log.ops;
-    }
+    o->has_access = o->access.fd >= 0;
+    o->is_shared = log_sink_is_same(&o->ops, &o->access);
+    if (o->is_shared) log_sink_close(&o->access);
     return ERR_OK;
+}
+
+enum err log_outputs_open(const char *ops_path, const char *access_path, struct log_outputs **out,
+                          struct errmsg *why)
+{
+    struct log_outputs *o = calloc(1, sizeof *o);
+    enum err e = o ? outputs_open(o, ops_path, access_path, why) : ERR_NOMEM;
+    if (!o) errmsg_set(why, 0, 0, "cannot open the log outputs: %s", err_text(e));
+    if (e)
+        free(o);
+    else
+        *out = o;
+    return e;
+}
+
+void log_outputs_use(struct log_outputs *o)
+{
+    log_outputs_discard(atomic_exchange(&the_log.next, o)); /* a log thread that hangs never saw those */
+    event_post(the_log.wake_fd);
+}
+
+void log_outputs_discard(struct log_outputs *o)
+{
+    if (!o) return;
+    log_sink_close(&o->access);
+    log_sink_close(&o->ops);
+    free(o);
+}
+
+/* At the start there is no other thread yet. */
+static void outputs_take(struct log_outputs *o)
+{
+    the_log.ops = o->ops;
+    the_log.access_own = o->access;
+    the_log.access = o->is_shared ? &the_log.ops : &the_log.access_own;
+    atomic_store(&the_log.has_access, o->has_access);
 }
 
 static void everything_close(void)
@@ -316,6 +375,7 @@ static void everything_close(void)
         free(the_log.writers[i]);
         the_log.writers[i] = NULL;
     }
+    log_outputs_discard(atomic_exchange(&the_log.next, NULL));
     log_sink_close(&the_log.access_own);
     log_sink_close(&the_log.ops);
     if (the_log.wake_fd >= 0) (void)close(the_log.wake_fd); /* nothing was written that could be lost */
@@ -337,8 +397,10 @@ static int thread_start(void)
 enum err log_start(const struct log_options *o, struct errmsg *why)
 {
     BUG_IF(the_log.is_started, "log_start() twice");
-    enum err e = outputs_open(o, why);
+    struct log_outputs outputs = {0};
+    enum err e = outputs_open(&outputs, o->ops_path, o->access_path, why);
     if (e) return e;
+    outputs_take(&outputs);
     log_set_level(o->level);
     the_log.ring_bytes = o->ring_bytes < RING_BYTES_MIN ? RING_BYTES_MIN : o->ring_bytes;
     the_log.drops_reported = the_log.drops_reported_at_us = 0;

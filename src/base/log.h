@@ -13,7 +13,7 @@
  * When both outputs are the same file, pipe or terminal they share one queue, so lines stay whole.
  * No token, Authorization, cookie or query string is ever passed in here.
  *
- * Thread: log_start/log_stop/log_reopen [control]; the rest [any].
+ * Thread: log_start/log_stop/log_reopen, log_outputs_* [control]; the rest [any].
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -82,6 +82,21 @@ void log_stop(unsigned wait_ms);
 
 /* Asks the log thread to open the files again (after rotation, SIGUSR1). */
 void log_reopen(void);
+
+/* Other outputs for a running log: opened aside, so that a file that cannot be opened changes nothing. */
+struct log_outputs;
+
+/* Paths as in struct log_options. Owns: the caller, until one of the two below. Errors: ERR_IO, ERR_NOMEM
+ * (`why` says which path). */
+enum err log_outputs_open(const char *ops_path, const char *access_path, struct log_outputs **out,
+                          struct errmsg *why);
+
+/* The log thread goes over to them at its next turn: lines of before are in the old outputs, except what
+ * those would not take at once. */
+void log_outputs_use(struct log_outputs *o);
+
+/* They are not wanted after all. Harmless with NULL. */
+void log_outputs_discard(struct log_outputs *o);
 
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);

@@ -136,15 +136,41 @@ static size_t chunk_size(const struct log_sink *s)
     return newline ? (size_t)(newline - first) + 1 : PIPE_BUF;
 }
 
-/* Gives up what is pending after a failed write. */
-static void pending_drop(struct log_sink *s)
+/* Counts what is pending as dropped. */
+static void count_lines(struct log_sink *s)
 {
     uint64_t lines = 0;
     for (size_t i = s->start; i < s->end; i++)
         lines += s->pending[i] == '\n';
     count(&s->dropped, lines);
+}
+
+/* Gives up what is pending after a failed write. */
+static void pending_drop(struct log_sink *s)
+{
+    count_lines(s);
     count(&s->write_errors, 1);
     s->start = s->end = 0;
+}
+
+void log_sink_replace(struct log_sink *s, struct log_sink *other)
+{
+    (void)log_sink_flush(s); /* lines of before belong into the old file */
+    if (other->fd < 0 && s->start < s->end) count_lines(s);
+    if (s->path && s->fd >= 0) (void)close(s->fd); /* as in log_sink_close() */
+    free(s->path);
+    s->fd = other->fd;
+    s->path = other->path;
+    s->is_regular = other->is_regular;
+    s->is_midline = false;
+    if (!s->pending || other->fd < 0) { /* its buffer, or none */
+        free(s->pending);
+        s->pending = other->pending;
+        s->start = s->end = 0;
+    } else {
+        free(other->pending);
+    }
+    *other = (struct log_sink){.fd = -1};
 }
 
 bool log_sink_flush(struct log_sink *s)

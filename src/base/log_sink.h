@@ -40,6 +40,10 @@ void log_sink_close(struct log_sink *s);
  * descriptors of the process. */
 enum err log_sink_reopen(struct log_sink *s);
 
+/* Goes on with the output of `other`, which is empty and ends here: what is pending goes there. Counters and
+ * pending lines stay; lines for an output that is off from now on are dropped and counted. */
+void log_sink_replace(struct log_sink *s, struct log_sink *other);
+
 /* Both write to the same file, pipe or terminal. */
 bool log_sink_is_same(const struct log_sink *a, const struct log_sink *b);
 

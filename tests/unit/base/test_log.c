@@ -456,6 +456,60 @@ static void threads_are_limited(void **state)
     log_stop(STOP_WAIT_MS);
 }
 
+static void replace_outputs(const char *ops, const char *access)
+{
+    struct errmsg why;
+    struct log_outputs *outputs;
+    if (log_outputs_open(ops, access, &outputs, &why)) fail_msg("%s", why.text);
+    log_outputs_use(outputs);
+}
+
+/* Apart, together, off, and back: each line is in the file of its time. */
+static void outputs_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+    char other[TEST_PATH_MAX + 16];
+    (void)snprintf(other, sizeof other, "%s/other.log", f->folder);
+    start(f->ops, f->access, RING_BYTES);
+    access_line("{\"n\":1}\n");
+    wait_for_text(f->access, "{\"n\":1}\n");
+    replace_outputs(other, other);
+    log_info("first_there");
+    wait_for_text(other, "first_there");
+    access_line("{\"n\":2}\n");
+    wait_for_text(other, "{\"n\":2}\n");
+    replace_outputs(other, "off");
+    log_info("access_is_off");
+    wait_for_text(other, "access_is_off");
+    assert_null(log_access_reserve(16));
+    replace_outputs(f->ops, f->access);
+    log_info("back");
+    wait_for_text(f->ops, "back");
+    access_line("{\"n\":3}\n");
+    log_stop(STOP_WAIT_MS);
+    char *access = test_file_read(f->access), *ops = test_file_read(f->ops);
+    assert_string_equal(access, "{\"n\":1}\n{\"n\":3}\n");
+    assert_null(strstr(ops, "there"));
+    free(access);
+    free(ops);
+}
+
+static void outputs_that_cannot_be_opened_change_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct errmsg why;
+    struct log_outputs *outputs;
+    start(f->ops, f->access, RING_BYTES);
+    assert_int_equal(log_outputs_open(f->ops, "/no/such/folder/x", &outputs, &why), ERR_IO);
+    assert_non_null(strstr(why.text, "/no/such/folder/x"));
+    assert_int_equal(log_outputs_open(f->ops, "off", &outputs, &why), ERR_OK);
+    log_outputs_discard(outputs);
+    log_outputs_discard(NULL);
+    access_line("{}\n");
+    wait_for_text(f->access, "{}\n");
+    log_stop(STOP_WAIT_MS);
+}
+
 #define LOG_TEST(f) cmocka_unit_test_setup_teardown(f, fixture_make, fixture_free)
 
 int main(void)
@@ -465,6 +519,8 @@ int main(void)
         LOG_TEST(idle_log_thread_is_woken),
         LOG_TEST(files_are_not_for_everybody),
         LOG_TEST(level_decides),
+        LOG_TEST(outputs_are_replaced),
+        LOG_TEST(outputs_that_cannot_be_opened_change_nothing),
         LOG_TEST(access_log_can_be_off),
         LOG_TEST(output_that_cannot_be_opened_is_named),
         LOG_TEST(lines_of_each_thread_stay_in_order),
