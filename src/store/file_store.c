@@ -1,6 +1,7 @@
 #include "store/file_store.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/log.h"
 #include "store/partner_apply.h"
 #include "store/partner_file.h"
@@ -9,15 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-enum {
-    MESSAGES_LOGGED_MAX = 20,
-    WRITING_MAX_MS = 2000, /* how long a look waits for whoever writes the file */
-};
+enum { MESSAGES_LOGGED_MAX = 20 };
 
 const struct file_store_options file_store_defaults = {
-    .quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000, .slice_us = 4000};
+    .watch = {.quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000}, .slice_us = 4000};
 
 enum file_store_state {
     FILE_STORE_IDLE = 0, /* no load */
@@ -53,22 +50,16 @@ struct file_store {
     struct policy *policy;
     struct file_store_options options;
     char *path;
-    char *directory;
     /* state */
     enum file_store_state state;
     enum load_trigger waiting; /* for the load that runs to end */
-    bool is_watching;
-    uint64_t first_event_ms; /* loop time; with the quiet timer active */
     struct partner_file_seen seen;
     struct store_status status;
     /* owned */
     struct load *load; /* NULL when idle */
-    uv_timer_t quiet;
-    uv_timer_t poll;
+    struct file_watch watch;
     uv_idle_t apply;
-    uv_fs_event_t watch;
-    uv_handle_t *handles[4]; /* those of the above that are initialised */
-    unsigned nhandles;
+    bool is_apply_open, is_watch_open;
     void (*on_closed)(void *arg);
     void *on_closed_arg;
 };
@@ -257,11 +248,10 @@ static void on_apply(uv_idle_t *idle)
 
 static void release_if_closed(struct file_store *fs)
 {
-    if (fs->nhandles > 0 || fs->load) return;
+    if (fs->is_apply_open || fs->is_watch_open || fs->load) return;
     void (*on_closed)(void *arg) = fs->on_closed;
     void *arg = fs->on_closed_arg;
     free(fs->path);
-    free(fs->directory);
     free(fs);
     if (on_closed) on_closed(arg);
 }
@@ -323,55 +313,9 @@ static enum err load_now(struct file_store *fs)
     return ERR_OK;
 }
 
-/* --- watching --------------------------------------------------------------------------------------- */
-
-static void on_quiet(uv_timer_t *timer);
-
-static void on_event(uv_fs_event_t *watch, const char *name, int events, int status)
+static void on_look(struct file_watch *watch)
 {
-    /* Whatever the event is: look again. Which file it names says nothing when links are involved. */
-    (void)name, (void)events, (void)status;
-    struct file_store *fs = watch->data;
-    uint64_t now = uv_now(fs->loop);
-    if (!uv_is_active((uv_handle_t *)&fs->quiet)) fs->first_event_ms = now;
-    uint64_t latest = fs->first_event_ms + fs->options.quiet_max_ms;
-    uint64_t left = latest > now ? latest - now : 0;
-    uint64_t wait = left < fs->options.quiet_ms ? left : fs->options.quiet_ms;
-    (void)uv_timer_start(&fs->quiet, on_quiet, wait, 0); /* fails only while closing: then no event comes */
-}
-
-/* Points the watch at what the directory's path means now. Done before each look, so that neither a directory
- * that was replaced nor a change between look and watch is missed. */
-static void watch_renew(struct file_store *fs)
-{
-    (void)uv_fs_event_stop(&fs->watch); /* harmless when it is not active */
-    int rc = uv_fs_event_start(&fs->watch, on_event, fs->directory, 0);
-    if (rc && fs->is_watching)
-        log_warn("store_watch_failed", KV_STR("directory", fs->directory), KV_STR("reason", uv_strerror(rc)),
-                 KV_UINT("look_every_ms", fs->options.poll_ms));
-    fs->is_watching = rc == 0;
-}
-
-/* The folder may never be quiet: a log in it is written all the time. The file itself must be, or a look
- * would find it half written; only a file that is written without end is looked at all the same. */
-static bool is_being_written(const struct file_store *fs)
-{
-    struct stat st;
-    if (uv_now(fs->loop) - fs->first_event_ms >= WRITING_MAX_MS || stat(fs->path, &st) != 0) return false;
-    uint64_t modified_ms = (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;
-    uint64_t now_ms = clock_wall_ms();
-    return now_ms >= modified_ms && now_ms - modified_ms < fs->options.quiet_ms;
-}
-
-static void on_quiet(uv_timer_t *timer)
-{
-    struct file_store *fs = timer->data;
-    if (is_being_written(fs)) {
-        (void)uv_timer_start(timer, on_quiet, fs->options.quiet_ms, 0); /* fails only while closing */
-        return;
-    }
-    watch_renew(fs);
-    load_start(fs, LOAD_IF_CHANGED);
+    load_start(CONTAINER_OF(watch, struct file_store, watch), LOAD_IF_CHANGED);
 }
 
 /* --- store_ops -------------------------------------------------------------------------------------- */
@@ -387,10 +331,17 @@ static void file_store_status(const struct store *s, struct store_status *out)
     *out = ((const struct file_store *)s)->status;
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_apply_closed(uv_handle_t *handle)
 {
     struct file_store *fs = handle->data;
-    fs->nhandles--;
+    fs->is_apply_open = false;
+    release_if_closed(fs);
+}
+
+static void on_watch_closed(struct file_watch *watch)
+{
+    struct file_store *fs = CONTAINER_OF(watch, struct file_store, watch);
+    fs->is_watch_open = false;
     release_if_closed(fs);
 }
 
@@ -408,9 +359,11 @@ static void file_store_close(struct store *s, void (*on_closed)(void *arg), void
     set_state(fs, FILE_STORE_CLOSING);
     fs->on_closed = on_closed;
     fs->on_closed_arg = arg;
-    for (unsigned i = 0; i < fs->nhandles; i++)
-        uv_close(fs->handles[i], on_handle_closed);
-    if (fs->nhandles == 0) release_if_closed(fs);
+    if (fs->is_apply_open) uv_close((uv_handle_t *)&fs->apply, on_apply_closed);
+    if (fs->is_watch_open)
+        file_watch_close(&fs->watch, on_watch_closed); /* frees `fs`, perhaps now */
+    else
+        release_if_closed(fs);
 }
 
 static const struct store_ops file_store_ops = {
@@ -418,32 +371,12 @@ static const struct store_ops file_store_ops = {
 
 /* --- open ------------------------------------------------------------------------------------------- */
 
-/* The directory of a path: what stands before the last slash. NULL when memory is out. */
-static char *directory_of(const char *path)
+static enum err handles_open(struct file_store *fs)
 {
-    const char *slash = strrchr(path, '/');
-    if (!slash) return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-}
-
-static bool handle_add(struct file_store *fs, int rc, void *handle)
-{
-    if (rc) return false;
-    fs->handles[fs->nhandles] = handle;
-    fs->handles[fs->nhandles++]->data = fs;
-    return true;
-}
-
-static enum err handles_init(struct file_store *fs)
-{
-    bool ok = handle_add(fs, uv_timer_init(fs->loop, &fs->quiet), &fs->quiet) &&
-              handle_add(fs, uv_timer_init(fs->loop, &fs->poll), &fs->poll) &&
-              handle_add(fs, uv_idle_init(fs->loop, &fs->apply), &fs->apply) &&
-              handle_add(fs, uv_fs_event_init(fs->loop, &fs->watch), &fs->watch);
-    if (!ok) return ERR_IO;
-    fs->is_watching = true; /* a watch that cannot be had at all is worth its log line */
-    watch_renew(fs);
-    return uv_timer_start(&fs->poll, on_quiet, fs->options.poll_ms, fs->options.poll_ms) ? ERR_IO : ERR_OK;
+    if (uv_idle_init(fs->loop, &fs->apply)) return ERR_IO;
+    fs->apply.data = fs;
+    fs->is_apply_open = fs->is_watch_open = true;
+    return file_watch_open(&fs->watch, fs->loop, fs->path, &fs->options.watch, on_look);
 }
 
 enum err file_store_open(uv_loop_t *loop, const char *path, struct policy *policy,
@@ -456,8 +389,7 @@ enum err file_store_open(uv_loop_t *loop, const char *path, struct policy *polic
     fs->policy = policy;
     fs->options = *options;
     fs->path = strdup(path);
-    fs->directory = directory_of(path);
-    enum err e = fs->path && fs->directory ? handles_init(fs) : ERR_NOMEM;
+    enum err e = fs->path ? handles_open(fs) : ERR_NOMEM;
     if (!e) e = load_now(fs);
     if (e) {
         file_store_close(&fs->store, NULL, NULL);

@@ -6,24 +6,20 @@
  *   SIGHUP (reload) ----------'            |
  *                                          `-- any fault: report it, keep what is loaded
  *
- * The directory is watched, not the file: a watch on the file is lost at the first rename over it (editors,
- * Kubernetes' ..data links). Events only say "look again", so the watch is renewed and the file looked at
- * afresh each time; what an event cannot show (a directory that was replaced, a network file system) the look
- * every 10 s finds. There is no event for "written and closed": a file that is half-written when it is read
- * is refused by its last line or by its changed times, and read again at the next event.
+ * How it hears of changes: net/file_watch.h. A file that is half-written when it is read is refused by its
+ * last line or by its changed times, and read again at the next event.
  *
  * Thread: [control].
  */
 #ifndef STORE_FILE_STORE_H
 #define STORE_FILE_STORE_H
 
+#include "net/file_watch.h"
 #include "store/store.h"
 
 struct file_store_options {
-    uint64_t quiet_ms;     /* a change is looked at when nothing has happened for this long */
-    uint64_t quiet_max_ms; /* but no later than this after the first event */
-    uint64_t poll_ms;      /* look at the file without an event */
-    uint64_t slice_us;     /* longest turn of applying partners */
+    struct file_watch_options watch;
+    uint64_t slice_us; /* longest turn of applying partners */
 };
 
 extern const struct file_store_options file_store_defaults;

@@ -21,9 +21,9 @@
 enum { DEADLINE_MS = 20000, NO_POLL_MS = 3600 * 1000 };
 
 static const struct file_store_options by_event = {
-    .quiet_ms = 20, .quiet_max_ms = 200, .poll_ms = NO_POLL_MS, .slice_us = 1000};
+    .watch = {.quiet_ms = 20, .quiet_max_ms = 200, .poll_ms = NO_POLL_MS}, .slice_us = 1000};
 static const struct file_store_options by_poll = {
-    .quiet_ms = 20, .quiet_max_ms = 200, .poll_ms = 20, .slice_us = 1000};
+    .watch = {.quiet_ms = 20, .quiet_max_ms = 200, .poll_ms = 20}, .slice_us = 1000};
 
 struct fixture {
     char folder[FOLDER_PATH_MAX];
