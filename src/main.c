@@ -39,7 +39,7 @@ static const char help[] =
     "\n"
     "signals:\n"
     "  TERM INT QUIT   stop accepting, finish what is in flight, exit; a second one ends at once\n"
-    "  HUP             load the partner data again\n"
+    "  HUP             load the configuration and the partner data again\n"
     "  USR1            open the log files again\n"
     "\n"
     "exit codes: 0 stopped in order, 1 cannot start or the configuration is wrong, 2 wrong usage or forced\n"
@@ -117,9 +117,7 @@ static int run(const char *path)
     ignore_signals();
     protect_memory();
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
-    int code = control_run(config, GW_VERSION, GW_COMMIT);
-    config_destroy(config);
-    return code;
+    return control_run(config, GW_VERSION, GW_COMMIT);
 }
 
 static int usage(const char *what, const char *word)

@@ -1,6 +1,7 @@
 #include "control/commands.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/explain.h"
@@ -15,6 +16,7 @@
 enum {
     BACKLOG = 16,
     ANSWER_BYTES = 4096,
+    PLAN_BYTES = 1 << 20,
     TUNNELS_BYTES = 4 << 20, /* some 12,000 entries */
 };
 
@@ -33,6 +35,76 @@ static unsigned answer_status(void *arg, struct admin_call *call)
     const struct commands *c = arg;
     status_write_json(c->host.status, &call->out);
     return 200;
+}
+
+/* --- reload ---------------------------------------------------------------------------------------- */
+
+static const struct config *in_force(const struct commands_host *host)
+{
+    return host->reload->deployment->current->config;
+}
+
+static void write_plan(struct outbuf *o, uint64_t generation, const char *plan)
+{
+    outbuf_fmt(o, "{\"generation\":%llu,", (unsigned long long)generation);
+    outbuf_str(o, plan);
+    outbuf_str(o, "}\n");
+    if (!o->overflow) return;
+    *o = outbuf_of(o->p, o->cap); /* thousands of changes: the log has the first ones */
+    outbuf_fmt(o, "{\"generation\":%llu}\n", (unsigned long long)generation);
+}
+
+/* The call, while the reload runs. */
+struct reload_job {
+    struct reload_waiter waiter;
+    struct admin_call *call;
+    bool is_deferred; /* answer_reload() has returned */
+    unsigned status;
+};
+
+static void on_reloaded(struct reload_waiter *w, const struct reload_result *result)
+{
+    struct reload_job *job = CONTAINER_OF(w, struct reload_job, waiter);
+    if (result->outcome == RELOAD_DONE) {
+        job->status = 200;
+        write_plan(&job->call->out, result->generation, result->plan);
+    } else {
+        job->status = refuse(job->call, result->outcome == RELOAD_FAILED ? 422 : 409, result->reasons);
+    }
+    if (!job->is_deferred) return;
+    admin_answer(job->call, job->status);
+    free(job);
+}
+
+static unsigned answer_reload(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    struct reload_job *job = malloc(sizeof *job);
+    if (!job) return refuse(call, 503, "out of memory");
+    *job = (struct reload_job){.waiter.on_done = on_reloaded, .call = call};
+    reload_request(c->host.reload, "control", &job->waiter);
+    if (job->status == 0) {
+        job->is_deferred = true;
+        return ADMIN_LATER;
+    }
+    unsigned status = job->status;
+    free(job);
+    return status;
+}
+
+static unsigned answer_reload_plan(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    char *plan, *reasons;
+    enum err e = reload_plan(c->host.reload, &plan, &reasons);
+    unsigned status = 200;
+    if (e)
+        status = refuse(call, reasons ? 422 : 503, reasons ? reasons : "out of memory");
+    else
+        write_plan(&call->out, c->host.reload->status.generation, plan);
+    free(plan);
+    free(reasons);
+    return status;
 }
 
 /* --- explain --------------------------------------------------------------------------------------- */
@@ -72,7 +144,7 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .wall_ms = clock_wall_ms(),
     };
     const struct commands_host *host = &job->commands->host;
-    explain_write(host->config(host->arg), host->policy, &q, o);
+    explain_write(in_force(host), host->policy, &q, o);
     outbuf_str(o, "}}\n");
 }
 
@@ -132,7 +204,7 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
         return refuse(call, 400, "token_sha256 is not 64 lower-case hexadecimal digits");
     if (token.n) q.digest = digest;
     outbuf_char(&call->out, '{');
-    explain_write(c->host.config(c->host.arg), c->host.policy, &q, &call->out);
+    explain_write(in_force(&c->host), c->host.policy, &q, &call->out);
     outbuf_str(&call->out, "}\n");
     return 200;
 }
@@ -237,6 +309,8 @@ static const struct admin_route routes[] = {
     {METHOD_GET, "/tunnels", "application/json", TUNNELS_BYTES, answer_tunnels},
     {METHOD_POST, "/tunnels/close", "application/json", ANSWER_BYTES, answer_tunnels_close},
     {METHOD_POST, "/log-level", "application/json", ANSWER_BYTES, answer_log_level},
+    {METHOD_GET, "/reload/plan", "application/json", PLAN_BYTES, answer_reload_plan},
+    {METHOD_POST, "/reload", "application/json", PLAN_BYTES, answer_reload},
     {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain},
     {METHOD_GET, NULL, NULL, 0, NULL},
 };

@@ -6,10 +6,10 @@
  *   GET  /tunnels?partner=&request_id=        open tunnels
  *   POST /tunnels/close?partner=&request_id=  closes them (1012)
  *   POST /log-level?level=                    until the next reload
- *   GET  /reload/plan                         what a reload would change
- *   POST /reload                              reloads; answers when every worker has taken over
- *   POST /drain                               SIGTERM without the end of the process
- *   POST /confirm-deletions                   lets a held resynchronisation go on
+ *   GET  /reload/plan                         what a reload would change, and whether it is live
+ *   POST /reload                              reloads; answers when every worker has taken over, or says why
+ * not POST /drain                               SIGTERM without the end of the process POST
+ * /confirm-deletions                   lets a held resynchronisation go on
  *
  * By hand: curl --unix-socket /run/proofgw/control.sock http://gateway/status
  *
@@ -34,7 +34,7 @@ struct commands_host {
     const struct status *status;
     struct worker *const *workers;
     unsigned nworkers;
-    const struct config *(*config)(void *arg); /* the one in force */
+    struct reload *reload;
     void (*drain)(void *arg);
     void *arg;
 };

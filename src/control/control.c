@@ -6,15 +6,14 @@
 #include "base/metrics.h"
 #include "control/admin.h"
 #include "control/commands.h"
+#include "control/reload.h"
 #include "control/sockets.h"
 #include "control/status.h"
 #include "proxy/end.h"
-#include "proxy/worker.h"
 #include "store/store.h"
 
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -24,46 +23,24 @@ enum {
     STATUS_BYTES_MAX = 32 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
-    CHANGES_MAX = 1024,
-    FDS_RESERVED = 64, /* besides connections */
     SIGNALS = 5,
-};
-
-/* Partners that changed in this turn of the control loop; beyond CHANGES_MAX the workers look at everybody.
- */
-struct changes {
-    struct loop_message flush;
-    bool flush_posted;
-    uint32_t n;
-    uint32_t indices[CHANGES_MAX];
 };
 
 enum control_phase { CONTROL_STARTING = 0, CONTROL_RUNNING, CONTROL_DRAINING, CONTROL_CLOSING };
 
-struct control_worker {
-    struct worker *worker;
-    struct control *control;
-    struct loop_message stopped;
-};
-
 struct control {
     struct loop loop;
-    const struct config *config;
     struct policy *policy;
     struct store *store;
     struct admin admin;
     struct commands commands;
-    struct worker **worker_list; /* nworkers of them, for commands */
+    struct worker **worker_list; /* those of the fleet, for commands */
     struct status status;
-    struct control_worker *workers; /* config->workers of them */
-    unsigned nworkers, nrunning;
-    struct resolver resolvers[ENV_COUNT];
-    bool resolving[ENV_COUNT]; /* the resolver is open */
-    bool resolved[ENV_COUNT];  /* it has had an answer */
-    uv_timer_t exit_bound;     /* for a name server that does not answer while we want to end */
+    struct deployment deployment;
+    struct reload reload;
+    uv_timer_t exit_bound; /* for a name server that does not answer while we want to end */
     uv_signal_t signals[SIGNALS];
     struct wheel_entry collect;
-    struct changes changes;
     enum control_phase phase;
     int exit_code;
 };
@@ -108,16 +85,10 @@ static void on_store_closed(void *arg)
     c->status.store = c->store = NULL;
 }
 
-static bool is_resolving(const struct control *c)
+static void on_backend_closed(struct deployment *d)
 {
-    return c->resolving[ENV_PRODUCTION] || c->resolving[ENV_SANDBOX];
-}
-
-static void on_resolver_closed(struct resolver *r)
-{
-    struct control *c = r->user;
-    c->resolving[r - c->resolvers] = false;
-    if (!is_resolving(c) && c->exit_bound.loop) uv_close((uv_handle_t *)&c->exit_bound, NULL);
+    struct control *c = CONTAINER_OF(d, struct control, deployment);
+    if (d->nclosing == 0 && c->exit_bound.loop) uv_close((uv_handle_t *)&c->exit_bound, NULL);
 }
 
 /* getaddrinfo() cannot be interrupted, and everything else is closed: end without it. */
@@ -131,7 +102,7 @@ static void on_exit_bound(uv_timer_t *timer)
 
 static void bound_exit(struct control *c)
 {
-    if (!is_resolving(c) || uv_timer_init(&c->loop.uv, &c->exit_bound)) return;
+    if (c->deployment.nclosing == 0 || uv_timer_init(&c->loop.uv, &c->exit_bound)) return;
     c->exit_bound.data = c;
     (void)uv_timer_start(&c->exit_bound, on_exit_bound, EXIT_BOUND_MS, 0);
 }
@@ -143,8 +114,8 @@ static void begin_close(struct control *c)
     c->phase = CONTROL_CLOSING;
     admin_close(&c->admin);
     commands_close(&c->commands);
-    for (unsigned e = 0; e < ENV_COUNT; e++)
-        if (c->resolving[e]) resolver_close(&c->resolvers[e], on_resolver_closed);
+    reload_close(&c->reload);
+    deployment_close_backends(&c->deployment);
     for (unsigned i = 0; i < SIGNALS; i++)
         if (c->signals[i].loop) uv_close((uv_handle_t *)&c->signals[i], NULL);
     loop_deadline_clear(&c->loop, &c->collect);
@@ -153,28 +124,17 @@ static void begin_close(struct control *c)
     loop_close(&c->loop);
 }
 
-static void on_worker_stopped(struct loop_message *m)
+static void on_fleet_stopped(void *arg)
 {
-    struct control_worker *cw = CONTAINER_OF(m, struct control_worker, stopped);
-    struct control *c = cw->control;
-    worker_join(cw->worker);
-    if (--c->nrunning == 0) begin_close(c);
-}
-
-/* On the worker's thread, the last thing it does. */
-static void tell_stopped(struct worker *w, void *arg)
-{
-    struct control_worker *cw = arg;
-    (void)w;
-    BUG_IF(!loop_post(&cw->control->loop, &cw->stopped), "the control loop ended before its workers");
+    begin_close(arg);
 }
 
 static void drain(struct control *c, bool now)
 {
     c->status.draining = true;
     if (c->phase == CONTROL_RUNNING) c->phase = CONTROL_DRAINING;
-    for (unsigned i = 0; i < c->nworkers; i++)
-        worker_drain(c->workers[i].worker, now);
+    reload_close(&c->reload);
+    fleet_drain(&c->deployment.fleet, now);
 }
 
 /* --- signals --------------------------------------------------------------------------------------- */
@@ -186,10 +146,11 @@ static void on_signal(uv_signal_t *signal, int number)
     log_info("signal", KV_INT("number", number));
     if (number == SIGHUP) {
         if (c->store) c->store->ops->reload(c->store);
+        reload_request(&c->reload, "signal", NULL);
     } else if (number == SIGUSR1) {
         log_reopen();
     } else if (c->phase == CONTROL_RUNNING) {
-        log_info("draining", KV_UINT("bound_ms", c->config->timeouts.shutdown_ms));
+        log_info("draining", KV_UINT("bound_ms", c->deployment.current->config->timeouts.shutdown_ms));
         drain(c, false);
     } else if (c->phase == CONTROL_DRAINING) {
         log_warn("forced_quit");
@@ -218,39 +179,10 @@ static void on_collect(struct wheel_entry *e)
     loop_deadline(&c->loop, &c->collect, COLLECT_MS);
 }
 
-static void on_flush_changes(struct loop_message *m)
-{
-    struct changes *changes = CONTAINER_OF(m, struct changes, flush);
-    struct control *c = CONTAINER_OF(changes, struct control, changes);
-    for (unsigned i = 0; i < c->nworkers; i++)
-        worker_policy_changed(c->workers[i].worker, changes->indices, changes->n, changes->n == CHANGES_MAX);
-    changes->n = 0;
-    changes->flush_posted = false;
-}
-
-/* Gathers; the workers hear of it at the end of the turn. */
 static void on_policy_change(uint32_t index, void *arg)
 {
     struct control *c = arg;
-    struct changes *changes = &c->changes;
-    if (changes->n < CHANGES_MAX) changes->indices[changes->n++] = index;
-    if (changes->flush_posted) return;
-    changes->flush_posted = true;
-    changes->flush.deliver = on_flush_changes;
-    (void)loop_post(&c->loop, &changes->flush); /* refused only while closing: the workers have ended */
-}
-
-/* Descriptors: as many as the system lets us have; a warning when that is fewer than the limits promise. */
-static void raise_fd_limit(const struct config *config)
-{
-    struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
-    r.rlim_cur = r.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &r); /* within the hard limit: cannot fail */
-    uint64_t wanted = 2 * (uint64_t)config->workers * config->limits.connections_per_worker + FDS_RESERVED;
-    if (r.rlim_cur < wanted)
-        log_warn("few_descriptors", KV_UINT("limit", r.rlim_cur), KV_UINT("wanted", wanted),
-                 KV_STR("hint", "raise LimitNOFILE or lower limits.connections_per_worker"));
+    fleet_partner_changed(&c->deployment.fleet, index);
 }
 
 static enum err start_log(const struct config *config)
@@ -265,104 +197,8 @@ static enum err start_log(const struct config *config)
     return e;
 }
 
-static void on_resolved(struct resolver *r, const struct address_list *list)
+static enum err start_admin(struct control *c, const struct endpoint *e)
 {
-    struct control *c = r->user;
-    enum environment env = (enum environment)(r - c->resolvers);
-    if (!c->resolved[env]) {
-        c->resolved[env] = true;
-        c->status.unresolved--;
-    }
-    for (unsigned i = 0; i < c->nworkers; i++)
-        if (worker_set_addresses(c->workers[i].worker, env, list))
-            log_error("addresses_not_delivered", KV_UINT("worker", i), KV_STR("env", environment_name(env)));
-}
-
-static enum err start_upstream(struct control *c, enum environment env)
-{
-    const struct endpoint *e = &c->config->environments[env].upstream;
-    struct address_list list = {.n = 1};
-    if (e->kind == ENDPOINT_NAME) {
-        c->resolving[env] = true;
-        c->status.unresolved++;
-        resolver_open(&c->resolvers[env], &c->loop, e->host, e->port, on_resolved, c);
-        return ERR_OK;
-    }
-    if (e->kind == ENDPOINT_UNIX) {
-        if (socket_address_unix(e->host, &list.addresses[0])) return ERR_RANGE;
-    } else {
-        list.addresses[0] = socket_address_ip(&e->addr, e->port);
-    }
-    for (unsigned i = 0; i < c->nworkers; i++)
-        (void)worker_set_addresses(c->workers[i].worker, env, &list); /* not running yet: cannot fail */
-    return ERR_OK;
-}
-
-/* fds[worker * listeners + listener] */
-static enum err open_listeners(struct control *c, int *fds)
-{
-    const struct config *config = c->config;
-    int column[256];
-    for (uint32_t l = 0; l < config->nlisteners; l++) {
-        struct errmsg why;
-        struct socket_address bound;
-        char text[160];
-        if (sockets_open(&config->listeners[l], config->workers, column, &bound, &why)) {
-            log_error("listen_failed", KV_STR("cause", why.text));
-            for (uint32_t done = 0; done < l; done++)
-                for (unsigned w = 0; w < config->workers; w++)
-                    (void)close(fds[w * config->nlisteners + done]);
-            return ERR_IO;
-        }
-        for (unsigned w = 0; w < config->workers; w++)
-            fds[w * config->nlisteners + l] = column[w];
-        socket_address_format(&bound, text, sizeof text);
-        log_info("listening", KV_STR("address", text), KV_UINT("workers", config->workers));
-    }
-    return ERR_OK;
-}
-
-static enum err create_workers(struct control *c)
-{
-    const struct config *config = c->config;
-    int *fds = malloc(sizeof *fds * config->workers * config->nlisteners);
-    c->workers = calloc(config->workers, sizeof *c->workers);
-    enum err e = fds && c->workers ? open_listeners(c, fds) : ERR_NOMEM;
-    for (unsigned i = 0; e == ERR_OK && i < config->workers; i++) {
-        struct control_worker *cw = &c->workers[i];
-        cw->worker = worker_create(i, config, c->policy, fds + i * config->nlisteners, config->nlisteners);
-        if (!cw->worker) {
-            for (unsigned rest = (i + 1) * config->nlisteners; rest < config->workers * config->nlisteners;
-                 rest++)
-                (void)close(fds[rest]);
-            e = ERR_NOMEM;
-            break;
-        }
-        cw->control = c;
-        cw->stopped.deliver = on_worker_stopped;
-        worker_on_stopped(cw->worker, tell_stopped, cw);
-        c->nworkers++;
-    }
-    free(fds);
-    return e;
-}
-
-static enum err start_workers(struct control *c)
-{
-    for (unsigned e = 0; e < ENV_COUNT; e++)
-        if (c->config->environments[e].present && start_upstream(c, (enum environment)e)) return ERR_RANGE;
-    for (unsigned i = 0; i < c->nworkers; i++) {
-        if (worker_start(c->workers[i].worker)) return ERR_IO;
-        c->nrunning++;
-    }
-    c->status.listening = true;
-    c->status.workers = c->nworkers;
-    return ERR_OK;
-}
-
-static enum err start_admin(struct control *c)
-{
-    const struct endpoint *e = &c->config->admin.address;
     struct errmsg why;
     struct socket_address bound;
     char text[160];
@@ -375,11 +211,6 @@ static enum err start_admin(struct control *c)
     socket_address_format(&bound, text, sizeof text);
     log_info("admin_listening", KV_STR("address", text));
     return admin_open(&c->admin, &c->loop, fd, admin_routes, c);
-}
-
-static const struct config *current_config(void *arg)
-{
-    return ((const struct control *)arg)->config;
 }
 
 static void drain_by_command(void *arg)
@@ -400,19 +231,20 @@ static const char *control_socket_path(const struct config *config)
 static enum err start_commands(struct control *c)
 {
     struct errmsg why = {0};
-    const char *path = control_socket_path(c->config);
+    const char *path = control_socket_path(c->deployment.first->config);
     if (!path) return ERR_OK;
-    c->worker_list = calloc(c->nworkers, sizeof(struct worker *));
+    const struct fleet *f = &c->deployment.fleet;
+    c->worker_list = calloc(f->n, sizeof(struct worker *));
     if (!c->worker_list) return ERR_NOMEM;
-    for (unsigned i = 0; i < c->nworkers; i++)
-        c->worker_list[i] = c->workers[i].worker;
+    for (unsigned i = 0; i < f->n; i++)
+        c->worker_list[i] = f->workers[i].worker;
     const struct commands_host host = {
         .loop = &c->loop,
         .policy = c->policy,
         .status = &c->status,
         .workers = c->worker_list,
-        .nworkers = c->nworkers,
-        .config = current_config,
+        .nworkers = f->n,
+        .reload = &c->reload,
         .drain = drain_by_command,
         .arg = c,
     };
@@ -452,17 +284,39 @@ void control_metrics_reference(struct outbuf *o)
     status_reference(o);
 }
 
-/* Everything in order; the first failure ends the start. The admin page is up before the workers, so that a
- * start that takes long can be watched. */
-static enum err start(struct control *c)
+/* Workers, and the first generation for them. */
+static enum err start_workers(struct control *c)
 {
+    struct deployment *d = &c->deployment;
+    const struct config *config = d->first->config;
+    fleet_raise_fd_limit(&config->limits, config->workers);
+    enum err e = fleet_create(&d->fleet, &c->loop, config, c->policy, on_fleet_stopped, c);
+    if (e == ERR_OK) e = reload_open(&c->reload, d);
+    if (e == ERR_OK) e = fleet_start(&d->fleet);
+    if (e) return e;
+    c->status.listening = true;
+    c->status.workers = d->fleet.n;
+    return ERR_OK;
+}
+
+/* Everything in order; the first failure ends the start. The admin page is up before the workers, so that a
+ * start that takes long can be watched. Takes `config` over. */
+static enum err start(struct control *c, struct config *config)
+{
+    struct deployment *d = &c->deployment;
+    d->loop = &c->loop;
+    d->on_backend_closed = on_backend_closed;
+    d->first = generation_create(1, config);
+    if (!d->first) {
+        config_destroy(config);
+        return ERR_NOMEM;
+    }
     policy_on_change(c->policy, on_policy_change, c);
     enum err e = watch_signals(c);
-    if (e == ERR_OK) e = store_open(&c->loop.uv, c->config, c->policy, &c->store);
+    if (e == ERR_OK) e = store_open(&c->loop.uv, config, c->policy, &c->store);
     if (e) return e;
     c->status.store = c->store;
-    e = start_admin(c);
-    if (e == ERR_OK) e = create_workers(c);
+    e = start_admin(c, &config->admin.address);
     if (e == ERR_OK) e = start_workers(c);
     if (e == ERR_OK) e = start_commands(c);
     if (e) return e;
@@ -474,42 +328,45 @@ static enum err start(struct control *c)
 
 static void deinit(struct control *c)
 {
-    for (unsigned i = 0; i < c->nworkers; i++) {
-        if (c->workers[i].worker->cut_by_bound && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
-        worker_destroy(c->workers[i].worker);
-    }
-    free(c->workers);
+    struct deployment *d = &c->deployment;
+    if (fleet_was_cut(&d->fleet) && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
+    fleet_destroy(&d->fleet);
+    generation_release(d->current);
+    generation_release(d->first);
     admin_deinit(&c->admin);
     commands_deinit(&c->commands);
     free(c->worker_list);
     policy_destroy(c->policy);
 }
 
-int control_run(const struct config *config, const char *version, const char *commit)
+int control_run(struct config *config, const char *version, const char *commit)
 {
     struct control *c = calloc(1, sizeof *c);
     if (!c || start_log(config)) {
+        config_destroy(config);
         free(c);
         return EXIT_CONFIG;
     }
     init_metrics();
-    raise_fd_limit(config);
-    c->config = config;
     c->policy = policy_create();
-    c->status = (struct status){
-        .policy = c->policy, .version = version, .commit = commit, .started_wall_ms = clock_wall_ms()};
+    c->status = (struct status){.deployment = &c->deployment,
+                                .reload = &c->reload.status,
+                                .policy = c->policy,
+                                .version = version,
+                                .commit = commit,
+                                .started_wall_ms = clock_wall_ms()};
     int code = EXIT_CONFIG;
     if (c->policy && loop_init(&c->loop, CONTROL_BUFFER_BYTES, NULL) == ERR_OK) {
-        enum err e = start(c);
+        enum err e = start(c, config);
         if (e) {
             log_error("start_failed", KV_ERR(e));
             c->exit_code = EXIT_CONFIG;
             c->phase = CONTROL_DRAINING;
             drain(c, true);
-            if (c->nrunning == 0) begin_close(c);
+            if (c->deployment.fleet.nrunning == 0) begin_close(c);
         } else {
             log_info("started", KV_STR("version", version), KV_STR("commit", commit),
-                     KV_UINT("workers", c->nworkers));
+                     KV_UINT("workers", c->deployment.fleet.n));
         }
         loop_run(&c->loop);
         loop_deinit(&c->loop);
@@ -518,6 +375,7 @@ int control_run(const struct config *config, const char *version, const char *co
         log_info("stopped", KV_INT("exit_code", code));
     } else {
         log_error("start_failed", KV_STR("cause", "no memory or no event loop"));
+        config_destroy(config);
         policy_destroy(c->policy);
     }
     free(c);

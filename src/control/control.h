@@ -1,7 +1,8 @@
 /* control.h - the main thread: starts everything, watches signals, ends everything.
  *
- *   control_run: log -> policy -> store (first load) -> sockets -> workers -> admin -> loop
- *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once    SIGHUP: partner data anew    SIGUSR1: reopen logs
+ *   control_run: log -> policy -> store (first load) -> admin -> workers -> first generation -> loop
+ *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once    SIGHUP: configuration and partner data anew SIGUSR1:
+ * reopen logs
  *
  * Thread: [control]; call once, before any other thread exists.
  */
@@ -18,8 +19,9 @@ enum {
     EXIT_UNCLEAN = 3, /* connections were cut because the shutdown bound was met */
 };
 
-/* Runs the gateway until it is told to stop; returns the exit code. `version` is for the log and metrics. */
-int control_run(const struct config *config, const char *version, const char *commit);
+/* Runs the gateway until it is told to stop; returns the exit code. Takes `config` over. `version` is for the
+ * log and metrics. */
+int control_run(struct config *config, const char *version, const char *commit);
 
 /* The tables behind docs/METRICS.md. */
 void control_metrics_reference(struct outbuf *o);

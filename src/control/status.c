@@ -23,6 +23,12 @@ static struct store_status read_store(const struct status *s)
     return store;
 }
 
+/* Every backend has an address. */
+static bool is_resolved(const struct status *s)
+{
+    return deployment_unresolved(s->deployment) == 0;
+}
+
 /* Writes the names of the failed checks, each in quotes. True when there are none. */
 static bool write_failed_checks(const struct status *s, const struct store_status *store, struct outbuf *o)
 {
@@ -30,7 +36,7 @@ static bool write_failed_checks(const struct status *s, const struct store_statu
         {"listening", s->listening},
         {"partner_data", policy_is_ready(s->policy)},
         {"partner_data_fresh", !store->is_too_stale},
-        {"backend_resolved", s->unresolved == 0},
+        {"backend_resolved", is_resolved(s)},
         {"not_draining", !s->draining},
     };
     bool ready = true;
@@ -94,6 +100,14 @@ static void write_policy(const struct policy *p, struct outbuf *o)
     outbuf_fmt(o, ",\"prefixes\":%llu,\"bytes\":%zu}", (unsigned long long)stats.prefixes, stats.bytes);
 }
 
+static void write_reload(const struct reload_status *reload, struct outbuf *o)
+{
+    outbuf_fmt(o, ",\"configuration\":{\"generation\":%llu,\"last_reload_successful\":%s",
+               (unsigned long long)reload->generation, reload->last_successful ? "true" : "false");
+    write_time(o, "in_force_since", reload->success_wall_ms);
+    outbuf_char(o, '}');
+}
+
 static void write_load(struct outbuf *o)
 {
     outbuf_fmt(o, ",\"connections\":%llu", (unsigned long long)metrics_sum(METRIC_CONNECTIONS_OPEN, 0));
@@ -114,6 +128,7 @@ void status_write_json(const struct status *s, struct outbuf *o)
     outbuf_str(o, ",\"failed_checks\":[");
     bool ready = write_failed_checks(s, &store, o);
     outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
+    write_reload(s->reload, o);
     write_load(o);
     write_policy(s->policy, o);
     write_store(&store, o);
@@ -126,6 +141,7 @@ void status_write_json(const struct status *s, struct outbuf *o)
 struct facts {
     const struct status *status;
     struct store_status store;
+    struct reload_status reload;
     struct policy_stats policy;
     struct rusage usage;
     struct rlimit fds;
@@ -160,6 +176,7 @@ static void read_facts(const struct status *s, struct facts *f)
 {
     *f = (struct facts){.status = s};
     f->store = read_store(s);
+    f->reload = *s->reload;
     policy_stats(s->policy, &f->policy);
     (void)getrusage(RUSAGE_SELF, &f->usage); /* neither fails for the own process */
     (void)getrlimit(RLIMIT_NOFILE, &f->fds);
@@ -176,7 +193,7 @@ static uint64_t cpu_ms(const struct facts *f)
 static bool is_ready(const struct facts *f)
 {
     const struct status *s = f->status;
-    return s->listening && !s->draining && s->unresolved == 0 && policy_is_ready(s->policy) &&
+    return s->listening && !s->draining && is_resolved(s) && policy_is_ready(s->policy) &&
            !f->store.is_too_stale;
 }
 
@@ -187,6 +204,12 @@ static bool is_ready(const struct facts *f)
        "1 while /readyz answers 200.") \
     XX("proofgw_workers", GAUGE, false, f->status->workers, \
        "Worker threads.") \
+    XX("proofgw_config_generation", GAUGE, false, f->reload.generation, \
+       "Number of the configuration in force: 1 at the start, one more with each reload.") \
+    XX("proofgw_config_last_reload_successful", GAUGE, false, f->reload.last_successful, \
+       "1 while the configuration that was last read, at the start or by a reload, is in force; 0 = it was refused.") \
+    XX("proofgw_config_last_reload_success_timestamp_seconds", GAUGE, true, f->reload.success_wall_ms, \
+       "When the configuration in force was taken over.") \
     XX("proofgw_store_up", GAUGE, false, f->store.up, \
        "1 while the last read of the partner data succeeded.") \
     XX("proofgw_store_loads_total", COUNTER, false, f->store.loads_total, \
@@ -246,6 +269,8 @@ static bool is_ready(const struct facts *f)
 /* clang-format on */
 
 #define FULL_LOADS_HELP "With Redis: complete loads, by the reason why the change log was not enough."
+#define RELOADS_HELP                                                                                         \
+    "Reloads of the configuration: done, failed (nothing has changed), refused (while draining)."
 #define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
 
 static void write_full_loads(const struct store_status *store, struct outbuf *o)
@@ -258,6 +283,18 @@ static void write_full_loads(const struct store_status *store, struct outbuf *o)
     }
 }
 
+static void write_reloads(const struct reload_status *reload, struct outbuf *o)
+{
+    static const char name[] = "proofgw_config_reloads_total";
+    static const char *const results[] = {
+        [RELOAD_DONE] = "done", [RELOAD_FAILED] = "failed", [RELOAD_REFUSED] = "refused"};
+    metrics_family(o, name, METRIC_COUNTER, RELOADS_HELP);
+    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++) {
+        const struct metric_label result = {"result", results[i]};
+        metrics_sample(o, name, &result, 1, reload->total[i]);
+    }
+}
+
 void status_write_metrics(const struct status *s, struct outbuf *o)
 {
     struct facts facts, *f = &facts;
@@ -266,6 +303,7 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
     metrics_family(o, "proofgw_build_info", METRIC_GAUGE, BUILD_INFO_HELP);
     metrics_sample(o, "proofgw_build_info", build, 2, 1);
     write_full_loads(&facts.store, o);
+    write_reloads(&facts.reload, o);
 #define XX(name, kind, milli, value, help)                                                                   \
     metrics_family(o, name, METRIC_##kind, help);                                                            \
     (milli ? metrics_sample_milli : metrics_sample)(o, name, NULL, 0, (uint64_t)(value));
@@ -279,6 +317,7 @@ void status_reference(struct outbuf *o)
     outbuf_str(o, "\nOf the process as a whole:\n\n| Metric | Type | Meaning |\n|---|---|---|\n");
     outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
     outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
+    outbuf_str(o, "| `proofgw_config_reloads_total` | counter | " RELOADS_HELP " |\n");
 #define XX(name, kind, milli, value, help)                                                                   \
     outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
     FAMILY_MAP(XX)

@@ -6,6 +6,7 @@
 #define CONTROL_STATUS_H
 
 #include "base/outbuf.h"
+#include "control/reload.h"
 #include "policy/policy.h"
 #include "store/store.h"
 
@@ -16,8 +17,9 @@ struct status {
     const struct policy *policy;
     const struct store *store; /* NULL before it is open */
     const char *version, *commit;
+    const struct deployment *deployment;
+    const struct reload_status *reload;
     unsigned workers;
-    unsigned unresolved; /* backend names without an address so far */
     bool listening, draining;
     uint64_t started_wall_ms;
 };

@@ -69,8 +69,7 @@ static bool option_on(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
-/* A socket file left by a process that is gone would make bind() fail for ever. */
-static void remove_stale_socket(const struct socket_address *a)
+void socket_remove_stale(const struct socket_address *a)
 {
     struct stat st;
     if (lstat(a->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) return;
@@ -100,7 +99,7 @@ static bool set_listen_options(int fd, const struct socket_address *a, bool dual
 static bool bind_address(int fd, const struct socket_address *a, mode_t mode)
 {
     if (a->any.sa_family != AF_UNIX) return bind(fd, &a->any, a->len) == 0;
-    remove_stale_socket(a);
+    socket_remove_stale(a);
     mode_t before = umask(0777 & ~mode);
     bool ok = bind(fd, &a->any, a->len) == 0;
     int sys = errno;

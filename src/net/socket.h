@@ -46,6 +46,9 @@ enum err socket_peer_user(int fd, uid_t *uid);
  * (`*sys` = errno). */
 enum err socket_probe(const struct socket_address *a, bool dual_stack, int *sys);
 
+/* Removes the file of a unix socket on which nobody listens any more. */
+void socket_remove_stale(const struct socket_address *a);
+
 /* Starts connecting; ERR_OK may still mean "in progress" (the stream finds out).
  * Errors: ERR_REFUSED, ERR_UNREACHABLE, ERR_IO, ... */
 enum err socket_connect(const struct socket_address *a, int *fd);

@@ -187,7 +187,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
     struct worker *w = c->worker;
     struct decision d;
     enum environment env = ENV_PRODUCTION;
-    bool has_env = config_find_host(w->config, req->host, &env);
+    bool has_env = config_find_host(c->settings->config, req->host, &env);
     const struct decide_query q = {
         .has_route = req->parts.route != ROUTE_NONE,
         .has_environment = has_env,
@@ -218,7 +218,7 @@ static void note_request(struct exchange *x, const struct req_head *req, size_t 
 {
     struct worker *w = x->conn->worker;
     struct conn *c = x->conn;
-    uint64_t requests_max = w->config->limits.requests_per_connection;
+    uint64_t requests_max = c->settings->config->limits.requests_per_connection;
     x->bytes_in = n;
     x->method = (uint8_t)req->method;
     x->minor = req->minor;
@@ -226,7 +226,7 @@ static void note_request(struct exchange *x, const struct req_head *req, size_t 
     x->expect_continue = req->expect_continue;
     x->req = req->body == BODY_NONE ? SIDE_DONE : SIDE_BODY;
     x->body_since_ms = w->loop.now_ms;
-    body_reader_init(&x->req_body, req->body, req->content_length, &w->body_limits);
+    body_reader_init(&x->req_body, req->body, req->content_length, &c->settings->body_limits);
     if (!x->keep_alive || w->draining) c->close_after = true;
     if (requests_max && c->nrequests >= requests_max) {
         c->close_after = true;
@@ -247,7 +247,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
 {
     struct worker *w = x->conn->worker;
     struct span key;
-    if (req->body == BODY_LENGTH && req->content_length > w->config->limits.body_bytes) {
+    if (req->body == BODY_LENGTH && req->content_length > x->conn->settings->config->limits.body_bytes) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_BODY, 1);
         exchange_reply(x, REPLY_BODY_TOO_LARGE, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;
@@ -258,7 +258,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
         return false;
     }
     bool is_full = w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX] + w->nupgrades >=
-                   w->config->limits.tunnels_per_worker;
+                   x->conn->settings->config->limits.tunnels_per_worker;
     if (is_full || w->draining) {
         if (is_full) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
@@ -286,7 +286,7 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
         .partner = view,
     };
     struct outbuf o = outbuf_of(w->out, w->out_bytes);
-    forward_request(&o, req, origin, x->upgrade, &w->config->identity, &id);
+    forward_request(&o, req, origin, x->upgrade, &x->conn->settings->config->identity, &id);
     if (o.overflow) return ERR_LIMIT;
     x->head = span_of(arena_dup(&x->arena, o.p, o.n), o.n);
     return x->head.p ? ERR_OK : ERR_NOMEM;
@@ -310,7 +310,7 @@ void exchange_start(struct conn *c, const char *head, size_t n)
         give_up(c);
         return;
     }
-    enum head_refusal refusal = http_parse_request(w->parser, head, n, &w->head_limits, req);
+    enum head_refusal refusal = http_parse_request(w->parser, head, n, &c->settings->head_limits, req);
     note_request(x, req, n);
     if (refusal) {
         refuse(x, refusal);

@@ -89,7 +89,7 @@ static bool begin_answer(struct exchange *x, const struct res_head *res, struct 
     x->status = res->status;
     x->answered_us = w->loop.now_us;
     x->up_keep_alive = res->keep_alive && res->body != BODY_UNTIL_CLOSE;
-    body_reader_init(&x->res_body, res->body, res->content_length, &w->response_body_limits);
+    body_reader_init(&x->res_body, res->body, res->content_length, &x->conn->settings->response_body_limits);
     x->res = body_is_done(&x->res_body) ? SIDE_DONE : SIDE_BODY;
     relay_begin(relay, &c->stream, x->res_chunked);
     relay_raw(relay, span_of(o.p, o.n));
@@ -140,15 +140,15 @@ static enum head_step take_head(struct exchange *x, const char *p, size_t n, siz
         invalid_answer(x, "control bytes in the head");
         return HEAD_OVER;
     }
-    if (r == SCAN_MORE && n < w->config->limits.response_head_bytes) return HEAD_WAIT;
-    if (r == SCAN_MORE || end > w->config->limits.response_head_bytes) {
+    if (r == SCAN_MORE && n < x->conn->settings->config->limits.response_head_bytes) return HEAD_WAIT;
+    if (r == SCAN_MORE || end > x->conn->settings->config->limits.response_head_bytes) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_RESPONSE_HEAD, 1);
         invalid_answer(x, "head too large");
         return HEAD_OVER;
     }
     head_scan_init(&up->scan);
-    enum head_refusal refusal =
-        http_parse_response(w->parser, p, end, &w->response_head_limits, (enum http_method)x->method, res);
+    enum head_refusal refusal = http_parse_response(
+        w->parser, p, end, &x->conn->settings->response_head_limits, (enum http_method)x->method, res);
     if (refusal) {
         invalid_answer(x, head_refusal_text(refusal));
         return HEAD_OVER;

@@ -18,6 +18,15 @@ enum {
     REPLY_BYTES_MAX = 1024,
 };
 
+static void take_settings(struct conn *c)
+{
+    struct worker_settings *before = c->settings;
+    if (before == c->worker->settings) return;
+    c->settings = settings_retain(c->worker->settings);
+    settings_release(before);
+}
+
+/* The one setter. What begins after an idle moment goes by the settings of now. */
 static void set_state(struct conn *c, enum conn_state to)
 {
     static const uint8_t moves[] = {
@@ -33,6 +42,7 @@ static void set_state(struct conn *c, enum conn_state to)
     BUG_IF(!(moves[c->state] & 1 << to), "a client connection makes a move that does not exist");
     c->state = (uint8_t)to;
     c->since_ms = c->worker->loop.now_ms;
+    if (to == CONN_IDLE) take_settings(c);
 }
 
 /* --- input ----------------------------------------------------------------------------------------- */
@@ -87,7 +97,7 @@ static size_t refuse_head(struct conn *c, size_t n, enum head_refusal why)
 /* Looks for a whole head at the start of p; returns the bytes used, 0 to wait for more. */
 static size_t take_head(struct conn *c, const char *p, size_t n)
 {
-    const struct config_limits *limits = &c->worker->config->limits;
+    const struct config_limits *limits = &c->settings->config->limits;
     if (c->scan.at == 0) {
         size_t skip = head_skip_crlf(p, n, CRLF_PAIRS_MAX - (unsigned)c->ncrlf);
         if (skip) {
@@ -168,12 +178,12 @@ static uint64_t write_deadline(struct conn *c)
         c->write_since_ms = c->worker->loop.now_ms;
         c->write_mark = c->stream.bytes_out;
     }
-    return c->write_since_ms + c->worker->config->timeouts.client_write_ms;
+    return c->write_since_ms + c->settings->config->timeouts.client_write_ms;
 }
 
 static uint64_t deadline(struct conn *c)
 {
-    const struct config_timeouts *t = &c->worker->config->timeouts;
+    const struct config_timeouts *t = &c->settings->config->timeouts;
     uint64_t write, body;
     switch ((enum conn_state)c->state) {
     case CONN_IDLE: return c->since_ms + (c->worker->draining ? DRAIN_IDLE_MS : t->keep_alive_ms);
@@ -194,7 +204,7 @@ static bool wants_input(const struct conn *c)
 {
     if (c->state == CONN_EXCHANGE && exchange_is_reading(c->exchange)) return exchange_can_take(c->exchange);
     if (c->state == CONN_EXCHANGE || c->state == CONN_FLUSH)
-        return c->input_n < c->worker->config->limits.pipelined_bytes;
+        return c->input_n < c->settings->config->limits.pipelined_bytes;
     return true;
 }
 
@@ -393,6 +403,8 @@ static void on_closed(struct stream *s)
     struct conn *c = conn_of(s);
     struct worker *w = c->worker;
     conn_drop_input(c);
+    settings_release(c->settings);
+    worker_listener_release(c->listener);
     free(c);
     worker_object_closed(w);
 }
@@ -434,8 +446,9 @@ static void note_source(struct conn *c)
     if (!c->source_known) metrics_add(c->worker->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
 }
 
-static struct conn *create(struct worker *w, int fd, const struct sockaddr *from)
+static struct conn *create(struct worker_listener *l, int fd, const struct sockaddr *from)
 {
+    struct worker *w = l->worker;
     struct conn *c = calloc(1, sizeof *c);
     if (!c) {
         (void)close(fd);
@@ -446,6 +459,8 @@ static struct conn *create(struct worker *w, int fd, const struct sockaddr *from
         return NULL;
     }
     c->worker = w;
+    c->listener = worker_listener_retain(l);
+    c->settings = settings_retain(w->settings);
     c->source = addr_from_sockaddr(from);
     c->since_ms = w->loop.now_ms;
     wheel_entry_init(&c->timer, on_timer);
@@ -460,18 +475,19 @@ static struct conn *create(struct worker *w, int fd, const struct sockaddr *from
 /* Counts the connection for its address; a unix socket has none. Errors: those of sources_add(). */
 static enum err count_source(struct conn *c)
 {
-    uint32_t max = c->worker->config->limits.connections_per_source;
+    uint32_t max = c->settings->config->limits.connections_per_source;
     if (c->source.family == ADDR_NONE) return ERR_OK;
     enum err e = sources_add(&c->worker->sources, &c->source, max);
     c->source_counted = e == ERR_OK;
     return e;
 }
 
-void conn_accept(struct worker *w, int fd, const struct sockaddr *from)
+void conn_accept(struct worker_listener *l, int fd, const struct sockaddr *from)
 {
-    const struct config_limits *limits = &w->config->limits;
+    struct worker *w = l->worker;
+    const struct config_limits *limits = &w->settings->config->limits;
     metrics_add(w->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
-    struct conn *c = w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? create(w, fd, from) : NULL;
+    struct conn *c = w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? create(l, fd, from) : NULL;
     if (!c) {
         if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
             (void)close(fd); /* else create() did */
@@ -498,6 +514,10 @@ void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_ev
     set_state(c, CONN_TUNNEL);
     loop_deadline_clear(&c->worker->loop, &c->timer);
     conn_forget_verdict(c);
+    settings_release(c->settings);
+    c->settings = NULL;
+    worker_listener_release(c->listener);
+    c->listener = NULL;
     c->tunnel = t;
     c->stream.events = tunnel_events;
 }
@@ -505,6 +525,7 @@ void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_ev
 void conn_tunnel_done(struct conn *c, bool linger)
 {
     c->tunnel = NULL;
+    take_settings(c);
     c->stream.events = &events;
     stream_read_resume(&c->stream);
     if (linger && !c->stream.write_failed)
@@ -538,6 +559,18 @@ static void for_each(struct worker *w, void (*fn)(struct conn *c))
         next = c->next;
         if (c->state != CONN_CLOSED) fn(c);
     }
+}
+
+static void adopt(struct conn *c)
+{
+    if (c->state != CONN_IDLE) return;
+    take_settings(c);
+    update(c);
+}
+
+void conn_adopt_all(struct worker *w)
+{
+    for_each(w, adopt);
 }
 
 void conn_drain_all(struct worker *w)

@@ -1,13 +1,14 @@
 /* conn.h - one client connection: whose turn it is, its input, its deadline, its end.
  *
- *   accept -> IDLE -> HEAD -> EXCHANGE -> FLUSH -> IDLE ...      requests one after the other, answers in
- * order |           `----> LINGER -> CLOSED
+ *   accept -> IDLE -> HEAD -> EXCHANGE -> FLUSH -> IDLE ...   one request after the other, answers in order
+ *                               |           `----> LINGER -> CLOSED
  *                               `-> TUNNEL
  *
  * The next request is parsed only when the current exchange is over and its last byte is with the kernel;
- * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer. The
- * connection remembers its last verdict, keyed by the exact Authorization bytes, the environment and the
- * policy generation.
+ * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer, and
+ * goes by the worker's current settings; from the first byte of a head to the end of the answer it keeps the
+ * settings that it began with. The connection remembers its last verdict, keyed by the exact Authorization
+ * bytes, the environment and the policy generation.
  *
  * Thread: [worker].
  */
@@ -22,6 +23,8 @@
 struct exchange;
 struct tunnel;
 struct worker;
+struct worker_listener;
+struct worker_settings;
 
 enum conn_state {
     CONN_IDLE = 0, /* between requests; no buffer. Deadline: keep_alive */
@@ -50,7 +53,9 @@ struct verdict_cache {
 struct conn {
     struct stream stream; /* first: conn_of() */
     struct worker *worker;
-    struct conn *prev, *next; /* worker->conns */
+    struct worker_listener *listener; /* it came by; one reference; NULL from a tunnel on */
+    struct worker_settings *settings; /* it goes by; one reference; NULL in a tunnel */
+    struct conn *prev, *next;         /* worker->conns */
     struct wheel_entry timer;
     union {
         struct exchange *exchange; /* CONN_EXCHANGE */
@@ -82,7 +87,10 @@ static inline struct conn *conn_of(struct stream *s)
 }
 
 /* Takes over an accepted socket. Over a connection limit it is answered 503 or reset. */
-void conn_accept(struct worker *w, int fd, const struct sockaddr *from);
+void conn_accept(struct worker_listener *l, int fd, const struct sockaddr *from);
+
+/* The worker has gone over to other settings: idle connections follow at once, with a new deadline. */
+void conn_adopt_all(struct worker *w);
 
 /* The exchange is over and freed; the connection goes on with the next request or ends, as close_after and
  * cut say. */

@@ -338,7 +338,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
 
 uint64_t exchange_body_deadline(struct exchange *x)
 {
-    const struct config_timeouts *t = &worker_of(x)->config->timeouts;
+    const struct config_timeouts *t = &x->conn->settings->config->timeouts;
     uint64_t now = worker_of(x)->loop.now_ms;
     if (!exchange_is_reading(x)) return WHEEL_NEVER;
     if (!exchange_can_take(x)) { /* it is we who do not read: the client's clock stands still */
@@ -405,7 +405,7 @@ static uint64_t active_patience(const struct exchange *x, const struct config_ti
 void exchange_arm(struct exchange *x)
 {
     struct worker *w = worker_of(x);
-    const struct config_timeouts *t = &w->config->timeouts;
+    const struct config_timeouts *t = &x->conn->settings->config->timeouts;
     uint64_t after = 0;
     switch ((enum exchange_state)x->state) {
     case EXCHANGE_WAITING:

@@ -89,7 +89,7 @@ static bool is_pressed(const struct tunnel *t)
 
 static uint64_t patience_of(const struct tunnel *t)
 {
-    const struct config_timeouts *timeouts = &t->worker->config->timeouts;
+    const struct config_timeouts *timeouts = &t->worker->settings->config->timeouts;
     return is_pressed(t) ? timeouts->client_write_ms : timeouts->tunnel_idle_ms;
 }
 

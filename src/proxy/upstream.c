@@ -31,14 +31,9 @@ static void update_gauges(const struct upstream *u)
 
 void upstream_init(struct upstream *u, struct worker *w, enum environment env)
 {
-    const struct config_limits *limits = &w->config->limits;
     *u = (struct upstream){.worker = w, .env = env};
     u->idle.prev = u->idle.next = &u->idle;
     u->waiting.prev = u->waiting.next = &u->waiting;
-    u->conns_max = limits->upstream_connections;
-    u->idle_max = limits->upstream_idle_connections;
-    u->waiting_max = limits->upstream_waiting;
-    u->keep_alive_ms = w->config->timeouts.upstream_keep_alive_ms;
 }
 
 void upstream_set_addresses(struct upstream *u, const struct address_list *list)
@@ -269,6 +264,20 @@ void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_ev
     free(c->head);
     c->head = NULL;
     c->head_n = c->head_cap = 0;
+}
+
+void upstream_configure(struct upstream *u, const struct config *c)
+{
+    const struct config_limits *limits = &c->limits;
+    u->conns_max = limits->upstream_connections;
+    u->idle_max = c->environments[u->env].present ? limits->upstream_idle_connections : 0;
+    u->waiting_max = limits->upstream_waiting;
+    u->keep_alive_ms = c->timeouts.upstream_keep_alive_ms;
+    while (u->nidle > u->idle_max)
+        upstream_discard(u->idle.prev);
+    for (struct upconn *idle = u->idle.next; idle != &u->idle; idle = idle->next)
+        loop_deadline_at(&u->worker->loop, &idle->timer, idle->idle_since_ms + u->keep_alive_ms);
+    serve_queue(u);
 }
 
 void upstream_drain(struct upstream *u)

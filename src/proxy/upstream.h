@@ -21,6 +21,7 @@
 #include "net/stream.h"
 #include "policy/partner.h"
 
+struct config;
 struct exchange;
 struct upstream;
 struct worker;
@@ -69,6 +70,10 @@ struct upstream {
 };
 
 void upstream_init(struct upstream *u, struct worker *w, enum environment env);
+
+/* Takes limits and times from a configuration, now and for what is idle or waits. An environment that is not
+ * in it any more keeps nothing for reuse: what is under way finishes. */
+void upstream_configure(struct upstream *u, const struct config *c);
 
 /* Closes idle connections; leased ones are closed by their users. */
 void upstream_drain(struct upstream *u);

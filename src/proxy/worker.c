@@ -10,12 +10,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-enum {
-    FREE_ARENA_BLOCKS_MAX = 512, /* 2 MiB kept for reuse */
-    HEAD_ROOM = 2048,            /* what the gateway's own fields add to a head, at most */
-};
+enum { FREE_ARENA_BLOCKS_MAX = 512 }; /* 2 MiB kept for reuse */
 
 struct addresses_message {
     struct loop_message message;
@@ -34,40 +30,10 @@ static void on_turn_end(void *arg)
     epoch_offline(((struct worker *)arg)->reader);
 }
 
-static void close_fds(const int *fds, uint32_t n)
+static bool init_parts(struct worker *w, size_t buffer_bytes)
 {
-    for (uint32_t i = 0; i < n; i++)
-        (void)close(fds[i]);
-}
-
-static void init_limits(struct worker *w)
-{
-    const struct config *c = w->config;
-    w->head_limits = (struct head_limits){
-        .fields_max = c->limits.header_count,
-        .target_bytes_max = (uint32_t)c->limits.target_bytes,
-        .alias = c->fields.alias,
-        .alias_allowed = c->fields.alias_allowed_spans,
-        .nalias_allowed = c->fields.nalias_allowed,
-    };
-    w->response_head_limits =
-        (struct head_limits){.fields_max = c->limits.header_count, .alias = ALIAS_ALLOW};
-    w->body_limits = (struct body_limits){
-        .body_bytes_max = c->limits.body_bytes,
-        .chunk_ext_bytes_max = (uint32_t)c->limits.chunk_extension_bytes,
-        .trailer_bytes_max = (uint32_t)c->limits.trailer_bytes,
-    };
-    w->response_body_limits = w->body_limits;
-    w->response_body_limits.body_bytes_max = UINT64_MAX; /* the backend's answers are not ours to bound */
-}
-
-static bool init_parts(struct worker *w)
-{
-    const struct config_limits *limits = &w->config->limits;
     const struct loop_hooks hooks = {.on_turn_begin = on_turn_begin, .on_turn_end = on_turn_end, .arg = w};
-    uint64_t head_max =
-        limits->head_bytes > limits->response_head_bytes ? limits->head_bytes : limits->response_head_bytes;
-    w->out_bytes = head_max + limits->target_bytes + HEAD_ROOM;
+    w->out_bytes = buffer_bytes; /* a head is at most half of it, and grows by less than the other half */
     w->out = malloc(w->out_bytes);
     w->parser = http_parser_create();
     w->hasher = token_hasher_create();
@@ -78,8 +44,7 @@ static bool init_parts(struct worker *w)
     tunnel_index_init(&w->tunnels);
     arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
     random_source_init(&w->random);
-    init_limits(w);
-    return loop_init(&w->loop, limits->buffer_bytes, &hooks) == ERR_OK;
+    return loop_init(&w->loop, buffer_bytes, &hooks) == ERR_OK;
 }
 
 static void free_parts(struct worker *w)
@@ -90,30 +55,22 @@ static void free_parts(struct worker *w)
     sources_deinit(&w->sources);
     token_hasher_destroy(w->hasher);
     http_parser_destroy(w->parser);
+    settings_release(w->settings);
     free(w->out);
     free(w);
 }
 
-struct worker *worker_create(unsigned index, const struct config *config, struct policy *policy,
-                             const int *fds, uint32_t nfds)
+struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy)
 {
     struct worker *w = calloc(1, sizeof *w);
-    if (!w) {
-        close_fds(fds, nfds);
-        return NULL;
-    }
+    if (!w) return NULL;
     w->index = index;
-    w->config = config;
     w->policy = policy;
-    if (!init_parts(w)) {
+    if (!init_parts(w, buffer_bytes)) {
         free_parts(w);
-        close_fds(fds, nfds);
         return NULL;
     }
     epoch_offline(w->reader); /* loop_init() began a turn; nothing reads before the thread runs */
-    w->nlisteners = nfds;
-    for (uint32_t i = 0; i < nfds; i++)
-        w->listeners[i] = (struct worker_listener){.worker = w, .fd = fds[i]};
     for (unsigned e = 0; e < ENV_COUNT; e++)
         upstream_init(&w->upstreams[e], w, (enum environment)e);
     return w;
@@ -126,12 +83,6 @@ void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg)
 }
 
 /* --- life of the thread ---------------------------------------------------------------------------- */
-
-static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
-{
-    struct worker_listener *wl = l->user;
-    conn_accept(wl->worker, fd, from);
-}
 
 static void block_signals(void)
 {
@@ -152,23 +103,8 @@ static void run(void *arg)
     if (w->on_stopped) w->on_stopped(w, w->on_stopped_arg);
 }
 
-/* The loop does not run yet, so its handles may be made from here. */
-static enum err open_listeners(struct worker *w)
-{
-    for (uint32_t i = 0; i < w->nlisteners; i++) {
-        struct worker_listener *wl = &w->listeners[i];
-        int fd = wl->fd;
-        wl->fd = -1; /* listener_open() owns it, also when it fails */
-        enum err e = listener_open(&wl->listener, &w->loop, fd, on_accept, wl);
-        if (e) return e;
-    }
-    return ERR_OK;
-}
-
 enum err worker_start(struct worker *w)
 {
-    enum err e = open_listeners(w);
-    if (e) return e;
     if (uv_thread_create(&w->thread, run, w)) return ERR_IO;
     w->started = true;
     return ERR_OK;
@@ -182,13 +118,18 @@ void worker_join(struct worker *w)
     w->has_run = true;
 }
 
+static void close_listeners(struct worker *w)
+{
+    for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++) {
+        if (w->listeners[i]) worker_listener_close(w->listeners[i]);
+        w->listeners[i] = NULL;
+    }
+}
+
 /* The thread never ran: what it would have closed is closed here. */
 static void close_unstarted(struct worker *w)
 {
-    for (uint32_t i = 0; i < w->nlisteners; i++) {
-        if (w->listeners[i].fd >= 0) (void)close(w->listeners[i].fd);
-        listener_close(&w->listeners[i].listener, NULL);
-    }
+    close_listeners(w);
     conn_cut_all(w); /* what the listeners still took */
     loop_close(&w->loop);
     loop_run(&w->loop);
@@ -299,12 +240,11 @@ static void on_drain(struct loop_message *message)
 {
     struct worker *w = CONTAINER_OF(message, struct worker, drain_message);
     w->draining = true;
-    for (uint32_t i = 0; i < w->nlisteners; i++)
-        listener_close(&w->listeners[i].listener, NULL);
+    close_listeners(w);
     for (unsigned e = 0; e < ENV_COUNT; e++)
         upstream_drain(&w->upstreams[e]);
     wheel_entry_init(&w->drain_bound, on_drain_bound);
-    loop_deadline(&w->loop, &w->drain_bound, w->config->timeouts.shutdown_ms);
+    loop_deadline(&w->loop, &w->drain_bound, w->settings->config->timeouts.shutdown_ms);
     conn_drain_all(w);
     end_when_empty(w);
 }
@@ -316,6 +256,7 @@ static void on_cut(struct loop_message *message)
 
 void worker_drain(struct worker *w, bool now)
 {
+    if (!w->started) return;
     if (!w->drain_posted) {
         w->drain_posted = true;
         w->drain_message.deliver = on_drain;

@@ -1,10 +1,11 @@
 /* worker.h - one thread of the data plane: a loop, its listeners, its client connections and its pools.
  *
  *   control --start--> worker thread: listeners -> conns -> exchanges -> upstreams
- *           --messages (loop_post)--> addresses changed, drain
+ *           --messages (loop_post)--> another generation (worker_update.h), addresses changed, drain
  *
- * Everything a worker owns stays on its thread for life. It shares the configuration (immutable), the policy
- * (wait-free reads, epoch.h) and its metrics block and log ring (single writer each).
+ * Everything a worker owns stays on its thread for life. It shares generations of the configuration
+ * (immutable, generation.h), the policy (wait-free reads, epoch.h) and its metrics block and log ring (single
+ * writer each).
  *
  * Thread: worker_create, worker_start, worker_join, worker_destroy, worker_drain, worker_set_addresses
  * [control]; the rest [worker].
@@ -15,42 +16,30 @@
 #include "base/arena.h"
 #include "base/metrics.h"
 #include "base/random.h"
-#include "config/config.h"
-#include "http/body.h"
-#include "net/listener.h"
+#include "net/resolver.h"
 #include "policy/decide.h"
 #include "proxy/denials.h"
+#include "proxy/settings.h"
 #include "proxy/sources.h"
 #include "proxy/tunnel_index.h"
 #include "proxy/upstream.h"
+#include "proxy/worker_listener.h"
 
 #include <stdatomic.h>
 
 struct conn;
 struct exchange;
 
-/* A listening socket that control has opened for this worker. */
-struct worker_listener {
-    struct listener listener;
-    struct worker *worker;
-    int fd; /* before the start */
-};
-
 struct worker {
     /* set once */
     unsigned index;
-    const struct config *config;
     struct policy *policy;
     struct epoch_reader *reader;
     struct metrics_block *metrics;
-    struct worker_listener listeners[CONFIG_LISTENERS_MAX];
-    uint32_t nlisteners;
     void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
     void *on_stopped_arg;
     uv_thread_t thread;
     bool started, has_run; /* control: the thread exists; it has been joined */
-    struct head_limits head_limits, response_head_limits;
-    struct body_limits body_limits, response_body_limits;
 
     /* control */
     struct loop_message drain_message, cut_message; /* embedded: shutting down needs no memory */
@@ -60,6 +49,9 @@ struct worker {
 
     /* this thread */
     struct loop loop;
+    struct worker_settings *settings; /* for what begins now; one reference */
+    /* By index in the configuration; NULL where the loop has refused one. */
+    struct worker_listener *listeners[CONFIG_LISTENERS_MAX];
     struct http_parser *parser;
     struct token_hasher *hasher;
     struct random_source random;
@@ -87,9 +79,9 @@ struct worker {
     size_t out_bytes;
 };
 
-/* Takes over the listening sockets. Errors: NULL when memory is out; the sockets are closed then. */
-struct worker *worker_create(unsigned index, const struct config *config, struct policy *policy,
-                             const int *fds, uint32_t nfds);
+/* `buffer_bytes`: of the read buffer, at least twice as large as a head. It listens to nothing before its
+ * first update (worker_update.h), which must come before worker_start(). Errors: NULL when memory is out. */
+struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy);
 
 /* Called on the worker's thread when it has nothing left to do. Set before worker_start(). */
 void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg);
@@ -98,7 +90,7 @@ void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg)
 enum err worker_start(struct worker *w);
 
 /* Stops accepting, ends what is idle, lets the rest finish within the configured bound; then the thread ends.
- * A second call with `now` cuts everything at once. */
+ * A second call with `now` cuts everything at once. Harmless when it was never started. */
 void worker_drain(struct worker *w, bool now);
 
 /* New backend addresses of one environment. Errors: ERR_NOMEM. */
@@ -111,7 +103,7 @@ void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n
 /* Waits for the thread; harmless when it was never started. */
 void worker_join(struct worker *w);
 
-/* After worker_join(). Owns nothing of the configuration or the policy. */
+/* After worker_join(), or when it was never started. */
 void worker_destroy(struct worker *w);
 
 /* --- for the files of this floor ---------------------------------------------------------------- */

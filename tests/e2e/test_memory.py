@@ -114,3 +114,25 @@ def test_allocations_fail_while_partners_change(faults, partner, every):
     gateway.wait_metric("proofgw_policy_partners", 2)
     assert get(gateway.client(), newcomer).status == 200
     assert get(gateway.client(), partner).status == 200
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 11, 47])
+def test_allocations_fail_while_the_configuration_changes(faults, partner, every):
+    """A reload has all of its memory or changes nothing; the next one that has memory counts."""
+    gateway = faults(every, workers=2, reload_on_change=False)
+    client = gateway.client()
+    assert get(client, partner).status == 200
+    extra = {"address": "unix:extra.sock"}
+    first = gateway.config["listeners"][0]
+    gateway.signal(signal.SIGRTMIN)
+    for i in range(30):
+        gateway.configure(limits={"body": 1000 + i}, listeners=[first, extra] if i % 2 else [first])
+        gateway.signal(signal.SIGHUP)
+        attempt(gateway, get, partner)
+    gateway.signal(signal.SIGRTMIN)
+    gateway.reload(limits={"header_count": 8}, listeners=[first])
+    scrape = gateway.metrics()
+    assert scrape("proofgw_config_reloads_total", result="failed") > 0, "no allocation failed: the test tests nothing"
+    fields = partner.authorization + "".join(f"X-{i}: 1\r\n" for i in range(9))
+    assert gateway.client().exchange(fields=fields).status == 431
+    assert get(gateway.client(), partner).status == 200

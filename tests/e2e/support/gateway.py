@@ -110,7 +110,8 @@ class Gateway:
         folder.mkdir(parents=True)
         self.write_partners(partners)
         self.config_file = folder / "gateway.yaml"
-        self.config_file.write_text(to_yaml(config) + "\n", encoding="utf-8")
+        self.config = config
+        self.configure()
         with open(self._stdout, "wb") as out, open(self._stderr, "wb") as err:
             self.process = subprocess.Popen(
                 [str(BINARY), "run", "-c", str(self.config_file)],
@@ -152,6 +153,36 @@ class Gateway:
         client = Client(address or ("127.0.0.1", self.port), source)
         self.clients.append(client)
         return client
+
+    # --- configuration
+
+    def configure(self, **changes):
+        """Lays `changes` over the configuration and replaces its file; nobody is told."""
+        self.config = merge(self.config, changes)
+        replacement = self.config_file.with_suffix(".new")
+        replacement.write_text(to_yaml(self.config) + "\n", encoding="utf-8")
+        replacement.rename(self.config_file)
+
+    def reload(self, **changes):
+        """The same, then SIGHUP; waits until the new one is in force, and returns its number. For gateways with
+        reload_on_change=False: else the change may be taken over twice."""
+        before = self.metrics()["proofgw_config_generation"]
+        self.configure(**changes)
+        self.signal(signal.SIGHUP)
+        return int(self.wait_metric("proofgw_config_generation", lambda v: v > before)["proofgw_config_generation"])
+
+    def reload_refused(self, text=None, **changes):
+        """A reload that must change nothing; returns the lines of the log that say why. `text`: of the file."""
+        failed = self.metrics()("proofgw_config_reloads_total", result="failed")
+        known = len(self.events("config_reload_failed"))
+        if text is None:
+            self.configure(**changes)
+        else:
+            self.config_file.write_text(text, encoding="utf-8")
+        self.signal(signal.SIGHUP)
+        scrape = self.wait_metric("proofgw_config_reloads_total", failed + 1, result="failed")
+        assert scrape["proofgw_config_last_reload_successful"] == 0
+        return wait_for(lambda: self.events("config_reload_failed")[known:], self.ops_text)
 
     # --- partners
 

@@ -1,0 +1,114 @@
+#include "control/fleet.h"
+
+#include "base/container.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+
+enum { FDS_RESERVED = 64 }; /* besides connections */
+
+static void on_worker_stopped(struct loop_message *m)
+{
+    struct fleet_worker *fw = CONTAINER_OF(m, struct fleet_worker, stopped);
+    struct fleet *f = fw->fleet;
+    worker_join(fw->worker);
+    if (--f->nrunning == 0) f->on_stopped(f->arg);
+}
+
+/* On the worker's thread, the last thing it does. */
+static void tell_stopped(struct worker *w, void *arg)
+{
+    struct fleet_worker *fw = arg;
+    (void)w;
+    BUG_IF(!loop_post(fw->fleet->loop, &fw->stopped), "the control loop ended before its workers");
+}
+
+void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers)
+{
+    struct rlimit have;
+    if (getrlimit(RLIMIT_NOFILE, &have) != 0) return;
+    have.rlim_cur = have.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &have); /* within the hard limit: cannot fail */
+    uint64_t wanted = 2 * (uint64_t)workers * limits->connections_per_worker + FDS_RESERVED;
+    if (have.rlim_cur < wanted)
+        log_warn("few_descriptors", KV_UINT("limit", have.rlim_cur), KV_UINT("wanted", wanted),
+                 KV_STR("hint", "raise LimitNOFILE or lower limits.connections_per_worker"));
+}
+
+enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c, struct policy *policy,
+                      void (*on_stopped)(void *arg), void *arg)
+{
+    *f = (struct fleet){.loop = loop, .on_stopped = on_stopped, .arg = arg};
+    f->workers = calloc(c->workers, sizeof *f->workers);
+    if (!f->workers) return ERR_NOMEM;
+    for (; f->n < c->workers; f->n++) {
+        struct fleet_worker *fw = &f->workers[f->n];
+        fw->worker = worker_create(f->n, c->limits.buffer_bytes, policy);
+        if (!fw->worker) return ERR_NOMEM;
+        fw->fleet = f;
+        fw->stopped.deliver = on_worker_stopped;
+        worker_on_stopped(fw->worker, tell_stopped, fw);
+    }
+    return ERR_OK;
+}
+
+enum err fleet_start(struct fleet *f)
+{
+    for (unsigned i = 0; i < f->n; i++) {
+        if (worker_start(f->workers[i].worker)) return ERR_IO;
+        f->nrunning++;
+    }
+    return ERR_OK;
+}
+
+void fleet_drain(struct fleet *f, bool now)
+{
+    for (unsigned i = 0; i < f->n; i++)
+        worker_drain(f->workers[i].worker, now);
+}
+
+void fleet_set_addresses(struct fleet *f, enum environment env, const struct address_list *list)
+{
+    for (unsigned i = 0; i < f->n; i++)
+        if (worker_set_addresses(f->workers[i].worker, env, list))
+            log_error("addresses_not_delivered", KV_UINT("worker", i), KV_STR("env", environment_name(env)));
+}
+
+static void on_flush_changes(struct loop_message *m)
+{
+    struct fleet_changes *changes = CONTAINER_OF(m, struct fleet_changes, flush);
+    struct fleet *f = CONTAINER_OF(changes, struct fleet, changes);
+    for (unsigned i = 0; i < f->n; i++)
+        worker_policy_changed(f->workers[i].worker, changes->indices, changes->n,
+                              changes->n == FLEET_CHANGES_MAX);
+    changes->n = 0;
+    changes->flush_posted = false;
+}
+
+void fleet_partner_changed(struct fleet *f, uint32_t index)
+{
+    struct fleet_changes *changes = &f->changes;
+    if (f->n == 0) return; /* the first load: nobody to tell */
+    if (changes->n < FLEET_CHANGES_MAX) changes->indices[changes->n++] = index;
+    if (changes->flush_posted) return;
+    changes->flush_posted = true;
+    changes->flush.deliver = on_flush_changes;
+    (void)loop_post(f->loop, &changes->flush); /* refused only while closing: the workers have ended */
+}
+
+bool fleet_was_cut(const struct fleet *f)
+{
+    for (unsigned i = 0; i < f->n; i++)
+        if (f->workers[i].worker->cut_by_bound) return true;
+    return false;
+}
+
+void fleet_destroy(struct fleet *f)
+{
+    for (unsigned i = 0; i < f->n; i++)
+        worker_destroy(f->workers[i].worker);
+    free(f->workers);
+    f->workers = NULL;
+    f->n = 0;
+}

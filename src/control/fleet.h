@@ -1,0 +1,67 @@
+/* fleet.h - all workers of the process: made, started, told, drained and ended together.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_FLEET_H
+#define CONTROL_FLEET_H
+
+#include "proxy/worker.h"
+#include "proxy/worker_update.h"
+
+enum { FLEET_CHANGES_MAX = 1024 };
+
+/* Partners that changed in this turn of the control loop; beyond FLEET_CHANGES_MAX the workers look at
+ * everybody. */
+struct fleet_changes {
+    struct loop_message flush;
+    bool flush_posted;
+    uint32_t n;
+    uint32_t indices[FLEET_CHANGES_MAX];
+};
+
+struct fleet;
+
+struct fleet_worker {
+    struct worker *worker;
+    struct fleet *fleet;
+    struct loop_message stopped;
+};
+
+struct fleet {
+    struct loop *loop; /* control's */
+    struct fleet_worker *workers;
+    unsigned n, nrunning;
+    struct fleet_changes changes;
+    void (*on_stopped)(void *arg); /* the last worker has ended */
+    void *arg;
+};
+
+/* Makes workers as the configuration says, without listeners. What was made before an error is released by
+ * fleet_destroy(). Errors: ERR_NOMEM. */
+enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c, struct policy *policy,
+                      void (*on_stopped)(void *arg), void *arg);
+
+/* Allows as many descriptors as the system lets us have, and warns when that is fewer than the limits
+ * promise.
+ */
+void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers);
+
+/* After each worker's first update. Those started before an error run. Errors: ERR_IO. */
+enum err fleet_start(struct fleet *f);
+
+/* worker_drain() for all. */
+void fleet_drain(struct fleet *f, bool now);
+
+/* New backend addresses for all. */
+void fleet_set_addresses(struct fleet *f, enum environment env, const struct address_list *list);
+
+/* A partner (index) has changed; the workers hear of it at the end of the turn. */
+void fleet_partner_changed(struct fleet *f, uint32_t index);
+
+/* A worker had to cut connections when its drain bound was met. After the last one has ended. */
+bool fleet_was_cut(const struct fleet *f);
+
+/* After all have ended. */
+void fleet_destroy(struct fleet *f);
+
+#endif

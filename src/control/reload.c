@@ -1,0 +1,357 @@
+#include "control/reload.h"
+
+#include "base/clock.h"
+#include "base/container.h"
+#include "config/diff.h"
+
+#include <stdlib.h>
+
+enum { CHANGES_LOGGED_MAX = 100 };
+
+static const struct file_watch_options watch_options = {
+    .quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000};
+
+static void start(struct reload *r);
+
+static void set_state(struct reload *r, enum reload_state to)
+{
+    static const unsigned moves[] = {
+        [RELOAD_IDLE] = 1u << RELOAD_RESOLVING | 1u << RELOAD_CLOSED,
+        [RELOAD_RESOLVING] = 1u << RELOAD_PUBLISHING | 1u << RELOAD_IDLE | 1u << RELOAD_CLOSED,
+        [RELOAD_PUBLISHING] = 1u << RELOAD_IDLE | 1u << RELOAD_CLOSED,
+        [RELOAD_CLOSED] = 0,
+    };
+    BUG_IF(!(moves[r->state] >> to & 1), "a reload makes a move that does not exist");
+    r->state = to;
+}
+
+/* --- results --------------------------------------------------------------------------------------- */
+
+static void answer(struct reload *r, struct reload_waiter **list, enum reload_outcome outcome,
+                   const char *text)
+{
+    bool is_done = outcome == RELOAD_DONE;
+    const struct reload_result result = {outcome, r->status.generation, is_done ? text : NULL,
+                                         is_done ? NULL : text};
+    struct reload_waiter *w = *list;
+    *list = NULL;
+    while (w) {
+        struct reload_waiter *next = w->next; /* on_done() may free w */
+        w->on_done(w, &result);
+        w = next;
+    }
+}
+
+/* Starts the one that was asked for meanwhile. */
+static void go_on(struct reload *r)
+{
+    if (!r->again || r->state != RELOAD_IDLE) return;
+    r->trigger = r->again;
+    r->again = NULL;
+    r->waiters = r->next_waiters;
+    r->next_waiters = NULL;
+    start(r);
+}
+
+/* Ends the one that runs. */
+static void conclude(struct reload *r, enum reload_outcome outcome, const char *text)
+{
+    r->status.total[outcome]++;
+    r->status.last_successful = outcome == RELOAD_DONE;
+    if (r->state == RELOAD_RESOLVING || r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
+    answer(r, &r->waiters, outcome, text);
+    go_on(r);
+}
+
+/* One line per error. The lines of a report that are indented (the excerpt, what was expected) belong to the
+ * error before them: the excerpt is left out here, since the place is in the error. */
+static void log_reasons(const struct reload *r, const char *text)
+{
+    while (*text) {
+        const char *end = strchrnul(text, '\n');
+        if (*text != ' ')
+            log_error("config_reload_failed", KV_STR("trigger", r->trigger),
+                      KV_UINT("generation", r->status.generation),
+                      KV_SPAN("error", span_of(text, (size_t)(end - text))));
+        else if (span_starts(span_str(text), SPAN("      = ")))
+            log_error("config_reload_failed", KV_STR("trigger", r->trigger),
+                      KV_SPAN("hint", span_of(text + 8, (size_t)(end - text) - 8)));
+        text = *end ? end + 1 : end;
+    }
+}
+
+static void fail(struct reload *r, const char *text)
+{
+    log_reasons(r, text);
+    free(r->plan);
+    r->plan = NULL;
+    conclude(r, RELOAD_FAILED, text);
+}
+
+struct tally {
+    unsigned live, restart;
+};
+
+static void count_change(const struct config_change *c, void *arg)
+{
+    struct tally *t = arg;
+    if (c->live)
+        t->live++;
+    else
+        t->restart++;
+    if (t->live + t->restart > CHANGES_LOGGED_MAX) return;
+    if (c->live)
+        log_info("config_changed", KV_STR("key", c->path), KV_STR("before", c->before),
+                 KV_STR("after", c->after));
+    else
+        log_warn("config_needs_restart", KV_STR("key", c->path), KV_STR("running", c->before),
+                 KV_STR("file", c->after));
+}
+
+/* --- the way --------------------------------------------------------------------------------------- */
+
+/* Every worker goes by it. */
+static void on_done(struct rollout *rollout)
+{
+    struct reload *r = CONTAINER_OF(rollout, struct reload, rollout);
+    char *plan = r->plan;
+    r->plan = NULL;
+    if (!plan) { /* the start */
+        if (r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
+        go_on(r);
+        return;
+    }
+    r->status.generation = r->deployment->current->number;
+    r->status.success_wall_ms = clock_wall_ms();
+    log_info("config_reloaded", KV_UINT("generation", r->status.generation), KV_STR("trigger", r->trigger),
+             KV_UINT("duration_ms", (clock_mono_us() - r->started_us) / 1000));
+    conclude(r, RELOAD_DONE, plan);
+    free(plan);
+}
+
+static void publish(struct reload *r)
+{
+    const struct deployment *d = r->deployment;
+    struct tally tally = {0};
+    loop_deadline_clear(d->loop, &r->bound);
+    config_diff(d->first->config, d->current->config, r->rollout.next->config, count_change, &tally);
+    if (tally.live + tally.restart > CHANGES_LOGGED_MAX)
+        log_info("config_changed", KV_UINT("and_more", tally.live + tally.restart - CHANGES_LOGGED_MAX));
+    set_state(r, RELOAD_PUBLISHING);
+    rollout_publish(&r->rollout);
+}
+
+static void on_progress(struct rollout *rollout)
+{
+    struct reload *r = CONTAINER_OF(rollout, struct reload, rollout);
+    if (!rollout_unresolved(rollout)) publish(r);
+}
+
+static void on_bound(struct wheel_entry *e)
+{
+    struct reload *r = CONTAINER_OF(e, struct reload, bound);
+    struct errmsg why;
+    errmsg_set(&why, 0, 0, "%s: error: the backend %s could not be resolved within %d s", r->path,
+               rollout_unresolved(&r->rollout), RELOAD_RESOLVE_MS / 1000);
+    rollout_abandon(&r->rollout);
+    fail(r, why.text);
+}
+
+static void write_json_string(const char *text, size_t n, FILE *out)
+{
+    size_t room = 6 * n + 2; /* everything escaped */
+    char *escaped = malloc(room);
+    if (!escaped) {
+        fputs("null", out);
+        return;
+    }
+    struct outbuf o = outbuf_of(escaped, room);
+    outbuf_json(&o, span_of(text, n));
+    (void)fwrite(o.p, 1, o.n, out); /* to memory; fclose() tells */
+    free(escaped);
+}
+
+/* NULL when memory is out. Owns: the caller. */
+static char *write_plan(const struct deployment *d, const struct config *next)
+{
+    const struct config *first = d->first->config, *now = d->current->config;
+    char *text = NULL, *plan = NULL;
+    size_t n = 0, nplan = 0;
+    FILE *lines = open_memstream(&text, &n), *out = open_memstream(&plan, &nplan);
+    if (lines) config_plan_text(first, now, next, lines);
+    bool ok = lines && fclose(lines) == 0 && out;
+    if (ok) {
+        fputs("\"changes\":", out);
+        config_plan_json(first, now, next, out);
+        fputs(",\"text\":", out);
+        write_json_string(text, n, out);
+    }
+    free(text);
+    if (out && fclose(out) == 0 && ok) return plan;
+    free(plan);
+    return NULL;
+}
+
+static void build(struct reload *r, struct config *config)
+{
+    struct deployment *d = r->deployment;
+    struct errmsg why;
+    struct generation *next = generation_create(d->current->number + 1, config);
+    if (!next) config_destroy(config);
+    r->plan = next ? write_plan(d, config) : NULL;
+    if (!r->plan) {
+        generation_release(next);
+        fail(r, "out of memory");
+        return;
+    }
+    if (rollout_prepare(&r->rollout, d, next, &why)) {
+        fail(r, why.text);
+        return;
+    }
+    set_state(r, RELOAD_RESOLVING);
+    if (rollout_unresolved(&r->rollout))
+        loop_deadline(d->loop, &r->bound, RELOAD_RESOLVE_MS);
+    else
+        publish(r);
+}
+
+static enum err read_and_load(const char *path, uint8_t digest[static 32], struct config **config,
+                              FILE *report)
+{
+    char *bytes;
+    size_t n;
+    enum err e = config_read(path, &bytes, &n, report);
+    if (e) return e;
+    struct span text = span_of(bytes, n);
+    e = config_digest(text, digest); /* also of one that is faulty */
+    if (e == ERR_OK) e = config_load_text(path, text, config, report);
+    free(bytes);
+    return e;
+}
+
+/* Reads the file; what is wrong with it is in `*report`, which is the caller's, also on failure; NULL when
+ * memory is out. */
+static enum err load(const char *path, uint8_t digest[static 32], struct config **config, char **report)
+{
+    size_t n = 0;
+    *report = NULL;
+    FILE *out = open_memstream(report, &n);
+    if (!out) return ERR_NOMEM;
+    enum err e = read_and_load(path, digest, config, out);
+    if (fclose(out) == 0) return e;
+    if (e == ERR_OK) config_destroy(*config);
+    free(*report);
+    *report = NULL;
+    return ERR_NOMEM;
+}
+
+static void start(struct reload *r)
+{
+    struct config *config;
+    char *report;
+    r->started_us = clock_mono_us();
+    if (load(r->path, r->digest, &config, &report))
+        fail(r, report && *report ? report : "out of memory");
+    else
+        build(r, config);
+    free(report);
+}
+
+void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w)
+{
+    struct reload_waiter **list = r->state == RELOAD_IDLE ? &r->waiters : &r->next_waiters;
+    if (w) {
+        w->next = *list;
+        *list = w;
+    }
+    if (r->state == RELOAD_CLOSED) {
+        r->status.total[RELOAD_REFUSED]++;
+        log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
+        answer(r, &r->next_waiters, RELOAD_REFUSED, "the gateway is draining\n");
+    } else if (r->state != RELOAD_IDLE) {
+        r->again = trigger;
+    } else {
+        r->trigger = trigger;
+        start(r);
+    }
+}
+
+/* True when the file can be read, and is not what was read last. */
+static bool has_changed(const struct reload *r)
+{
+    char *bytes;
+    size_t n;
+    uint8_t digest[sizeof r->digest];
+    FILE *nowhere = fopen("/dev/null", "we"); /* a file that is missing while it is replaced is no news */
+    if (!nowhere) return false;
+    bool changed = false;
+    if (config_read(r->path, &bytes, &n, nowhere) == ERR_OK) {
+        changed = config_digest(span_of(bytes, n), digest) == ERR_OK &&
+                  memcmp(digest, r->digest, sizeof digest) != 0;
+        free(bytes);
+    }
+    (void)fclose(nowhere); /* nothing to lose */
+    return changed;
+}
+
+static void on_look(struct file_watch *watch)
+{
+    struct reload *r = CONTAINER_OF(watch, struct reload, watch);
+    loop_turn(r->deployment->loop);
+    if (!r->deployment->current->config->reload_on_change || r->state == RELOAD_CLOSED) return;
+    if (has_changed(r)) reload_request(r, "file", NULL);
+}
+
+enum err reload_plan(const struct reload *r, char **plan, char **reasons)
+{
+    struct config *config;
+    uint8_t digest[32];
+    *plan = NULL;
+    enum err e = load(r->path, digest, &config, reasons);
+    if (e) return e;
+    free(*reasons); /* empty */
+    *reasons = NULL;
+    *plan = write_plan(r->deployment, config);
+    config_destroy(config);
+    return *plan ? ERR_OK : ERR_NOMEM;
+}
+
+void reload_close(struct reload *r)
+{
+    static const char text[] = "the gateway is draining\n";
+    bool was_resolving = r->state == RELOAD_RESOLVING;
+    if (r->state == RELOAD_CLOSED) return;
+    file_watch_close(&r->watch, NULL); /* harmless when the start did not get so far */
+    set_state(r, RELOAD_CLOSED);       /* what is being published still ends */
+    if (was_resolving) {
+        loop_deadline_clear(r->deployment->loop, &r->bound);
+        rollout_abandon(&r->rollout);
+        free(r->plan);
+        r->plan = NULL;
+        r->status.total[RELOAD_REFUSED]++;
+        answer(r, &r->waiters, RELOAD_REFUSED, text);
+    }
+    answer(r, &r->next_waiters, RELOAD_REFUSED, text);
+}
+
+enum err reload_open(struct reload *r, struct deployment *d)
+{
+    struct errmsg why;
+    *r = (struct reload){.deployment = d, .state = RELOAD_PUBLISHING, .trigger = "start"};
+    r->rollout.on_progress = on_progress;
+    r->rollout.on_done = on_done;
+    wheel_entry_init(&r->bound, on_bound);
+    memcpy(r->digest, d->first->config->digest, sizeof r->digest);
+    r->path = d->first->config->path;
+    enum err e = rollout_prepare(&r->rollout, d, generation_retain(d->first), &why);
+    if (e) {
+        log_error("listen_failed", KV_STR("cause", why.text));
+        return e;
+    }
+    r->status =
+        (struct reload_status){.last_successful = true, .success_wall_ms = clock_wall_ms(), .generation = 1};
+    rollout_publish(&r->rollout);
+    for (unsigned i = 0; i < d->fleet.n; i++)
+        if (r->rollout.updates[i]->nfailed) return ERR_IO;
+    return file_watch_open(&r->watch, &d->loop->uv, r->path, &watch_options, on_look);
+}

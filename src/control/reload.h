@@ -1,0 +1,87 @@
+/* reload.h - takes over a changed configuration file while everything goes on.
+ *
+ *   SIGHUP, changed file, control socket --> reload_request()
+ *
+ *   IDLE --> read, parse, check, build aside --names--> RESOLVING --> PUBLISHING --acknowledged--> IDLE
+ *              `-- any error: log and report, nothing has changed --------------------------------^
+ *
+ * One at a time: requests that come meanwhile are answered together by one more reload after it, since the
+ * file may have changed since it was read. A backend that is named anew must resolve within
+ * RELOAD_RESOLVE_MS: a name that does not exist is a mistake in the file, and nothing goes there before it is
+ * known.
+ *
+ * The file is watched (net/file_watch.h). With reload_on_change, a content that is not the one read last is a
+ * request; a file that is faulty is thus reported once, and again when it has changed or is asked for.
+ *
+ * The result is in the log (config_reloaded with one config_changed per key; config_reload_failed, one line
+ * per error), in the metrics, and with whoever asked.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_RELOAD_H
+#define CONTROL_RELOAD_H
+
+#include "control/rollout.h"
+#include "net/file_watch.h"
+
+enum { RELOAD_RESOLVE_MS = 5000 };
+
+enum reload_outcome { RELOAD_DONE = 0, RELOAD_FAILED, RELOAD_REFUSED };
+
+struct reload_result {
+    enum reload_outcome outcome;
+    uint64_t generation; /* the one in force now */
+    const char *plan;    /* DONE: as in reload_plan(). Dies with the call */
+    const char *reasons; /* else: lines of text. Dies with the call */
+};
+
+/* Somebody who wants to know. Embedded in the caller's object. */
+struct reload_waiter {
+    struct reload_waiter *next;
+    void (*on_done)(struct reload_waiter *w, const struct reload_result *result);
+};
+
+/* For the metrics. */
+struct reload_status {
+    bool last_successful;
+    uint64_t success_wall_ms;           /* of the last one, the start included */
+    uint64_t total[RELOAD_REFUSED + 1]; /* by outcome */
+    uint64_t generation;
+};
+
+enum reload_state { RELOAD_IDLE = 0, RELOAD_RESOLVING, RELOAD_PUBLISHING, RELOAD_CLOSED };
+
+struct reload {
+    struct deployment *deployment;
+    struct reload_status status;
+    enum reload_state state;
+    const char *path;    /* of the file; the first generation's */
+    const char *trigger; /* of the one that runs */
+    const char *again;   /* trigger of the one that follows; NULL = none */
+    uint64_t started_us;
+    struct reload_waiter *waiters, *next_waiters; /* of the one that runs, and of the one after it */
+    struct rollout rollout;                       /* RESOLVING, PUBLISHING */
+    struct wheel_entry bound;                     /* RESOLVING */
+    char *plan;                                   /* owned; RESOLVING, PUBLISHING: as in reload_plan() */
+    uint8_t digest[32];                           /* SHA-256 of the file as it was last read */
+    struct file_watch watch;
+};
+
+/* Puts the first generation in force; the workers exist and have not been started. Errors (logged): those of
+ * rollout_prepare(), ERR_IO. */
+enum err reload_open(struct reload *r, struct deployment *d);
+
+/* Reads the file again. `trigger` ("signal", "file", "control") is for the log; `w`, if any, hears of the
+ * result, perhaps before this returns. */
+void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w);
+
+/* What a reload would change now: the members "changes" (config_plan_json()) and "text" (config_plan_text())
+ * of a JSON object. Owns: the caller frees `*plan` or, on ERR_PARSE, `*reasons`; the other one is NULL.
+ * Errors: ERR_PARSE (the file is faulty), ERR_IO (it cannot be read; reasons as well), ERR_NOMEM. */
+enum err reload_plan(const struct reload *r, char **plan, char **reasons);
+
+/* The process drains: what has not been published is given up, later requests are refused, the file is not
+ * watched any more. Idempotent. */
+void reload_close(struct reload *r);
+
+#endif

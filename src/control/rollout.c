@@ -1,0 +1,284 @@
+#include "control/rollout.h"
+
+#include "base/container.h"
+#include "config/diff.h"
+#include "control/sockets.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* --- backends -------------------------------------------------------------------------------------- */
+
+static void on_backend_closed(struct backend *b)
+{
+    struct deployment *d = b->arg;
+    d->nclosing--;
+    if (d->on_backend_closed) d->on_backend_closed(d);
+}
+
+static void close_backend(struct deployment *d, struct backend *b)
+{
+    if (!b) return;
+    d->nclosing++;
+    backend_close(b, on_backend_closed);
+}
+
+void deployment_close_backends(struct deployment *d)
+{
+    for (unsigned e = 0; e < ENV_COUNT; e++) {
+        close_backend(d, d->backends[e]);
+        d->backends[e] = NULL;
+    }
+}
+
+unsigned deployment_unresolved(const struct deployment *d)
+{
+    unsigned n = 0;
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        n += d->backends[e] && d->backends[e]->addresses.n == 0;
+    return n;
+}
+
+static void on_addresses(struct backend *b)
+{
+    struct deployment *d = b->arg;
+    if (d->backends[b->env] == b)
+        fleet_set_addresses(&d->fleet, b->env, &b->addresses);
+    else if (d->pending)
+        d->pending->on_progress(d->pending);
+}
+
+static enum err prepare_backends(struct rollout *r, struct errmsg *why)
+{
+    struct deployment *d = r->deployment;
+    for (unsigned e = 0; e < ENV_COUNT; e++) {
+        const struct config_environment *env = &r->next->config->environments[e];
+        const struct backend *present = d->backends[e];
+        if (!env->present || (present && endpoint_equal(&present->endpoint, &env->upstream))) continue;
+        r->backends[e] = backend_create(d->loop, (enum environment)e, &env->upstream, on_addresses, d);
+        if (!r->backends[e]) {
+            errmsg_set(why, 0, 0, "out of memory");
+            return ERR_NOMEM;
+        }
+    }
+    return ERR_OK;
+}
+
+const char *rollout_unresolved(const struct rollout *r)
+{
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        if (r->backends[e] && r->backends[e]->addresses.n == 0) return r->backends[e]->endpoint.text;
+    return NULL;
+}
+
+static void publish_backends(struct rollout *r)
+{
+    struct deployment *d = r->deployment;
+    for (unsigned e = 0; e < ENV_COUNT; e++) {
+        bool present = r->next->config->environments[e].present;
+        for (unsigned w = 0; r->backends[e] && w < d->fleet.n; w++)
+            r->updates[w]->addresses[e] = r->backends[e]->addresses;
+        if (present && !r->backends[e]) continue;
+        close_backend(d, d->backends[e]);
+        d->backends[e] = r->backends[e];
+        r->backends[e] = NULL;
+    }
+}
+
+/* --- sockets and updates --------------------------------------------------------------------------- */
+
+/* fds[worker][listener]; -1 where a listener is kept. */
+static void close_all(int (*fds)[CONFIG_LISTENERS_MAX], unsigned from, unsigned n)
+{
+    for (unsigned w = from; w < n; w++)
+        for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
+            if (fds[w][l] >= 0) (void)close(fds[w][l]);
+}
+
+static enum err open_sockets(struct rollout *r, int (*fds)[CONFIG_LISTENERS_MAX], struct errmsg *why)
+{
+    const struct config *c = r->next->config;
+    unsigned n = r->deployment->fleet.n;
+    int column[CONFIG_WORKERS_MAX];
+    for (unsigned w = 0; w < n; w++)
+        for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
+            fds[w][l] = -1;
+    for (uint32_t l = 0; l < c->nlisteners; l++) {
+        if (r->kept[l] >= 0) continue;
+        enum err e = sockets_open(&c->listeners[l], n, column, &r->bound[l], why);
+        if (e) {
+            close_all(fds, 0, n);
+            return e;
+        }
+        for (unsigned w = 0; w < n; w++)
+            fds[w][l] = column[w];
+    }
+    return ERR_OK;
+}
+
+static enum err prepare_updates(struct rollout *r, struct errmsg *why)
+{
+    struct fleet *f = &r->deployment->fleet;
+    int(*fds)[CONFIG_LISTENERS_MAX] = malloc(f->n * sizeof *fds);
+    r->updates = calloc(f->n, sizeof *r->updates);
+    enum err e = ERR_NOMEM;
+    errmsg_set(why, 0, 0, "out of memory");
+    if (fds && r->updates) e = open_sockets(r, fds, why);
+    for (unsigned w = 0; e == ERR_OK && w < f->n; w++) {
+        r->updates[w] = worker_update_create(f->workers[w].worker, r->next, r->kept, fds[w]);
+        if (r->updates[w]) continue;
+        close_all(fds, w + 1, f->n);
+        errmsg_set(why, 0, 0, "out of memory");
+        e = ERR_NOMEM;
+    }
+    free(fds);
+    return e;
+}
+
+static void destroy_updates(struct rollout *r)
+{
+    for (unsigned w = 0; r->updates && w < r->deployment->fleet.n; w++)
+        worker_update_destroy(r->updates[w]);
+    free(r->updates);
+    r->updates = NULL;
+}
+
+/* --- logs ------------------------------------------------------------------------------------------ */
+
+static enum err prepare_logs(struct rollout *r, struct errmsg *why)
+{
+    const struct generation *current = r->deployment->current;
+    const struct config_logs *next = &r->next->config->logs;
+    if (!current) return ERR_OK; /* log_start() has opened them */
+    const struct config_logs *now = &current->config->logs;
+    if (strcmp(now->access, next->access) == 0 && strcmp(now->operations, next->operations) == 0)
+        return ERR_OK;
+    return log_outputs_open(next->operations, next->access, &r->outputs, why);
+}
+
+static void publish_logs(struct rollout *r)
+{
+    enum log_level level = LOG_INFO;
+    (void)log_level_parse(span_str(r->next->config->logs.level), &level); /* the schema has checked it */
+    log_set_level(level);
+    if (r->outputs) log_outputs_use(r->outputs);
+    r->outputs = NULL;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------- */
+
+/* The read buffer was made at the start, for heads of at most half its size. */
+static enum err check_buffer(const struct rollout *r, struct errmsg *why)
+{
+    const struct config_limits *l = &r->next->config->limits;
+    uint64_t buffer = r->deployment->first->config->limits.buffer_bytes;
+    if (l->head_bytes <= buffer / 2 && l->response_head_bytes <= buffer / 2) return ERR_OK;
+    errmsg_set(why, 0, 0,
+               "limits.%s is more than half of limits.buffer as it was at the start (%llu bytes): a larger "
+               "buffer needs a restart",
+               l->head_bytes > buffer / 2 ? "head" : "response_head", (unsigned long long)buffer);
+    return ERR_RANGE;
+}
+
+static void match_listeners(struct rollout *r)
+{
+    const struct generation *current = r->deployment->current;
+    const struct config *next = r->next->config;
+    for (uint32_t i = 0; i < next->nlisteners; i++)
+        r->kept[i] = current ? config_kept_listener(current->config, next, i) : -1;
+}
+
+enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generation *next, struct errmsg *why)
+{
+    *r =
+        (struct rollout){.deployment = d, .next = next, .on_progress = r->on_progress, .on_done = r->on_done};
+    match_listeners(r);
+    enum err e = check_buffer(r, why);
+    if (e == ERR_OK) e = prepare_logs(r, why);
+    if (e == ERR_OK) e = prepare_updates(r, why);
+    if (e == ERR_OK) e = prepare_backends(r, why);
+    if (e)
+        rollout_abandon(r);
+    else
+        d->pending = r;
+    return e;
+}
+
+void rollout_abandon(struct rollout *r)
+{
+    r->deployment->pending = NULL;
+    for (unsigned e = 0; e < ENV_COUNT; e++) {
+        close_backend(r->deployment, r->backends[e]);
+        r->backends[e] = NULL;
+    }
+    destroy_updates(r);
+    log_outputs_discard(r->outputs);
+    r->outputs = NULL;
+    generation_release(r->next);
+    r->next = NULL;
+}
+
+static void log_listeners(const struct rollout *r)
+{
+    char text[160];
+    for (uint32_t i = 0; i < r->next->config->nlisteners; i++) {
+        if (r->kept[i] >= 0) continue;
+        socket_address_format(&r->bound[i], text, sizeof text);
+        log_info("listening", KV_STR("address", text), KV_UINT("workers", r->deployment->fleet.n));
+    }
+}
+
+/* The files of unix sockets on which nobody listens any more. */
+static void remove_unix_sockets(const struct config *before, const struct config *now)
+{
+    for (uint32_t i = 0; i < before->nlisteners; i++) {
+        const struct endpoint *e = &before->listeners[i].address;
+        struct socket_address a;
+        if (e->kind != ENDPOINT_UNIX || config_kept_listener(now, before, i) >= 0) continue;
+        if (socket_address_unix(e->host, &a) == ERR_OK) socket_remove_stale(&a);
+    }
+}
+
+static void finish(struct rollout *r)
+{
+    destroy_updates(r);
+    if (r->before) remove_unix_sockets(r->before->config, r->deployment->current->config);
+    generation_release(r->before);
+    r->before = NULL;
+    if (r->on_done) r->on_done(r);
+}
+
+static void on_acknowledged(struct loop_message *m)
+{
+    struct worker_update *u = CONTAINER_OF(m, struct worker_update, message);
+    struct rollout *r = u->arg;
+    if (--r->nwaiting == 0) finish(r);
+}
+
+/* On the worker's thread. */
+static void on_applied(struct worker_update *u)
+{
+    struct rollout *r = u->arg;
+    u->message.deliver = on_acknowledged;
+    BUG_IF(!loop_post(r->deployment->loop, &u->message), "the control loop ended before its workers");
+}
+
+void rollout_publish(struct rollout *r)
+{
+    struct deployment *d = r->deployment;
+    struct fleet *f = &d->fleet;
+    d->pending = NULL;
+    fleet_raise_fd_limit(&r->next->config->limits, f->n);
+    publish_logs(r);
+    log_listeners(r);
+    publish_backends(r);
+    r->before = d->current;
+    d->current = r->next;
+    r->next = NULL;
+    r->nwaiting = f->n;
+    for (unsigned w = 0; w < f->n; w++) {
+        r->updates[w]->on_applied = on_applied;
+        r->updates[w]->arg = r;
+        worker_update_publish(r->updates[w]);
+    }
+}

@@ -1,0 +1,66 @@
+/* rollout.h - one generation on its way into force: everything it needs is built aside, then all workers go
+ * over to it.
+ *
+ *   prepare    log outputs, sockets, an update per worker, names to resolve; on failure nothing has changed
+ *   publish    a message to each worker, backends and log outputs change; cannot fail
+ *   done       every worker has acknowledged
+ *
+ * The first generation goes the same way, before the workers' threads exist.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_ROLLOUT_H
+#define CONTROL_ROLLOUT_H
+
+#include "base/log.h"
+#include "control/backend.h"
+#include "control/fleet.h"
+
+/* What is in force. */
+struct deployment {
+    struct loop *loop; /* control's */
+    struct fleet fleet;
+    struct generation *first;   /* the one of the start: its keys marked `restart` are in force for good */
+    struct generation *current; /* NULL before the first rollout is published */
+    struct backend *backends[ENV_COUNT]; /* NULL: no such environment */
+    struct rollout *pending;             /* prepared and not published */
+    unsigned nclosing;                   /* backends that a name server has not let go of */
+    void (*on_backend_closed)(struct deployment *d);
+};
+
+struct rollout {
+    struct deployment *deployment;
+    struct generation *next;                           /* one reference, until it is published */
+    struct generation *before;                         /* one reference, from then until it is done */
+    int kept[CONFIG_LISTENERS_MAX];                    /* config_kept_listener() */
+    struct socket_address bound[CONFIG_LISTENERS_MAX]; /* of new listeners */
+    struct worker_update **updates;                    /* one per worker */
+    struct backend *backends[ENV_COUNT];    /* new ones; NULL: the one in force stays, or there is none */
+    struct log_outputs *outputs;            /* NULL: they stay */
+    unsigned nwaiting;                      /* workers that have not acknowledged */
+    void (*on_progress)(struct rollout *r); /* a name was resolved */
+    void (*on_done)(struct rollout *r);     /* may be NULL */
+};
+
+/* Builds everything for the next generation, whose reference it takes over, also on failure; the deployment
+ * is as it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS, ERR_RANGE
+ * (`why` is for the operator). */
+enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generation *next,
+                         struct errmsg *why);
+
+/* The name of a new backend that has no address yet, or NULL. */
+const char *rollout_unresolved(const struct rollout *r);
+
+/* Instead of publishing. */
+void rollout_abandon(struct rollout *r);
+
+/* Puts the generation in force. on_done comes in a later turn. Workers must not be draining. */
+void rollout_publish(struct rollout *r);
+
+/* Stops following the backends' names, for the end of the process. */
+void deployment_close_backends(struct deployment *d);
+
+/* Environments whose backend has no address yet. */
+unsigned deployment_unresolved(const struct deployment *d);
+
+#endif

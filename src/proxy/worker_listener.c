@@ -1,0 +1,77 @@
+#include "proxy/worker_listener.h"
+
+#include "base/container.h"
+#include "proxy/conn.h"
+#include "proxy/worker.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct worker_listener *worker_listener_create(struct worker *w, int fd)
+{
+    struct worker_listener *l = calloc(1, sizeof *l);
+    if (!l) {
+        (void)close(fd);
+        return NULL;
+    }
+    l->worker = w;
+    l->fd = fd;
+    l->refs = 1;
+    return l;
+}
+
+void worker_listener_release(struct worker_listener *l)
+{
+    if (!l || --l->refs) return;
+    settings_release(l->settings);
+    free(l);
+}
+
+void worker_listener_discard(struct worker_listener *l)
+{
+    if (!l) return;
+    (void)close(l->fd);
+    worker_listener_release(l);
+}
+
+static void on_accept(struct listener *listener, int fd, const struct sockaddr *from)
+{
+    conn_accept(CONTAINER_OF(listener, struct worker_listener, listener), fd, from);
+}
+
+static void set_settings(struct worker_listener *l, struct worker_settings *s, uint32_t index)
+{
+    struct worker_settings *before = l->settings;
+    l->settings = settings_retain(s);
+    l->config = &s->config->listeners[index];
+    settings_release(before);
+}
+
+enum err worker_listener_open(struct worker_listener *l, struct worker_settings *s, uint32_t index)
+{
+    int fd = l->fd;
+    l->fd = -1; /* listener_open() owns it, also when it fails */
+    set_settings(l, s, index);
+    enum err e = listener_open(&l->listener, &l->worker->loop, fd, on_accept, NULL);
+    if (e) worker_listener_release(l);
+    return e;
+}
+
+void worker_listener_adopt(struct worker_listener *l, struct worker_settings *s, uint32_t index)
+{
+    int32_t before = l->config->backlog;
+    set_settings(l, s, index);
+    if (l->config->backlog != before)
+        (void)listen(l->listener.fd, l->config->backlog); /* of a listening socket: only moves the bound */
+}
+
+static void on_closed(struct listener *listener)
+{
+    worker_listener_release(CONTAINER_OF(listener, struct worker_listener, listener));
+}
+
+void worker_listener_close(struct worker_listener *l)
+{
+    listener_close(&l->listener, on_closed);
+}

@@ -1,0 +1,535 @@
+"""Live reload: a changed configuration file takes over while everything goes on.
+
+Goal: every live key changes what the next request meets; a faulty file changes nothing and says why; nothing is
+dropped: no connection, no request, no tunnel; and however often it happens, memory stays where it was.
+
+Method: the real binary. Gateways have reload_on_change off and are told by SIGHUP, so that each change is taken over
+exactly once; the tests of the watch switch it on. PROOFGW_FULL=1 makes the long tests as long as they are meant to be.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import threading
+
+import pytest
+
+from support.backend import answer
+from support.client import Client, request
+from support.control import ask
+from support.expect import is_error, is_passed
+from support.gateway import BINARY, to_yaml
+from support.takeover import takeover
+from support.wait import DEADLINE_S, wait_for
+from support.websocket import TEXT, accepting, frame, read_frame, upgrade
+
+MASK = b"\x01\x02\x03\x04"
+FULL = bool(os.environ.get("PROOFGW_FULL"))
+
+
+@pytest.fixture
+def gateway(proofgw):
+    return proofgw(reload_on_change=False, workers=2)
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(gateway, partner, **kwargs):
+    with contextlib.closing(gateway.client()) as client:
+        return client.exchange(fields=partner.authorization, **kwargs)
+
+
+def environments(**production):
+    return {"environments": {"production": production}}
+
+
+# --- what is live
+
+
+def test_hosts(gateway, partner):
+    is_error(get(gateway, partner, host="new.test"), "not_found")
+    gateway.reload(**environments(hosts=["new.test"]))
+    is_passed(get(gateway, partner, host="new.test"))
+    is_error(get(gateway, partner, host="api.test"), "not_found")
+
+
+def test_environment_appears_and_vanishes(proofgw, partner, backends):
+    """A vanished one answers 404, and what was open to its backend is closed."""
+    sandbox = backends()
+    gateway = proofgw(reload_on_change=False, sandbox_upstream=sandbox.address)
+    gateway.reload(environments={"sandbox": None})
+    is_error(get(gateway, partner, host="sandbox.test"), "not_found")
+    gateway.reload(environments={"sandbox": {"hosts": ["sandbox.test"], "upstream": sandbox.address}})
+    is_error(get(gateway, partner, host="sandbox.test"), "forbidden_origin")
+    is_passed(get(gateway, partner))
+
+
+def test_upstream_address(gateway, partner, backend, backends):
+    """The next request of the same connection goes to the other backend; idle connections to the old one close."""
+    other = backends()
+    other.answer = lambda sent: answer(body=b"other")
+    client = gateway.client()
+    is_passed(client.exchange(fields=partner.authorization))
+    gateway.reload(**environments(upstream=other.address))
+    is_passed(client.exchange(fields=partner.authorization), body=b"other")
+    wait_for(lambda: backend.open_connections() == 0, lambda: "idle connections to the old backend")
+
+
+def test_upstream_name(gateway, partner, backend):
+    """A name is resolved before anything goes there."""
+    port = backend.address.rsplit(":", 1)[1]
+    gateway.reload(**environments(upstream=f"localhost:{port}"))
+    is_passed(get(gateway, partner))
+    gateway.reload(**environments(upstream=backend.address))
+    is_passed(get(gateway, partner))
+
+
+def test_upstream_name_that_does_not_exist(gateway, partner):
+    (line,) = gateway.reload_refused(**environments(upstream="no-such-host.invalid:80"))
+    assert "no-such-host.invalid" in line["error"]
+    is_passed(get(gateway, partner))
+
+
+@pytest.mark.parametrize(
+    "changes, sent, code",
+    [
+        ({"limits": {"body": 3}}, {"method": "POST", "body": b"abcd"}, "body_too_large"),
+        ({"limits": {"target": "64"}}, {"target": "/widget/" + "x" * 100}, "uri_too_long"),
+        ({"limits": {"header_count": 8}}, {"extra": "".join(f"X-{i}: 1\r\n" for i in range(9))}, "headers_too_large"),
+        ({"limits": {"head": "1KiB"}}, {"extra": f"X-Long: {'x' * 2000}\r\n"}, "headers_too_large"),
+        ({"fields": {"alias": "reject"}}, {"extra": "x_real_ip: 1\r\n"}, "decode_error"),
+    ],
+    ids=["body", "target", "header_count", "head", "alias"],
+)
+def test_limits_of_requests(gateway, partner, changes, sent, code):
+    """On a connection that was open before: it goes by the new limits from its next request on."""
+    extra = sent.pop("extra", "")
+    waiting, late = gateway.client(), gateway.client()
+    is_passed(waiting.exchange(fields=partner.authorization + extra, **sent))
+    gateway.reload(**changes)
+    is_error(waiting.exchange(fields=partner.authorization + extra, **sent), code)
+    is_error(late.exchange(fields=partner.authorization + extra, **sent), code)
+
+
+def test_limit_of_connections(gateway, partner):
+    gateway.reload(limits={"connections_per_source": 1})
+    clients = [gateway.client() for _ in range(8)]
+    for client in clients:
+        client.send(request(fields=partner.authorization))
+    assert 503 in {client.response().status for client in clients}
+    gateway.reload(limits={"connections_per_source": 0})
+    is_passed(get(gateway, partner))
+
+
+def test_identity(gateway, partner, backend):
+    gateway.reload(identity={"remove": ["x-debug"], "pass_authorization": True})
+    is_passed(get(gateway, partner))
+    client = gateway.client()
+    is_passed(client.exchange(fields=partner.authorization + "X-Debug: 1\r\n"))
+    assert backend.last["x-debug"] is None
+    assert partner.token in backend.last["authorization"]
+
+
+def test_timeouts_of_idle_connections(gateway, partner):
+    """A connection that is idle now gets the new keep-alive time now."""
+    idle, fresh = gateway.client(), gateway.client()
+    is_passed(idle.exchange(fields=partner.authorization))
+    gateway.reload(timeouts={"keep_alive": "300ms"})
+    idle.expect_close()
+    fresh.expect_close()
+
+
+def test_timeouts_of_backends(gateway, partner, backend):
+    gateway.reload(timeouts={"upstream_response": "200ms"})
+    gate = backend.gate()
+    backend.script(lambda connection: (connection.read_request(), gate.wait(), connection.close()))
+    is_error(get(gateway, partner), "upstream_timeout")
+    gate.open()
+
+
+def test_listener_added_and_removed(gateway, partner):
+    """The new one serves, the old one goes on; the connections of one that is removed live on."""
+    port = free_port()
+    first = gateway.config["listeners"][0]
+    gateway.reload(listeners=[first, {"address": f"127.0.0.1:{port}", "backlog": 100}])
+    added = gateway.client(("127.0.0.1", port))
+    is_passed(added.exchange(fields=partner.authorization))
+    is_passed(get(gateway, partner))
+    gateway.reload(listeners=[{**first, "backlog": 200}])
+    wait_for(lambda: refuses(port), lambda: "the removed listener still listens")
+    is_passed(added.exchange(fields=partner.authorization))
+    is_passed(get(gateway, partner))
+    gateway.reload(listeners=[{"address": f"127.0.0.1:{port}"}, first])
+    is_passed(gateway.client(("127.0.0.1", port)).exchange(fields=partner.authorization))
+    is_passed(get(gateway, partner))
+
+
+def refuses(port):
+    with contextlib.closing(socket.socket()) as s:
+        return s.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_unix_listener_added_and_removed(gateway):
+    """Its file goes with it."""
+    path = gateway.folder / "gw.sock"
+    first = gateway.config["listeners"][0]
+    gateway.reload(listeners=[first, {"address": f"unix:{path}"}])
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
+        s.connect(str(path))
+    gateway.reload(listeners=[first])
+    wait_for(lambda: not path.exists(), lambda: "the file of the socket is still there")
+
+
+def test_listener_that_cannot_be_opened(gateway, partner):
+    """Nothing changes, not even what comes before it in the file."""
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        port = free_port()
+        listeners = [gateway.config["listeners"][0], {"address": f"127.0.0.1:{port}"}, {"address": address}]
+        (line,) = gateway.reload_refused(listeners=listeners, limits={"body": 1})
+        assert address in line["error"]
+    assert refuses(port)
+    is_passed(get(gateway, partner, method="POST", body=b"more than one byte"))
+
+
+def test_logs(gateway, partner):
+    """Both go to other files, the level changes, and the access log can be switched off and on."""
+    access, operations = gateway.folder / "a.log", gateway.folder / "o.log"
+    gateway.reload(logs={"access": str(access), "operations": str(operations), "level": "warn"})
+    is_passed(get(gateway, partner))
+    wait_for(lambda: access.exists() and b'"event":"request"' in access.read_bytes(), lambda: "a line in the new log")
+    gateway.reload(logs={"access": "off", "level": "info"})
+    size = access.stat().st_size
+    is_passed(get(gateway, partner))
+    gateway.reload(logs={"access": "stdout", "operations": "stderr"})
+    got = get(gateway, partner)
+    assert gateway.line_of(got)["status"] == 200
+    assert access.stat().st_size == size
+    wait_for(lambda: "event=config_reloaded generation=3" in operations.read_text(), operations.read_text)
+    text = operations.read_text()
+    assert "event=config_reloaded generation=2" not in text  # level warn
+    assert gateway.metrics()["proofgw_log_dropped_lines_total"] == 0
+
+
+def test_log_that_cannot_be_opened(gateway, partner):
+    (line,) = gateway.reload_refused(logs={"access": "/no/such/folder/access.log"})
+    assert "/no/such/folder/access.log" in line["error"]
+    assert gateway.line_of(get(gateway, partner))["status"] == 200
+
+
+# --- what is not
+
+
+def test_faulty_file(gateway, partner):
+    """All of its errors are in the log, with their places; what was in force stays."""
+    gateway.reload_refused("workers: many\nlimits:\n  body: 64kb\n")
+
+    def reasons():
+        return "\n".join(line.get("error", "") for line in gateway.events("config_reload_failed"))
+
+    text = wait_for(lambda: " errors" in reasons() and reasons(), reasons)  # the last line counts them
+    assert re.search(r"gateway\.yaml:1:10: error: workers", text), text
+    assert re.search(r"gateway\.yaml:3:9: error: limits\.body", text), text
+    assert '"listeners" is missing' in text
+    is_passed(get(gateway, partner))
+    scrape = gateway.metrics()
+    assert scrape["proofgw_config_generation"] == 1
+    gateway.reload()
+    assert gateway.metrics()["proofgw_config_last_reload_successful"] == 1
+
+
+def test_missing_file(gateway, partner):
+    gateway.config_file.rename(gateway.folder / "elsewhere")
+    gateway.signal(signal.SIGHUP)
+    (line,) = gateway.wait_event("config_reload_failed")
+    assert "cannot be read" in line["error"]
+    is_passed(get(gateway, partner))
+
+
+def test_keys_that_need_a_restart(gateway, partner):
+    """They keep their value, and each reload says so until it is true; the others of the file count."""
+    gateway.reload(workers=3, limits={"buffer": "512KiB", "body": 3})
+    assert gateway.metrics()["proofgw_workers"] == 2
+    is_error(get(gateway, partner, method="POST", body=b"abcd"), "body_too_large")
+    gateway.reload()
+    lines = gateway.wait_event("config_needs_restart", 4)
+    for event in (lines[:2], lines[2:]):
+        assert [(e["key"], e["running"], e["file"]) for e in event] == [
+            ("workers", "2", "3"),
+            ("limits.buffer", "256KiB", "512KiB"),
+        ]
+    changed = [e["key"] for e in gateway.events("config_changed")]
+    assert changed == ["limits.body"]
+    gateway.reload(workers=2, limits={"buffer": None})
+    gateway.wait_event("config_reloaded", 3)
+    assert len(gateway.events("config_needs_restart")) == 4
+
+
+def test_head_that_does_not_fit_the_running_buffer(gateway, partner):
+    (line,) = gateway.reload_refused(limits={"buffer": "1MiB", "head": "400KiB"})
+    assert "limits.buffer" in line["error"]
+    is_passed(get(gateway, partner))
+
+
+# --- who may ask
+
+
+def watched(proofgw, **changes):
+    return proofgw(workers=2, reload_on_change=True, **changes)
+
+
+def test_changed_file(proofgw, partner):
+    """Renamed over, written in place, and changed back; a file that is only touched is no change."""
+    gateway = watched(proofgw)
+    gateway.configure(**environments(hosts=["one.test"]))
+    gateway.wait_metric("proofgw_config_generation", 2)
+    is_passed(get(gateway, partner, host="one.test"))
+    text = gateway.config_file.read_text().replace("one.test", "two.test")
+    gateway.config_file.write_text(text)
+    gateway.wait_metric("proofgw_config_generation", 3)
+    is_passed(get(gateway, partner, host="two.test"))
+    gateway.config_file.touch()
+    gateway.configure(**environments(hosts=["three.test"]))
+    gateway.wait_metric("proofgw_config_generation", 4)
+    assert [e["trigger"] for e in gateway.wait_event("config_reloaded", 3)] == ["file"] * 3
+
+
+def test_faulty_file_is_reported_once(proofgw, partner):
+    gateway = watched(proofgw)
+    gateway.config_file.write_text("listeners: [\n")
+    gateway.wait_metric("proofgw_config_reloads_total", 1, result="failed")
+    (gateway.folder / "other").write_text("an event in the folder")
+    gateway.configure(**environments(hosts=["one.test"]))
+    scrape = gateway.wait_metric("proofgw_config_generation", 2)
+    assert scrape("proofgw_config_reloads_total", result="failed") == 1
+    is_passed(get(gateway, partner, host="one.test"))
+
+
+def test_kubernetes_links(proofgw, tmp_path, partner, backend):
+    """gateway.yaml -> ..data/gateway.yaml, ..data -> a folder: the swap of ..data is the change."""
+    gateway = watched(proofgw)
+    for version in ("v1", "v2"):
+        gateway.config["environments"]["production"]["hosts"] = [f"{version}.test"]
+        (gateway.folder / version).mkdir()
+        (gateway.folder / version / "gateway.yaml").write_text(to_yaml(gateway.config))
+    (gateway.folder / "..data").symlink_to("v1")
+    link = gateway.folder / "link"
+    link.symlink_to("..data/gateway.yaml")
+    link.rename(gateway.config_file)
+    gateway.wait_metric("proofgw_config_generation", 2)
+    (gateway.folder / "..next").symlink_to("v2")
+    (gateway.folder / "..next").rename(gateway.folder / "..data")
+    gateway.wait_metric("proofgw_config_generation", 3)
+    is_passed(get(gateway, partner, host="v2.test"))
+
+
+def test_watch_is_off(gateway):
+    """A changed file waits for SIGHUP; switching the watch on is live as well."""
+    gateway.configure(limits={"body": 3})
+    (gateway.folder / "partners.new").write_text("")
+    gateway.reload(reload_on_change=True, limits={"body": 4})
+    assert gateway.metrics()["proofgw_config_generation"] == 2
+    gateway.configure(limits={"body": 5})
+    gateway.wait_metric("proofgw_config_generation", 3)
+
+
+def test_control_socket(proofgw, partner):
+    gateway = proofgw(reload_on_change=False, workers=2, admin={"control_socket": "control.sock"})
+    path = gateway.folder / "control.sock"
+    status, plan = ask(path, "/reload/plan")
+    assert (status, plan["changes"], plan["text"]) == (200, [], "no changes\n")
+    gateway.configure(limits={"body": 3}, workers=4)
+    status, plan = ask(path, "/reload/plan")
+    assert status == 200 and plan["generation"] == 1
+    assert plan["changes"] == [
+        {"key": "workers", "before": "2", "after": "4", "change": "restart"},
+        {"key": "limits.body", "before": "10MiB", "after": "3", "change": "live"},
+    ]
+    status, done = ask(path, "/reload", "POST")
+    assert status == 200 and done == {**plan, "generation": 2}
+    is_error(get(gateway, partner, method="POST", body=b"abcd"), "body_too_large")
+    gateway.config_file.write_text("nonsense\n")
+    for target, method in (("/reload", "POST"), ("/reload/plan", "GET")):
+        status, failed = ask(path, target, method)
+        assert status == 422 and "gateway.yaml:1:1: error" in failed["error"]
+    assert ask(path, "/status")[1]["configuration"]["generation"] == 2
+
+
+def test_draining_refuses(proofgw, partner, backend):
+    gateway = proofgw(reload_on_change=False)
+    gate = backend.gate()
+    backend.script(lambda connection: (connection.read_request(), gate.wait(), connection.send(answer())))
+    client = gateway.client()
+    client.send(request(fields=partner.authorization))
+    backend.wait_requests(1)
+    gateway.signal(signal.SIGTERM)
+    gateway.wait_event("draining")
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_event("config_reload_refused")
+    gate.open()
+    is_passed(client.response())
+    assert gateway.wait_exit() == 0
+
+
+def test_many_at_once_become_one_more(gateway, partner):
+    """Signals that come while one runs ask for one more together; the last content of the file is what counts."""
+    for i in range(50):
+        gateway.configure(limits={"body": 1000 + i})
+        gateway.signal(signal.SIGHUP)
+    gateway.configure(limits={"body": 3})
+    gateway.signal(signal.SIGHUP)
+    wait_for(lambda: get(gateway, partner, method="POST", body=b"abcd").status == 413, gateway.ops_text)
+    assert 1 < gateway.metrics()["proofgw_config_generation"] <= 52
+    assert not gateway.events("config_reload_failed")
+
+
+# --- nothing is dropped
+
+
+def test_request_in_flight_finishes_on_what_it_began_with(gateway, partner, backend, backends):
+    """Its body limit, its backend and its timeouts are those of its beginning; the next one on the same connection goes
+    by the new ones."""
+    gate = backend.gate()
+
+    def slow(connection):
+        connection.read_head()
+        gate.wait()
+        connection.send(answer(body=b"old"))
+        connection.drain()
+
+    backend.script(slow)
+    other = backends()
+    other.answer = lambda sent: answer(body=b"new")
+    client = gateway.client()
+    client.send(request("POST", fields=partner.authorization, body=b"1234567890")[:-5])
+    backend.wait_requests(1)
+    gateway.reload(**environments(upstream=other.address, hosts=["new.test"]), limits={"body": 3})
+    client.send(b"67890")
+    gate.open()
+    is_passed(client.response("POST"), body=b"old")
+    is_passed(client.exchange(fields=partner.authorization, host="new.test"), body=b"new")
+    is_error(client.exchange("POST", fields=partner.authorization, host="new.test", body=b"1234"), "body_too_large")
+
+
+def test_head_in_flight(gateway, partner):
+    """A head whose first byte came before the reload goes by the hosts of then."""
+    client = gateway.client()
+    head = request(fields=partner.authorization)
+    client.send(head[:20])
+    gateway.wait_metric("proofgw_client_bytes_received_total", lambda v: v >= 20)
+    gateway.reload(**environments(hosts=["new.test"]))
+    client.send(head[20:])
+    is_passed(client.response())
+
+
+def test_tunnels_live_on(gateway, partner, backend):
+    """Over a reload that changes their backend, host and listener; a new idle time counts for them too."""
+    far = takeover(backend, accepting)
+    client = gateway.client()
+    assert client.ask(upgrade(partner)).status == 101
+    (end,) = far()[:1]
+    changes = environments(hosts=["new.test"], upstream="127.0.0.1:1")
+    gateway.reload(**changes, listeners=[{"address": f"127.0.0.1:{free_port()}"}])
+    client.send(frame(TEXT, b"hello", MASK))
+    assert end.reader.exactly(11) == frame(TEXT, b"hello", MASK)
+    end.send(frame(TEXT, b"world"))
+    assert read_frame(client.reader)[1:3] == (TEXT, b"world")
+    gateway.reload(timeouts={"tunnel_idle": "300ms"})
+    end.send(frame(TEXT, b"last"))
+    assert read_frame(client.reader)[1:3] == (TEXT, b"last")
+    gateway.wait_metric("proofgw_tunnels_open", 0)
+
+
+class Load:
+    """Threads that ask one after the other, on kept and on new connections; every answer must be right."""
+
+    def __init__(self, gateway, partner, threads=4):
+        self.gateway, self.partner = gateway, partner
+        self.stopping = threading.Event()
+        self.asked, self.problems = 0, []
+        self.threads = [threading.Thread(target=self._run, args=(i,)) for i in range(threads)]
+
+    def _run(self, i):
+        try:
+            client = None
+            while not self.stopping.is_set():
+                if client is None or i % 2:
+                    if client:
+                        client.close()
+                    client = Client(("127.0.0.1", self.gateway.port))
+                is_passed(client.exchange(fields=self.partner.authorization))
+                self.asked += 1
+            client.close()
+        except Exception as problem:  # whatever it is, the test must hear of it
+            self.problems.append(repr(problem))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(DEADLINE_S)
+        assert not self.problems, self.problems
+        assert self.asked > 0
+
+
+def test_reloads_under_load(gateway, partner, backends):
+    """No request fails while limits, backends, listeners and logs change all the time."""
+    rounds = 1000 if FULL else 100
+    second = backends()
+    upstreams = [second.address, gateway.config["environments"]["production"]["upstream"]]
+    first, extra = gateway.config["listeners"][0], {"address": f"127.0.0.1:{free_port()}"}
+    with Load(gateway, partner):
+        for i in range(rounds):
+            gateway.reload(
+                **environments(upstream=upstreams[i % 2]),
+                limits={"body": 1000 + i},
+                listeners=[extra, first] if i % 2 else [first],
+            )
+    scrape = gateway.metrics()
+    assert scrape["proofgw_config_generation"] == rounds + 1
+    assert scrape("proofgw_config_reloads_total", result="done") == rounds
+    assert not gateway.events("config_reload_failed")
+
+
+def pss_kib(pid):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return int(re.search(r"^Pss: +(\d+) kB", file.read(), re.M)[1])
+
+
+def is_sanitized():
+    with open(BINARY, "rb") as file:
+        content = file.read()
+    return b"__asan_" in content or b"__tsan_" in content
+
+
+@pytest.mark.skipif(is_sanitized(), reason="a sanitizer keeps freed memory")
+def test_memory_stays_where_it_was(proofgw, partner):
+    """1,000 reloads in a row that change limits, hosts and listeners, with requests between. The log rings are small, so
+    that their pages are all in use before it counts."""
+    gateway = proofgw(reload_on_change=False, workers=2, logs={"ring": "64KiB"})
+    client = gateway.client()
+    first, extra = gateway.config["listeners"][0], {"address": f"127.0.0.1:{free_port()}"}
+
+    def reload_many(n):
+        for i in range(n):
+            hosts = ["api.test", *(f"h{j}.test" for j in range(i % 50))]
+            gateway.reload(**environments(hosts=hosts), listeners=[first, extra] if i % 2 else [first])
+            is_passed(client.exchange(fields=partner.authorization))
+
+    reload_many(200)
+    before = pss_kib(gateway.process.pid)
+    reload_many(1000)
+    after = pss_kib(gateway.process.pid)
+    assert after < before + 256, f"{before} KiB before, {after} KiB after"
