@@ -115,6 +115,7 @@ int main(int argc, char **argv)
     struct options o;
     parse_options(argc, argv, &o);
     tool_raise_descriptor_limit();
+    tool_ask_short_slices();
     (void)signal(SIGPIPE, SIG_IGN); /* fails only for a bad signal number */
 
     struct demo_worker *workers[THREADS_MAX];

@@ -1,36 +1,48 @@
 #include "load/client.h"
 
 #include "base/outbuf.h"
+#include "http/body.h"
 #include "http/scan.h"
 #include "http/ws.h"
+#include "net/stream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { ERRORS_SHOWN = 5, FRAME_HEAD_MAX = 8 };
+
 enum client_state {
     CLIENT_CLOSED = 0, /* no stream */
     CLIENT_CONNECTING,
-    CLIENT_HEAD,    /* a request is under way: `input` and `scan` collect the head of its answer */
-    CLIENT_BODY,    /* `reader` is set */
-    CLIENT_ECHO,    /* tunnel: a message is under way; `expected` bytes of its echo are missing */
-    CLIENT_HOLDING, /* open and idle until the end */
-    CLIENT_DONE,    /* finished, closing */
+    CLIENT_HANDSHAKE, /* of TLS */
+    CLIENT_HEAD,      /* a request is under way: `input` and `scan` collect the head of its answer */
+    CLIENT_BODY,      /* `reader` is set */
+    CLIENT_ECHO,      /* a message is under way; the echo is right up to `echo_at` */
+    CLIENT_IDLE,      /* open, nothing under way */
+    CLIENT_CLOSING,   /* waits for on_closed; `after` says what then */
+    CLIENT_OUT,       /* closing or closed for good */
 };
+
+enum client_after { AFTER_NOTHING = 0, AFTER_IDLE, AFTER_CONNECT };
 
 struct load_client {
     struct stream stream;
+    struct secure secure;
     struct load *load;
     enum client_state state;
-    bool was_ready;
-    bool reconnect;  /* once it is closed */
+    enum client_after after;
+    bool was_idle;
+    bool tunnel;     /* a WebSocket is open */
+    bool busy;       /* a counted operation is under way, due since due_us */
     bool keep_alive; /* of the answer being read */
+    uint64_t due_us;
     struct head_scan scan;
     char *input; /* owned: part of a head; NULL when empty */
     size_t ninput;
     struct body_reader reader;
-    uint64_t sent; /* messages */
-    char expected[32];
-    uint8_t nexpected, expected_at;
+    uint64_t messages;
+    char echo_head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN]; /* how the echo begins; the filler follows */
+    uint32_t necho_head, necho, echo_at;
 };
 
 static const struct head_limits head_limits = {
@@ -42,47 +54,91 @@ static const struct stream_events events;
 /* Every upgrade may use the same key: nothing between us and the server caches a 101. */
 static const char ws_key[] = "dGhlIHNhbXBsZSBub25jZQ==";
 
-static bool counts(const struct load_client *c)
+static void close_stream(struct load_client *c, enum client_state state, enum client_after after)
 {
-    return !c->load->over && c->state != CLIENT_DONE;
-}
-
-/* The connection has nothing left to do. */
-static void finish(struct load_client *c)
-{
-    struct load *l = c->load;
-    if (c->state == CLIENT_DONE) return;
-    if (c->state == CLIENT_HOLDING) l->held--;
-    c->state = CLIENT_DONE;
+    c->state = state;
+    c->after = after;
+    c->tunnel = false;
+    secure_close(&c->secure);
     stream_close(&c->stream, STREAM_END_CLOSE);
-    l->finished++;
-    if (l->finished == l->plan->connections && !l->over) l->on_finished(l);
 }
 
-static void count_error(struct load_client *c, const char *what)
+static bool is_in_use(const struct load_client *c)
+{
+    return c->state != CLIENT_CLOSED && c->state != CLIENT_CLOSING && c->state != CLIENT_OUT;
+}
+
+/* The connection ended, or said something wrong, when it should not have. */
+static void lose(struct load_client *c, const char *what)
 {
     struct load *l = c->load;
-    if (!counts(c)) return;
-    if (l->errors++ < LOAD_ERRORS_SHOWN)
-        (void)fprintf(stderr, "connection %zu: %s\n", (size_t)(c - l->clients), what);
-    finish(c);
+    bool was_idle = c->state == CLIENT_IDLE, was_busy = c->busy;
+    if (!is_in_use(c)) return;
+    c->busy = false;
+    if (was_busy) l->active--;
+    if (l->phase == LOAD_RESTING || l->phase == LOAD_OVER) { /* the result is known */
+        close_stream(c, CLIENT_OUT, AFTER_NOTHING);
+    } else if (l->plan->tolerant) {
+        if (was_idle)
+            l->dropped++;
+        else
+            l->failed++;
+        close_stream(c, CLIENT_CLOSING, was_idle ? AFTER_NOTHING : AFTER_IDLE);
+    } else {
+        if (l->errors++ < ERRORS_SHOWN)
+            (void)fprintf(stderr, "connection %zu: %s\n", (size_t)(c - l->clients), what);
+        close_stream(c, CLIENT_OUT, AFTER_NOTHING);
+        load_out(l, c);
+    }
 }
 
-static bool client_write(struct load_client *c, const char *p, size_t n)
+/* Sends what TLS has for the server. */
+static bool flush(struct load_client *c)
 {
-    struct iovec iov = {(char *)(uintptr_t)p, n};
+    struct iovec iov;
+    char *p;
+    iov.iov_len = secure_outgoing(&c->secure, &p);
+    if (iov.iov_len == 0) return true;
+    iov.iov_base = p;
     enum err e = stream_write(&c->stream, &iov, 1);
-    if (e) count_error(c, err_text(e));
-    return e == ERR_OK;
+    if (e) {
+        lose(c, err_text(e));
+        return false;
+    }
+    secure_sent(&c->secure);
+    return true;
+}
+
+static void write_all(struct load_client *c, struct iovec *iov, unsigned n)
+{
+    if (!c->load->tls) {
+        enum err e = stream_write(&c->stream, iov, n);
+        if (e) lose(c, err_text(e));
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!secure_write(&c->secure, iov[i].iov_base, iov[i].iov_len)) {
+            lose(c, "TLS: cannot write");
+            return;
+        }
+    }
+    (void)flush(c); /* a failure was counted */
+}
+
+static const char *own_header(struct load_client *c)
+{
+    struct load *l = c->load;
+    uint64_t n = l->plan->rotate ? l->requests : (uint64_t)(c - l->clients);
+    return l->plan->own[n % l->plan->nown];
 }
 
 static void send_request(struct load_client *c)
 {
     const struct load_plan *plan = c->load->plan;
-    struct outbuf o = outbuf_of(c->load->out, sizeof c->load->out);
+    struct outbuf o = outbuf_of(c->load->out_bytes, sizeof c->load->out_bytes);
     outbuf_fmt(&o, "%s %s HTTP/1.1\r\nHost: %s\r\n", plan->body ? "POST" : "GET", plan->path, plan->host);
     outbuf_str(&o, plan->headers);
-    if (plan->nown) outbuf_fmt(&o, "%s\r\n", plan->own[(size_t)(c - c->load->clients) % plan->nown]);
+    if (plan->nown) outbuf_fmt(&o, "%s\r\n", own_header(c));
     if (plan->websocket)
         outbuf_fmt(&o,
                    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: "
@@ -92,82 +148,88 @@ static void send_request(struct load_client *c)
         outbuf_fmt(&o, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(plan->body));
     outbuf_str(&o, "\r\n");
     if (plan->body) outbuf_str(&o, plan->body);
+    c->load->requests++;
     c->state = CLIENT_HEAD;
     head_scan_init(&c->scan);
     if (o.overflow)
-        count_error(c, "the request is too long");
+        lose(c, "the request is too long");
     else
-        (void)client_write(c, o.p, o.n); /* a failure was counted */
+        write_all(c, &(struct iovec){o.p, o.n}, 1);
 }
 
-/* A short text message, masked with zeros (a mask all the same), and the echo to expect. */
+/* RFC 6455 section 5.2: a text frame's head for n bytes; returns its length without the mask. */
+static uint32_t frame_head(uint8_t *p, uint32_t n, bool masked)
+{
+    uint8_t mask = masked ? 0x80 : 0;
+    p[0] = 0x81;
+    if (n < 126) {
+        p[1] = (uint8_t)(mask | n);
+        return 2;
+    }
+    p[1] = mask | 126;
+    p[2] = (uint8_t)(n >> 8);
+    p[3] = (uint8_t)n;
+    return 4;
+}
+
+/* A text message that begins with its number, masked with zeros (a mask all the same), and the echo to
+ * expect. */
 static void send_message(struct load_client *c)
 {
-    char text[16], frame[6 + sizeof text] = {(char)0x81, (char)(0x80 | sizeof text)};
-    struct outbuf o = outbuf_of(text, sizeof text);
-    outbuf_fmt(&o, "message %08u", (unsigned)(c->sent % 100000000));
-    memcpy(frame + 6, text, sizeof text);
-    c->expected[0] = (char)0x81;
-    c->expected[1] = (char)sizeof text;
-    memcpy(c->expected + 2, text, sizeof text);
-    c->nexpected = 2 + sizeof text;
-    c->expected_at = 0;
+    uint32_t n = c->load->plan->message_bytes;
+    char head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN] = {0}, text[LOAD_MESSAGE_MIN + 1];
+    (void)snprintf(text, sizeof text, "message %08u", (unsigned)(c->messages++ % 100000000));
+    uint32_t at = frame_head((uint8_t *)head, n, true) + 4;
+    memcpy(head + at, text, LOAD_MESSAGE_MIN);
+    c->necho_head = frame_head((uint8_t *)c->echo_head, n, false);
+    c->necho = c->necho_head + n;
+    memcpy(c->echo_head + c->necho_head, text, LOAD_MESSAGE_MIN);
+    c->necho_head += LOAD_MESSAGE_MIN;
+    c->echo_at = 0;
     c->state = CLIENT_ECHO;
-    c->sent++;
-    c->load->started++;
-    (void)client_write(c, frame, sizeof frame); /* a failure was counted */
+    struct iovec iov[2] = {{head, at + LOAD_MESSAGE_MIN}, {c->load->filler, n - LOAD_MESSAGE_MIN}};
+    write_all(c, iov, n > LOAD_MESSAGE_MIN ? 2 : 1);
 }
 
-static void hold(struct load_client *c)
+static void become_idle(struct load_client *c)
 {
-    c->state = CLIENT_HOLDING;
-    c->load->held++;
-    if (c->load->held == c->load->plan->connections) c->load->on_holding(c->load);
+    c->state = CLIENT_IDLE;
+    load_idle(c->load, c);
 }
 
-/* An answer is complete: the next request, if any is left. */
-static void next_request(struct load_client *c)
+/* What was under way is complete. */
+static void finish_operation(struct load_client *c)
 {
     struct load *l = c->load;
-    if (l->plan->hold) {
-        hold(c);
-    } else if (l->started == l->plan->requests) {
-        finish(c);
-    } else {
-        l->started++;
-        if (c->keep_alive) {
-            send_request(c);
-        } else {
-            l->reconnects++;
-            c->reconnect = true;
-            stream_close(&c->stream, STREAM_END_CLOSE);
-        }
+    if (c->busy) {
+        c->busy = false;
+        load_count(l, c->due_us);
     }
+    if (c->keep_alive && !l->plan->renew) {
+        become_idle(c);
+        return;
+    }
+    if (!c->keep_alive) l->reconnects++;
+    close_stream(c, CLIENT_CLOSING, AFTER_IDLE);
 }
 
-static void next_message(struct load_client *c)
+static void take_upgrade(struct load_client *c, const struct res_head *head)
 {
-    if (c->load->plan->hold)
-        hold(c);
-    else if (c->sent == c->load->plan->requests)
-        finish(c);
-    else
+    if (!ws_is_accepting_response(head, span_str(ws_key))) {
+        c->load->wrong_status++;
+        lose(c, "the upgrade was refused");
+        return;
+    }
+    c->tunnel = c->keep_alive = true;
+    if (c->busy)
         send_message(c);
+    else
+        become_idle(c);
 }
 
-static void became_ready(struct load_client *c)
+static bool is_right(const struct load_plan *plan, uint16_t status)
 {
-    if (c->was_ready) return;
-    c->was_ready = true;
-    c->load->ready++;
-    load_open_more(c->load);
-}
-
-static void finish_answer(struct load_client *c)
-{
-    c->load->answered++;
-    became_ready(c);
-    next_request(c);
+    return plan->status ? status == plan->status : status >= 200 && status <= 299;
 }
 
 /* A whole head: p[0..n). */
@@ -178,7 +240,7 @@ static void take_head(struct load_client *c, const char *p, size_t n)
     enum head_refusal why =
         http_parse_response(l->parser, p, n, &head_limits, l->plan->body ? METHOD_POST : METHOD_GET, head);
     if (why != HEAD_REFUSAL_NONE) {
-        count_error(c, head_refusal_text(why));
+        lose(c, head_refusal_text(why));
         return;
     }
     if (head->status < 200 && head->status != 101) { /* an interim answer: the real one follows */
@@ -186,20 +248,14 @@ static void take_head(struct load_client *c, const char *p, size_t n)
         return;
     }
     if (l->plan->websocket) {
-        if (!ws_is_accepting_response(head, span_str(ws_key))) {
-            l->not_2xx++;
-            count_error(c, "the upgrade was refused");
-            return;
-        }
-        became_ready(c);
-        next_message(c);
+        take_upgrade(c, head);
         return;
     }
-    if (head->status > 299) l->not_2xx++;
+    if (!is_right(l->plan, head->status)) l->wrong_status++;
     c->keep_alive = head->keep_alive;
     body_reader_init(&c->reader, head->body, head->content_length, &body_limits);
     c->state = CLIENT_BODY;
-    if (head->body == BODY_NONE) finish_answer(c);
+    if (head->body == BODY_NONE) finish_operation(c);
 }
 
 /* Returns the bytes used; 0 when more are needed or the connection failed. */
@@ -207,7 +263,7 @@ static size_t take_head_bytes(struct load_client *c, const char *p, size_t n)
 {
     switch (head_scan(&c->scan, p, n)) {
     case SCAN_MORE: return 0;
-    case SCAN_REFUSE: count_error(c, "the answer's head is malformed"); return 0;
+    case SCAN_REFUSE: lose(c, "the answer's head is malformed"); return 0;
     case SCAN_DONE: break;
     }
     size_t used = c->scan.end;
@@ -220,59 +276,63 @@ static size_t take_body_bytes(struct load_client *c, const char *p, size_t n)
     size_t used;
     struct span data;
     if (body_read(&c->reader, p, n, &used, &data) != BODY_OK) {
-        count_error(c, "the answer's body is malformed");
+        lose(c, "the answer's body is malformed");
         return 0;
     }
-    if (body_is_done(&c->reader)) finish_answer(c);
+    if (body_is_done(&c->reader)) finish_operation(c);
     return used;
 }
 
 static size_t take_echo_bytes(struct load_client *c, const char *p, size_t n)
 {
-    size_t missing = (size_t)(c->nexpected - c->expected_at);
+    bool begins = c->echo_at < c->necho_head;
+    size_t missing = (begins ? c->necho_head : c->necho) - c->echo_at;
     size_t used = n < missing ? n : missing;
-    if (memcmp(p, c->expected + c->expected_at, used) != 0) {
-        count_error(c, "the echo differs");
+    if (memcmp(p, begins ? c->echo_head + c->echo_at : c->load->filler, used) != 0) {
+        lose(c, "the echo differs");
         return 0;
     }
-    c->expected_at = (uint8_t)(c->expected_at + used);
-    if (c->expected_at == c->nexpected) {
-        c->load->answered++;
-        next_message(c);
-    }
+    c->echo_at += (uint32_t)used;
+    if (c->echo_at == c->necho) finish_operation(c);
     return used;
 }
 
-static void consume(struct load_client *c, const char *p, size_t n)
+static void keep_input(struct load_client *c, const char *p, size_t n)
 {
-    while (n && c->stream.state == STREAM_OPEN) {
-        size_t used = 0;
-        switch (c->state) {
-        case CLIENT_HEAD: used = take_head_bytes(c, p, n); break;
-        case CLIENT_BODY: used = take_body_bytes(c, p, n); break;
-        case CLIENT_ECHO: used = take_echo_bytes(c, p, n); break;
-        case CLIENT_HOLDING: count_error(c, "bytes on an idle connection"); break;
-        case CLIENT_CLOSED:
-        case CLIENT_CONNECTING:
-        case CLIENT_DONE: break;
-        }
-        if (used == 0) break;
-        p += used;
-        n -= used;
-    }
-    if (n == 0 || c->state != CLIENT_HEAD || c->stream.state != STREAM_OPEN) return;
     c->input = malloc(n);
     if (!c->input) {
-        count_error(c, "out of memory");
+        lose(c, "out of memory");
         return;
     }
     memcpy(c->input, p, n);
     c->ninput = n;
 }
 
-static void on_read(struct stream *s, const char *p, size_t n)
+static void consume(struct load_client *c, const char *p, size_t n)
 {
-    struct load_client *c = (struct load_client *)s;
+    while (n && is_in_use(c)) {
+        size_t used = 0;
+        switch (c->state) {
+        case CLIENT_HEAD: used = take_head_bytes(c, p, n); break;
+        case CLIENT_BODY: used = take_body_bytes(c, p, n); break;
+        case CLIENT_ECHO: used = take_echo_bytes(c, p, n); break;
+        case CLIENT_IDLE: lose(c, "bytes on an idle connection"); break;
+        case CLIENT_CLOSED:
+        case CLIENT_CONNECTING:
+        case CLIENT_HANDSHAKE:
+        case CLIENT_CLOSING:
+        case CLIENT_OUT: break;
+        }
+        if (used == 0) break;
+        p += used;
+        n -= used;
+    }
+    if (n && c->state == CLIENT_HEAD) keep_input(c, p, n);
+}
+
+/* Bytes of HTTP or WebSocket. */
+static void take(struct load_client *c, const char *p, size_t n)
+{
     char *all = c->input;
     if (!all) {
         consume(c, p, n);
@@ -280,19 +340,64 @@ static void on_read(struct stream *s, const char *p, size_t n)
     }
     c->input = NULL;
     char *grown = realloc(all, c->ninput + n);
-    if (grown) {
-        memcpy(grown + c->ninput, p, n);
-        consume(c, grown, c->ninput + n);
-        free(grown);
-    } else {
+    if (!grown) {
         free(all);
-        count_error(c, "out of memory");
+        lose(c, "out of memory");
+        return;
     }
+    memcpy(grown + c->ninput, p, n);
+    consume(c, grown, c->ninput + n);
+    free(grown);
+}
+
+static void shake_hands(struct load_client *c)
+{
+    bool done;
+    if (!secure_handshake(&c->secure, &done)) {
+        lose(c, "the TLS handshake failed");
+        return;
+    }
+    if (flush(c) && done) send_request(c);
+}
+
+static void take_secure(struct load_client *c, const char *p, size_t n)
+{
+    struct load *l = c->load;
+    if (!secure_feed(&c->secure, p, n)) {
+        lose(c, "out of memory");
+        return;
+    }
+    if (c->state == CLIENT_HANDSHAKE) shake_hands(c);
+    while (is_in_use(c) && c->state != CLIENT_HANDSHAKE) {
+        int got = secure_read(&c->secure, l->plain, sizeof l->plain);
+        if (got == 0) break;
+        if (got > 0)
+            take(c, l->plain, (size_t)got);
+        else
+            lose(c, "TLS: closed or broken by the other side");
+    }
+}
+
+static void on_read(struct stream *s, const char *p, size_t n)
+{
+    struct load_client *c = (struct load_client *)s;
+    if (c->load->tls)
+        take_secure(c, p, n);
+    else
+        take(c, p, n);
 }
 
 static void on_connected(struct stream *s)
 {
-    send_request((struct load_client *)s);
+    struct load_client *c = (struct load_client *)s;
+    if (!c->load->tls) {
+        send_request(c);
+    } else if (secure_open(&c->secure, c->load->tls, c->load->plan->host)) {
+        c->state = CLIENT_HANDSHAKE;
+        shake_hands(c);
+    } else {
+        lose(c, "out of memory");
+    }
 }
 
 static void on_eof(struct stream *s)
@@ -300,36 +405,43 @@ static void on_eof(struct stream *s)
     struct load_client *c = (struct load_client *)s;
     if (c->state == CLIENT_BODY && c->reader.kind == BODY_UNTIL_CLOSE) {
         c->keep_alive = false;
-        finish_answer(c);
+        finish_operation(c);
     } else {
-        count_error(c, "closed by the other side");
+        lose(c, "closed by the other side");
     }
 }
 
 static void on_drained(struct stream *s)
 {
-    (void)s; /* one request at a time: it is small, and the answer says that it went out */
+    (void)s; /* one operation at a time: the answer says that it went out */
 }
 
 static void on_failed(struct stream *s, enum err e)
 {
-    count_error((struct load_client *)s, err_text(e));
+    lose((struct load_client *)s, err_text(e));
 }
 
-static void start(struct load_client *c)
+static void client_connect(struct load_client *c)
 {
     c->state = CLIENT_CONNECTING;
-    c->reconnect = false;
     enum err e = stream_connect(&c->stream, &c->load->loop, &c->load->plan->target, &events);
-    if (e) count_error(c, err_text(e));
+    if (e) lose(c, err_text(e));
 }
 
 static void on_closed(struct stream *s)
 {
     struct load_client *c = (struct load_client *)s;
+    enum client_after after = c->after;
     free(c->input);
     c->input = NULL;
-    if (c->reconnect && !c->load->over) start(c);
+    c->after = AFTER_NOTHING;
+    if (c->state == CLIENT_OUT) return;
+    c->state = CLIENT_CLOSED;
+    switch (after) {
+    case AFTER_NOTHING: break;
+    case AFTER_IDLE: load_idle(c->load, c); break;
+    case AFTER_CONNECT: client_connect(c); break;
+    }
 }
 
 static const struct stream_events events = {
@@ -341,7 +453,46 @@ static const struct stream_events events = {
     .on_closed = on_closed,
 };
 
-struct load_client *load_clients_create(struct load *l)
+void client_greet(struct load_client *c)
+{
+    client_connect(c);
+}
+
+void client_start(struct load_client *c, uint64_t due_us)
+{
+    c->busy = true;
+    c->due_us = due_us;
+    if (c->state == CLIENT_CLOSED)
+        client_connect(c);
+    else if (c->state == CLIENT_CLOSING)
+        c->after = AFTER_CONNECT;
+    else if (c->tunnel)
+        send_message(c);
+    else
+        send_request(c);
+}
+
+bool client_is_new(struct load_client *c)
+{
+    bool is_new = !c->was_idle;
+    c->was_idle = true;
+    return is_new;
+}
+
+void client_close(struct load_client *c)
+{
+    if (is_in_use(c))
+        close_stream(c, CLIENT_OUT, AFTER_NOTHING);
+    else
+        c->state = CLIENT_OUT;
+}
+
+struct load_client *client_at(struct load_client *clients, uint32_t i)
+{
+    return &clients[i];
+}
+
+struct load_client *clients_create(struct load *l)
 {
     struct load_client *clients = calloc(l->plan->connections, sizeof *clients);
     for (uint32_t i = 0; clients && i < l->plan->connections; i++)
@@ -349,27 +500,9 @@ struct load_client *load_clients_create(struct load *l)
     return clients;
 }
 
-void load_open_more(struct load *l)
+void clients_destroy(struct load_client *clients, uint32_t n)
 {
-    while (!l->over && l->opened < l->plan->connections && l->opened - l->ready < LOAD_OPENING_MAX) {
-        struct load_client *c = &l->clients[l->opened++];
-        if (!l->plan->websocket && !l->plan->hold) {
-            if (l->started == l->plan->requests) { /* fewer requests than connections */
-                l->ready++;
-                finish(c);
-                continue;
-            }
-            l->started++;
-        }
-        start(c);
-    }
-}
-
-void load_close_all(struct load *l)
-{
-    l->over = true;
-    for (uint32_t i = 0; i < l->opened; i++) {
-        l->clients[i].state = CLIENT_DONE;
-        stream_close(&l->clients[i].stream, STREAM_END_CLOSE);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        secure_free(&clients[i].secure);
+    free(clients);
 }

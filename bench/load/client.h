@@ -1,61 +1,34 @@
-/* client.h - what the load generator counts, and one of its connections.
+/* client.h - one connection of the load generator. It checks whatever it gets: status, framing, echo.
  *
- * Closed loop: each connection has at most one request (or WebSocket message) under way. So it measures how
- * much work gets done and whether all of it is right; it says nothing about latency under a fixed rate.
+ *   CLOSED -> CONNECTING -> [HANDSHAKE] -> HEAD -> BODY -> IDLE -> HEAD ...
+ *     ^                                      `-> (101) -> ECHO -> IDLE -> ECHO ...
+ *     `- closing <- any: the server closes, `renew`, an error
  *
- *   CONNECTING -> WAITING (request sent) -> ... -> WAITING -> done
- *                    `-> TUNNEL (101) -> echo, echo, ... or HOLDING
- *
- * Thread: all of it runs on one loop.
+ * Thread: the loop's.
  */
 #ifndef LOAD_CLIENT_H
 #define LOAD_CLIENT_H
 
-#include "http/body.h"
-#include "http/head.h"
-#include "net/stream.h"
+#include "load/load.h"
+#include "load/secure.h"
 
-enum { LOAD_REQUEST_MAX = 16 * 1024, LOAD_ERRORS_SHOWN = 5, LOAD_OPENING_MAX = 128 };
+/* One for each connection of the plan; NULL when memory is out. */
+struct load_client *clients_create(struct load *l);
+void clients_destroy(struct load_client *clients, uint32_t n);
 
-/* What to do; fixed before the start. */
-struct load_plan {
-    struct socket_address target;
-    const char *host;
-    const char *path;
-    const char *headers;    /* complete lines for every request */
-    const char *const *own; /* one header line for each connection in turn; NULL = none */
-    uint32_t nown;
-    const char *body; /* POST it; NULL = GET */
-    uint32_t connections;
-    uint64_t requests; /* in all; WebSocket: messages per tunnel */
-    bool websocket;
-    bool hold; /* after the first answer, stay open and idle */
-};
+struct load_client *client_at(struct load_client *clients, uint32_t i);
 
-struct load {
-    struct loop loop;
-    const struct load_plan *plan;
-    struct http_parser *parser;
-    struct load_client *clients; /* one per connection */
-    uint32_t opened;             /* connections started for the first time */
-    uint32_t ready;              /* of these: connected and answered once */
-    uint32_t held;               /* idle, on purpose */
-    uint32_t finished;           /* connections with nothing left to do */
-    uint64_t started, answered;  /* requests or messages */
-    uint64_t not_2xx, errors, reconnects;
-    bool over;                           /* the result is known: closing */
-    struct res_head head;                /* scratch */
-    char out[LOAD_REQUEST_MAX];          /* scratch */
-    void (*on_holding)(struct load *l);  /* every connection is held */
-    void (*on_finished)(struct load *l); /* every connection is finished */
-};
+/* Connects and makes one request (or upgrade) that is not counted; then load_idle(). */
+void client_greet(struct load_client *c);
 
-/* Opens connections, at most LOAD_OPENING_MAX at a time. Call once; the rest follows by itself. */
-void load_open_more(struct load *l);
+/* Does one operation that is due at `due_us`, connecting first where that is needed; then load_count() and
+ * load_idle(), or load_idle() after a tolerated loss, or load_out(). Only for an idle one. */
+void client_start(struct load_client *c, uint64_t due_us);
 
-/* Closes every connection; no further counting. */
-void load_close_all(struct load *l);
+/* True once: the first time that the client is idle. */
+bool client_is_new(struct load_client *c);
 
-struct load_client *load_clients_create(struct load *l);
+/* Closes for good. */
+void client_close(struct load_client *c);
 
 #endif
