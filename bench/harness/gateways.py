@@ -1,0 +1,231 @@
+"""Gateways from their descriptions (bench/peers/*.json), started, proven and stopped.
+
+A description is a JSON object; bench/peers/README.md explains it. In its texts and in the files that it names, @NAME@ is
+replaced, and a line that begins with `#tls ` is there only when the gateway serves TLS.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from harness import job, machine, partners
+
+PEERS = Path(__file__).resolve().parent.parent / "peers"
+START_S, STOP_S = 60, 10
+KEYS = {
+    "name", "title", "kind", "like", "version", "files", "partner_files", "grant_files", "command", "vars", "reload",
+    "reload_command", "tls", "lacks", "less", "partners_max", "environment", "processes",
+}  # fmt: skip
+
+
+class Unavailable(Exception):
+    """This gateway cannot do this here; the text says why."""
+
+
+def fill(text, values):
+    return re.sub(r"@([A-Z0-9_]+)@", lambda match: str(values.get(match[1], match[0])), text)
+
+
+class Description:
+    def __init__(self, path):
+        self.folder = path.resolve().parent
+        own = json.loads(path.read_text())
+        unknown = own.keys() - KEYS
+        if unknown:
+            raise ValueError(f"{path}: unknown keys: {', '.join(sorted(unknown))}")
+        base = Description(self.folder / f"{own['like']}.json").data if "like" in own else {}
+        self.data = {**base, **own, "vars": {**base.get("vars", {}), **own.get("vars", {})}}
+        self.name = self.data["name"]
+        self.kind = self.data.get("kind", "peer")
+
+    def __getattr__(self, key):
+        return self.data.get(key)
+
+    def binary(self, tools):
+        return shutil.which(fill(self.data["command"][0], {"BIN": tools}))
+
+    def version_text(self, tools):
+        """The first line that the version command prints."""
+        if not self.version:
+            return ""
+        command = [fill(word, {"BIN": tools}) for word in self.version]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except OSError as e:
+            return str(e)
+        return ((done.stdout + done.stderr).strip().splitlines() or [""])[0]
+
+
+def find(names, tools):
+    """Descriptions by name, or by path for one of your own. Without names: all that are installed."""
+    if names:
+        return [Description(Path(name) if name.endswith(".json") else PEERS / f"{name}.json") for name in names]
+    known = [Description(path) for path in sorted(PEERS.glob("*.json"))]
+    order = {"ours": 0, "limit": 1, "peer": 2}
+    return sorted((d for d in known if d.binary(tools)), key=lambda d: order[d.kind])
+
+
+class Instance:
+    """One running gateway. Use as a context manager, or call stop()."""
+
+    def __init__(self, description, setting, *, tls=False, count=10_000, workers=1):
+        self.description, self.setting, self.tls, self.count, self.workers = description, setting, tls, count, workers
+        if tls and not description.tls:
+            raise Unavailable("no TLS")
+        if count > (description.partners_max or count):
+            raise Unavailable(f"not made for more than {description.partners_max} partners")
+        self.folder = setting.new_folder(description.name)
+        self.plain_port, self.tls_port = machine.free_port(), machine.free_port()
+        self.port = self.tls_port if tls else self.plain_port
+        self.changes = 0
+        self.write_files()
+        self.write_partners()
+        self.start()
+
+    def values(self):
+        return {
+            "DIR": self.folder,
+            "PORT": self.plain_port,
+            "TLS_PORT": self.tls_port,
+            "BACKEND": self.setting.backend.address,
+            "WORKERS": self.workers,
+            "PARTNERS": self.count,
+            "HASH_SIZE": max(2048, self.count * 2),
+            "CHAIN": self.setting.chain,
+            "KEY": self.setting.key,
+            "PEM": self.setting.pem,
+            "BIN": self.setting.tools,
+            "FILES": self.setting.descriptors,
+            "CONNECTIONS": (self.setting.descriptors - 200) // 2,
+            "PEERS": self.description.folder,
+            **self.description.vars,
+        }
+
+    def write_files(self):
+        for name, template in (self.description.files or {}).items():
+            lines = fill((self.description.folder / template).read_text(), self.values()).splitlines()
+            if self.tls:
+                lines = [re.sub(r"^#tls ", "", line) for line in lines]
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(lines) + "\n")
+
+    def write_partners(self):
+        """Every file is replaced at once, as an operator's tool would do it. Each writing differs in one widget."""
+        d, kinds = self.description, [("partner_files", False), ("grant_files", True)]
+        opened = {}
+        for key, per_network in kinds:
+            for name, line in (getattr(d, key) or {}).items():
+                path = self.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                opened[path] = (path.with_name(path.name + ".new").open("w"), line + "\n", per_network)
+        if not opened:
+            return
+        for index, partner in enumerate(partners.all_of(self.count)):
+            values = partner.values()
+            if index == 0 and self.changes % 2:
+                values["WIDGET"] = values["WIDGET"][::-1].replace("-", "")[:8] + values["WIDGET"][8:]
+            for file, line, per_network in opened.values():
+                for cidr, network in partner.networks if per_network else [(None, None)]:
+                    file.write(fill(line, {**values, "CIDR": cidr, "NETWORK": network}))
+        for path, (file, _, _) in opened.items():
+            file.close()
+            os.replace(file.name, path)
+        self.changes += 1
+
+    def start(self):
+        d, values = self.description, self.values()
+        command = [fill(word, values) for word in d.command]
+        if not shutil.which(command[0]):
+            raise Unavailable("not installed")
+        cpus = self.setting.processors.for_workers(self.workers)
+        environment = {**os.environ, **{key: fill(text, values) for key, text in (d.environment or {}).items()}}
+        begin = time.monotonic()
+        with (self.folder / "output.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+                start_new_session=True,
+            )
+        self.setting.instances.append(self)
+        try:
+            self.wait_until_ready(begin + START_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_s = time.monotonic() - begin
+        self.softirq = machine.softirq_pids(cpus)
+
+    def wait_until_ready(self, deadline):
+        """Until the last caller of the set gets a 200."""
+        why = "nothing listens"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise Unavailable(f"it does not start: {self.last_words()}")
+            why = job.try_get(self, partners.some(self.count)[-2])
+            if not why:
+                return
+            time.sleep(0.002)
+        raise Unavailable(f"not ready after {START_S} s: {why}")
+
+    def last_words(self):
+        lines = (self.folder / "output.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1][:200] if lines else "without a word"
+
+    def pids(self):
+        return machine.tree(self.process.pid)
+
+    def run_time_ns(self):
+        return machine.run_time_ns(self.pids() + self.softirq)
+
+    def update(self):
+        """New partner data in force, the way this gateway does it."""
+        how = self.description.reload
+        if not how:
+            raise Unavailable("no reload")
+        self.write_partners()
+        if self.description.reload_command:
+            subprocess.run(
+                [fill(word, self.values()) for word in self.description.reload_command],
+                check=True,
+                capture_output=True,
+                timeout=START_S,
+            )
+        elif how != "watch":
+            self.process.send_signal(getattr(signal, f"SIG{how}"))
+
+    def stop(self):
+        """Ends the whole tree, by pid. What does not end in time is killed."""
+        if self not in self.setting.instances:
+            return
+        self.setting.instances.remove(self)
+        pids = self.pids()
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in pids[1:]:
+            try:
+                if os.getpgid(pid) == self.process.pid:  # still one of ours, and no later process with this id
+                    os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
