@@ -1,0 +1,346 @@
+"""What is measured. Names are those of the targets.
+
+Three shapes: `Cost` (processor time per operation, in interleaved rounds), `Figures` (some numbers per gateway) and `Curve`
+(cost against a size). Each has run(bench) and returns what goes into results.json; what a gateway cannot do is
+{"na": why} in its place.
+"""
+
+import re
+import subprocess
+import time
+
+from harness import machine, partners
+from harness.gateways import Instance, Unavailable
+from harness.load import Load, LoadFailed, measure
+
+CONNECTIONS = 64
+POST_BODY = '{"merchant_transaction_id":"' + "m" * 220 + '"}'
+FAILURES = (Unavailable, LoadFailed)
+
+
+def authorized(count, index=None):
+    partner = partners.caller(count) if index is None else partners.Partner(index, True)
+    return ["--header", f"Authorization: {partner.authorization}"]
+
+
+class Cost:
+    shape = "cost"
+
+    def __init__(self, name, title, options, *, tls=False, proof=(), mib=0, unit="request", who="caller", rate=0):
+        self.name, self.title, self.options, self.tls, self.rate = name, title, options, tls, rate
+        self.proof = {"identity", *proof}
+        self.operations_per_unit = 1 / mib if mib else 1
+        self.unit = "MiB" if mib else unit
+        self.who = who
+
+    def load_options(self, setting, count, seconds):
+        who = {
+            "caller": lambda: authorized(count),
+            "everybody": lambda: ["--header-file", setting.header_file(count), "--rotate"],
+            "nobody": lambda: ["--header", "Authorization: Bearer " + "x" * 43],
+            "outsider": lambda: ["--header", f"Authorization: {partners.outsider(count).authorization}"],
+        }[self.who]()
+        tls = ["--tls"] * self.tls
+        rate = ["--rate", self.rate] if self.rate else []
+        return ["--connections", CONNECTIONS, "--seconds", seconds, *who, *tls, *rate, *self.options]
+
+    def instances(self, bench):
+        """{name: Instance or why not}"""
+        found = {}
+        for d in bench.descriptions:
+            try:
+                found[d.name] = bench.instance(d, tls=self.tls, proof=self.proof)
+            except FAILURES as e:
+                found[d.name] = str(e)
+        return found
+
+    def run(self, bench):
+        seconds = bench.seconds * (4 if self.rate else 1)
+        rounds = max(2, bench.rounds // (3 if self.rate else 1))
+        options = self.load_options(bench.setting, bench.count, seconds)
+        values = {}
+        able = {}
+        for name, instance in self.instances(bench).items():
+            if isinstance(instance, str):
+                values[name] = {"na": instance}
+            else:
+                able[name] = instance
+                values[name] = {"cost_us": [], "util": [], "per_second": [], "histogram": []}
+        for turn in range(rounds):
+            order = list(able)
+            for name in order[turn % len(order) :] + order[: turn % len(order)] if order else []:
+                bench.progress(f"{self.name} round {turn + 1}/{rounds} {name}")
+                try:
+                    self.add(values[name], measure(bench.setting, able[name], options))
+                except LoadFailed as e:
+                    values[name] = {"na": str(e)}
+                    del able[name]
+        return {"unit": f"us per {self.unit}", "rate": self.rate, "values": values}
+
+    def add(self, value, run):
+        value["cost_us"].append(run["cpu_ns"] / 1000 / run["operations"] * self.operations_per_unit)
+        value["util"].append(run["cpu_ns"] / 1e9 / run["elapsed"])
+        value["per_second"].append(run["operations"] / run["seconds"])
+        value["histogram"] = merge(value["histogram"], run["histogram"])
+
+
+def merge(one, other):
+    counts = dict(one)
+    for us, n in other:
+        counts[us] = counts.get(us, 0) + n
+    return sorted([us, n] for us, n in counts.items())
+
+
+def percentile(histogram, share):
+    """The value that `share` of the operations did not exceed, in us."""
+    left = share * sum(n for _, n in histogram)
+    for us, n in histogram:
+        left -= n
+        if left <= 1e-9:
+            return us
+    return histogram[-1][0] if histogram else 0
+
+
+class Figures:
+    """Numbers per gateway, one gateway at a time: {"columns": {key: unit}, "values": {name: {key: number}}}."""
+
+    shape = "figures"
+
+    def run(self, bench):
+        values = {}
+        for d in bench.descriptions:
+            bench.progress(f"{self.name} {d.name}")
+            values[d.name] = {}
+            for key in self.columns:
+                try:
+                    self.measure(bench, d, key, values[d.name])
+                except FAILURES as e:
+                    values[d.name].setdefault("na", {})[key] = str(e)
+        return {"columns": self.columns, "values": values}
+
+
+class Memory(Figures):
+    """Pss of all its processes with few connections open, and with many more: the difference, by their number. Kernel
+    memory of the sockets is not in it. A fresh process each time: what an earlier run freed would be used again."""
+
+    name, title = "H", "memory per idle connection"
+    columns = {"keep-alive": "KiB", "tunnel": "KiB", "TLS keep-alive": "KiB", "TLS tunnel": "KiB"}
+
+    def measure(self, bench, description, key, out):
+        tls, tunnel = key.startswith("TLS"), key.endswith("tunnel")
+        options = authorized(bench.count) + ["--tls"] * tls + ["--ws"] * tunnel
+        proof = {"identity", "websocket"} if tunnel else {"identity"}
+        # a tunnel takes two descriptors of the gateway
+        many = min(bench.connections, (bench.setting.descriptors - 500) // 2 * 9 // 10)
+        bench.require(description, tls, proof)
+        with Instance(description, bench.setting, tls=tls, count=bench.count) as instance:
+            with Load(bench.setting, instance.port, ["--idle", many // 10, *options]):
+                before = settled_pss(instance)
+                with Load(bench.setting, instance.port, ["--idle", many, *options]):
+                    out[key] = round((settled_pss(instance) - before) / many, 2)
+
+
+def settled_pss(instance):
+    """When two looks agree within 1 %, at most 3 s."""
+    last = None
+    for _ in range(30):
+        now = machine.pss_kib(instance.pids())
+        if now is None:
+            raise Unavailable("its memory may not be read: run as root")
+        if last and abs(now - last) <= last / 100:
+            return now
+        last = now
+        time.sleep(0.1)
+    return last
+
+
+class Partners(Figures):
+    """Start to the first 200, memory, and latency at 5,000/s: steady, while all partner data are read again, and while they
+    change every second."""
+
+    name, title = "I", "start, size and reload with many partners"
+    rate = 5000
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+        self.columns = {}
+        for size in sizes:
+            text = short(size)
+            self.columns.update({f"start {text}": "s", f"memory {text}": "MiB"})
+            for phase in ("steady", "reload", "churn"):
+                self.columns.update({f"{phase} p99.9 {text}": "us"})
+            self.columns.update({f"lost requests {text}": "", f"lost connections {text}": ""})
+
+    def run(self, bench):
+        values = {}
+        for d in bench.descriptions:
+            values[d.name] = {}
+            for size in self.sizes:
+                bench.progress(f"{self.name} {d.name} {short(size)} partners")
+                try:
+                    bench.require(d, False, {"identity"})
+                    self.measure_size(bench, d, size, values[d.name])
+                except FAILURES as e:
+                    values[d.name].setdefault("na", {})[short(size)] = str(e)
+        return {"columns": self.columns, "values": values}
+
+    def measure_size(self, bench, description, size, out):
+        if description.kind == "limit":
+            raise Unavailable("knows no partners")
+        with Instance(description, bench.setting, count=size) as instance:
+            text = short(size)
+            out[f"start {text}"] = round(instance.start_s, 3)
+            out[f"memory {text}"] = round(settled_pss(instance) / 1024, 1)
+            steady = self.under_load(bench, instance, updates=0)
+            out[f"steady p99.9 {text}"] = percentile(steady["histogram"], 0.999)
+            reload = self.under_load(bench, instance, updates=1)
+            out[f"reload p99.9 {text}"] = percentile(reload["histogram"], 0.999)
+            lost = [reload]
+            if size <= 100_000:  # writing a larger set takes longer than the run
+                lost.append(self.under_load(bench, instance, updates=3))
+                out[f"churn p99.9 {text}"] = percentile(lost[-1]["histogram"], 0.999)
+            out[f"lost requests {text}"] = sum(run["failed"] + run["wrong_status"] + run["errors"] for run in lost)
+            out[f"lost connections {text}"] = sum(run["dropped"] + run["reconnects"] for run in lost)
+
+    def under_load(self, bench, instance, updates):
+        """The load goes on while the data are written, which is the same work for everybody, on the load's processor."""
+        seconds = max(2, bench.seconds * 4) + updates
+        options = ["--tolerate", "--rate", self.rate, "--seconds", seconds, *authorized(instance.count, 0)]
+        with Load(bench.setting, instance.port, options) as load:
+            load.go()
+            begin = time.monotonic()
+            for n in range(updates):
+                time.sleep(max(0, begin + 0.5 + n - time.monotonic()))
+                instance.update()
+            return load.result()
+
+
+def short(n):
+    return f"{n // 1_000_000} M" if n >= 1_000_000 else f"{n // 1000} k" if n >= 1000 else str(n)
+
+
+class Calls(Figures):
+    """strace -c on all threads, for two runs that differ only in the number of requests: the difference leaves out accepting,
+    connecting and attaching."""
+
+    name, title = "SYS", "system calls"
+    columns = {"GET": "calls", "POST": "calls", "TLS GET": "calls", "echo": "calls"}
+    few, many = 1000, 6000
+
+    def measure(self, bench, description, key, out):
+        tls = key.startswith("TLS")
+        bench.require(description, tls, {"websocket"} if key == "echo" else {"identity"})
+        options = authorized(bench.count) + ["--tls"] * tls
+        if key == "POST":
+            options += ["--path", "/widget/session", "--body", POST_BODY]
+        if key == "echo":
+            options += ["--ws"]
+        instance = bench.instance(description, tls=tls, proof=set())
+        total = [self.count(bench.setting, instance, options, n) for n in (self.few, self.few, self.many)]
+        out[key] = round((total[2] - total[1]) / (self.many - self.few), 2)
+
+    def count(self, setting, instance, options, operations):
+        number = operations // CONNECTIONS if "--ws" in options else operations
+        scale = number * CONNECTIONS / operations if "--ws" in options else 1
+        summary, log = setting.folder / "strace.txt", (setting.folder / "strace.log").open("w+")
+        attach = [word for pid in instance.pids() for word in ("-p", str(pid))]
+        with Load(setting, instance.port, ["--connections", CONNECTIONS, "--requests", number, *options]) as load, log:
+            try:
+                tracer = subprocess.Popen(["strace", "-c", "-f", "-o", summary, *attach], stderr=log)
+            except FileNotFoundError:
+                raise Unavailable("strace is not installed")
+            try:
+                self.wait_attached(tracer, log.name)
+                load.go()
+                load.result()
+            finally:
+                tracer.terminate()
+                tracer.wait()
+        total = re.search(r"^\s*[\d.]+\s+[\d.]+\s+(?:\d+\s+)?(\d+)(?:\s+\d+)?\s+total$", summary.read_text(), re.M)
+        if not total:
+            raise Unavailable("strace counted nothing")
+        return int(total[1]) / scale
+
+    def wait_attached(self, tracer, path):
+        for _ in range(500):
+            text = open(path).read()
+            if "attached" in text:
+                time.sleep(0.1)  # further threads
+                return
+            if tracer.poll() is not None:
+                raise Unavailable(f"strace: {text.strip().splitlines()[-1] if text.strip() else 'ended'}")
+            time.sleep(0.01)
+        raise Unavailable("strace does not attach")
+
+
+class Curve:
+    """Cost per GET against a size; every request with another partner's token."""
+
+    shape = "curve"
+
+    def __init__(self, name, title, axis, sizes):
+        self.name, self.title, self.axis, self.sizes = name, title, axis, sizes
+
+    def run(self, bench):
+        values = {d.name: {"x": [], "cost_us": []} for d in bench.descriptions}
+        for size in self.sizes:
+            for d in bench.descriptions:
+                bench.progress(f"{self.name} {d.name} {self.axis} {short(size)}")
+                try:
+                    bench.require(d, False, {"identity"})
+                    cost = min(self.measure(bench, d, size) for _ in range(max(1, bench.rounds // 4)))
+                except FAILURES as e:
+                    values[d.name].setdefault("na", {})[str(size)] = str(e)
+                    continue
+                values[d.name]["x"].append(size)
+                values[d.name]["cost_us"].append(cost)
+        return {"unit": "us per request", "axis": self.axis, "values": values}
+
+    def measure(self, bench, description, size):
+        count = size if self.axis == "partners" else bench.count
+        workers = size if self.axis == "workers" else 1
+        connections = size if self.axis == "connections" else CONNECTIONS
+        if connections > (bench.setting.descriptors - 500) // 2:
+            raise Unavailable("more connections than descriptors")
+        options = ["--connections", connections, "--seconds", bench.seconds]
+        options += ["--header-file", bench.setting.header_file(count), "--rotate"]
+        if count == bench.count and workers == 1:
+            instance, kept = bench.instance(description, tls=False, proof=set()), True
+        else:
+            instance, kept = Instance(description, bench.setting, count=count, workers=workers), False
+        try:
+            run = measure(bench.setting, instance, options)
+        finally:
+            if not kept:
+                instance.stop()
+        return run["cpu_ns"] / 1000 / run["operations"]
+
+
+WS, TLS = {"websocket"}, {"tls": True}
+ALL = [
+    Cost("A", "GET, keep-alive", []),
+    Cost("B", "POST 250 bytes, keep-alive", ["--path", "/widget/session", "--body", POST_BODY], proof={"post"}),
+    Cost("AT", "GET, every request another token", [], who="everybody"),
+    Cost("AR", "GET at 25,000/s", [], rate=25000),
+    Cost("C", "TLS GET, keep-alive", [], **TLS),
+    Cost("CR", "TLS GET at 25,000/s", [], rate=25000, **TLS),
+    Cost("D", "new connection, full TLS handshake", ["--renew"], unit="connection", **TLS),
+    Cost("DR", "new connection, resumed TLS session", ["--renew", "--resume"], unit="connection", **TLS),
+    Cost("DP", "new connection, plain", ["--renew"], unit="connection"),
+    Cost("E", "WebSocket echo, 64 bytes", ["--ws", "--message-bytes", 64], proof=WS, unit="echo"),
+    Cost("ET", "WebSocket echo over TLS, 64 bytes", ["--ws", "--message-bytes", 64], proof=WS, unit="echo", **TLS),
+    Cost("E16K", "WebSocket echo, 16 KiB", ["--ws", "--message-bytes", 16384], proof=WS, unit="echo"),
+    Cost("F401", "refused: unknown token", ["--expect", 401], proof={"401"}, who="nobody"),
+    Cost("F403", "refused: address not allowed", ["--expect", 403], proof={"403"}, who="outsider"),
+    Cost("G64", "answers of 64 KiB", ["--path", "/widget/bytes/65536"], proof={"large"}, mib=1 / 16),
+    Cost("G1M", "answers of 1 MiB", ["--path", "/widget/bytes/1048576"], proof={"large"}, mib=1),
+    Cost("GT64", "answers of 64 KiB over TLS", ["--path", "/widget/bytes/65536"], proof={"large"}, mib=1 / 16, **TLS),
+    Cost("GT1M", "answers of 1 MiB over TLS", ["--path", "/widget/bytes/1048576"], proof={"large"}, mib=1, **TLS),
+    Memory(),
+    Partners([10_000, 100_000, 1_000_000]),
+    Calls(),
+    Curve("SP", "cost and number of partners", "partners", [10, 1000, 10_000, 100_000, 1_000_000]),
+    Curve("SC", "cost and number of connections", "connections", [1, 8, 64, 512, 4096, 9000]),
+    Curve("SW", "cost and number of workers", "workers", [1, 2, 4]),
+]
+QUICK = ["A", "B", "AT", "C", "E", "F401", "F403", "G64", "SYS"]

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Measures gateways side by side: processor time per operation, latency, memory, system calls.
+
+    bench/setup.sh                  once: peers, tools, the release build
+    bench/run.py --quick            the most important scenarios, under 3 minutes
+    bench/run.py --full             everything; about an hour
+    bench/run.py --gateways proofgw,nginx,./mine.json --scenarios A,C --rounds 12
+
+Writes results.json and report.html to --output. bench/RESULTS.md says how it is done and how to read it.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness import gateways, job, machine, scenarios, tables  # noqa: E402
+from harness.setting import Setting  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Bench:
+    """One run: the gateways, how much of what, and the instances that scenarios share."""
+
+    def __init__(self, setting, descriptions, options):
+        self.setting, self.descriptions = setting, descriptions
+        self.rounds, self.seconds, self.count = options.rounds, options.seconds, options.partners
+        self.connections = options.connections
+        self.shared, self.proofs = {}, {}
+
+    def progress(self, text):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def instance(self, description, *, tls, proof):
+        """The running gateway, started and proven with the first who asks."""
+        key = (description.name, tls)
+        if key not in self.shared:
+            self.progress(f"starting {description.name}{' with TLS' if tls else ''}")
+            try:
+                self.shared[key] = gateways.Instance(description, self.setting, tls=tls, count=self.count)
+                self.proofs[key] = job.prove(self.shared[key])
+            except gateways.Unavailable as e:
+                self.shared[key] = e
+        if isinstance(self.shared[key], gateways.Unavailable):
+            raise self.shared[key]
+        if description.kind == "limit":
+            if proof - {"identity", "post", "large", "websocket"}:
+                raise gateways.Unavailable("judges nobody")
+            proof = proof - {"identity"}
+        for check in sorted(proof):
+            if self.proofs[key][check]:
+                raise gateways.Unavailable(f"{check}: {self.proofs[key][check]}")
+        return self.shared[key]
+
+    def require(self, description, tls, proof):
+        """Raises Unavailable unless the gateway has proven that it does this."""
+        self.instance(description, tls=tls, proof=proof)
+
+
+def choose(text, known):
+    names = text.split(",")
+    unknown = set(names) - known.keys()
+    if unknown:
+        sys.exit(f"no such scenario: {', '.join(sorted(unknown))}; --list shows them")
+    return [known[name] for name in names]
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--gateways", metavar="NAMES", help="names or .json files, with commas (default: all that are installed)")
+    p.add_argument("--scenarios", metavar="NAMES", help="with commas")
+    p.add_argument("--rounds", type=int, help="of each cost scenario (default 8; quick 3, full 12)")
+    p.add_argument("--seconds", type=float, help="of one round (default 0.5; quick 0.25)")
+    p.add_argument("--partners", type=int, default=10_000)
+    p.add_argument("--connections", type=int, help="idle ones, for H (default 5000; quick 1000)")
+    p.add_argument("--quick", action="store_true")
+    p.add_argument("--full", action="store_true")
+    p.add_argument("--list", action="store_true", help="scenarios and gateways")
+    p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/release"))
+    p.add_argument("--output", type=Path, default=ROOT / "build/bench")
+    o = p.parse_args()
+    if o.quick and o.full:
+        p.error("either --quick or --full")
+    o.rounds = o.rounds or (3 if o.quick else 12 if o.full else 8)
+    o.seconds = o.seconds or (0.25 if o.quick else 0.5)
+    o.connections = o.connections or (1000 if o.quick else 5000)
+    known = {s.name: s for s in scenarios.ALL}
+    default = ",".join(known) if o.full else ",".join(scenarios.QUICK)
+    o.chosen = choose(o.scenarios or default, known)
+    if o.partners < 2 or o.rounds < 1:
+        p.error("at least 2 partners and 1 round")
+    return o
+
+
+def show_list(options):
+    for s in scenarios.ALL:
+        print(f"{s.name:6}{s.title}{'  (quick)' if s.name in scenarios.QUICK else ''}")
+    print()
+    for path in sorted(gateways.PEERS.glob("*.json")):
+        d = gateways.Description(path)
+        print(f"{d.name:16}{d.title}{'' if d.binary(options.build) else '  (not installed)'}")
+
+
+def run(options, setting, descriptions):
+    bench = Bench(setting, descriptions, options)
+    results = {
+        "format": 1,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine.describe(),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "partners": options.partners,
+        "gateways": {},
+        "scenarios": {},
+    }
+    for d in descriptions:
+        results["gateways"][d.name] = {
+            "title": d.title,
+            "kind": d.kind,
+            "version": d.version_text(setting.tools),
+            "less": d.less or "",
+        }
+    for scenario in options.chosen:
+        result = scenario.run(bench)
+        results["scenarios"][scenario.name] = {"title": scenario.title, "shape": scenario.shape, **result}
+        bench.progress("")
+        print(tables.text(results, scenario.name), end="\n\n", flush=True)
+        save(options.output, results)
+    for d in descriptions:
+        proofs = {f"{'TLS ' * tls}{check}": why for (name, tls), all in bench.proofs.items() if name == d.name for check, why in all.items()}
+        results["gateways"][d.name]["proofs"] = proofs
+    save(options.output, results)
+    return results
+
+
+def save(folder, results):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main():
+    options = parse()
+    if options.list:
+        show_list(options)
+        return 0
+    for tool in ("proof-load", "proof-demo-backend", "proof-relay"):
+        if not (Path(options.build) / "bench" / tool).exists():
+            sys.exit(f"{options.build}/bench/{tool} does not exist: run bench/setup.sh")
+    names = options.gateways.split(",") if options.gateways else None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken away
+    with Setting(options.build) as setting:
+        results = run(options, setting, gateways.find(names, setting.tools))
+    for gateway in results["gateways"].values():
+        if gateway["less"]:
+            print(f"{gateway['title']}: {gateway['less']}")
+    try:
+        from harness import page
+    except ImportError:
+        print("no report.html: matplotlib is not installed (bench/setup.sh installs it)")
+    else:
+        (options.output / "report.html").write_text(page.render(results))
+    print(f"\n{options.output}/results.json, report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
