@@ -147,16 +147,18 @@ def save(folder, results):
 
 def main():
     options = parse()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Debian has the peers
     if options.list:
         show_list(options)
         return 0
     for tool in ("proof-load", "proof-demo-backend", "proof-relay"):
         if not (Path(options.build) / "bench" / tool).exists():
             sys.exit(f"{options.build}/bench/{tool} does not exist: run bench/setup.sh")
-    names = options.gateways.split(",") if options.gateways else None
+    names = options.gateways.split(",") if options.gateways else scenarios.QUICK_GATEWAYS if options.quick else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken away
     with Setting(options.build) as setting:
-        results = run(options, setting, gateways.find(names, setting.tools))
+        descriptions = gateways.find(names, setting.tools)
+        results = run(options, setting, descriptions)
     for gateway in results["gateways"].values():
         if gateway["less"]:
             print(f"{gateway['title']}: {gateway['less']}")

@@ -29,6 +29,15 @@ test|python pytest_timeout|python3-pytest-timeout|python3-pytest-timeout|py3-pyt
 test|python pytest_asyncio|python3-pytest-asyncio|python3-pytest-asyncio|py3-pytest-asyncio
 test|python aiohttp|python3-aiohttp|python3-aiohttp|py3-aiohttp
 test|python websockets|python3-websockets|python3-websockets|py3-websockets
+test|command strace|strace|strace|strace
+test|command valgrind|valgrind|valgrind|valgrind
+bench|command nginx|nginx|nginx|nginx
+bench|file /usr/lib/nginx/modules/ngx_http_lua_module.so|libnginx-mod-http-lua|nginx-mod-lua|nginx-mod-http-lua
+bench|command haproxy|haproxy|haproxy|haproxy
+bench|command caddy|caddy|caddy|caddy
+bench|command strace|strace|strace|strace
+bench|command openssl|openssl|openssl|openssl
+bench|python matplotlib|python3-matplotlib|python3-matplotlib|py3-matplotlib
 clang|command clang-14|clang-14|clang|clang
 clang|command llvm-symbolizer-14|llvm-14|llvm|llvm
 clang|clang_runtime|libclang-rt-14-dev|compiler-rt|compiler-rt
@@ -41,6 +50,7 @@ packages_has() {
     case $1 in
         command) command -v "$2" >/dev/null ;;
         module) pkg-config --exists "$2" 2>/dev/null ;;
+        file) [ -e "$2" ] ;;
         python) /usr/bin/python3 -c "import $2" 2>/dev/null ;;
         llhttp) [ -f /usr/share/llhttp/llhttp.c ] || pkg-config --exists libllhttp 2>/dev/null ;;
         clang_runtime) compgen -G "/usr/lib*/*/clang/14*/lib/linux/libclang_rt.fuzzer-*.a" >/dev/null ||

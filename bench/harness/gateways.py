@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -172,7 +173,10 @@ class Instance:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise Unavailable(f"it does not start: {self.last_words()}")
-            why = job.try_get(self, partners.some(self.count)[-2])
+            try:
+                why = job.try_get(self, partners.some(self.count)[-2])
+            except ssl.SSLError as e:
+                raise Unavailable(f"no TLS: {e.reason}")
             if not why:
                 return
             time.sleep(0.002)

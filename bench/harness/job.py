@@ -38,9 +38,11 @@ def ask(instance, partner, target="/widget/transactions/1", *, method="GET", bod
 
 
 def try_get(instance, partner):
-    """Empty when a GET works; otherwise why not."""
+    """Empty when a GET works; otherwise why not. An ssl.SSLError is passed on: waiting does not cure it."""
     try:
         status, _, _ = ask(instance, partner)
+    except ssl.SSLError:
+        raise
     except (OSError, http.client.HTTPException) as e:
         return str(e) or type(e).__name__
     return "" if status == 200 else f"status {status}"
