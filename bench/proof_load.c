@@ -237,10 +237,10 @@ static void print_json(const struct load *l)
 {
     (void)printf(
         "{\"operations\":%llu,\"seconds\":%.6f,\"errors\":%llu,\"wrong_status\":%llu,\"failed\":%llu,"
-        "\"dropped\":%llu,\"reconnects\":%llu,\"histogram\":",
+        "\"dropped\":%llu,\"reconnects\":%llu,\"resumed\":%llu,\"histogram\":",
         (unsigned long long)l->answered, (double)(l->end_us - l->begin_us) / 1e6,
         (unsigned long long)l->errors, (unsigned long long)l->wrong_status, (unsigned long long)l->failed,
-        (unsigned long long)l->dropped, (unsigned long long)l->reconnects);
+        (unsigned long long)l->dropped, (unsigned long long)l->reconnects, (unsigned long long)l->resumed);
     histogram_print(&l->latency, stdout);
     (void)puts("}");
     (void)fflush(stdout); /* who reads it notices that it is missing */

@@ -30,6 +30,6 @@ if [ -n "$missing" ]; then
 fi
 
 echo "Building ..."
-cmake -S "$root" --preset release >/dev/null
+cmake -S "$root" --preset release -DBUILD_TESTING=OFF >/dev/null
 cmake --build "$root/build/release" -j "$(nproc)"
 echo "Ready: bench/run.py --quick"

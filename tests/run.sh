@@ -202,6 +202,10 @@ code=$?
 count_step $code "build of preset dev"
 [ $code = 0 ] || finish
 
+stage "build (release)" # what test_cost counts the instructions of
+build release proofgw
+count_step $? "build of preset release"
+
 stage "ctest (dev)"
 run_ctest dev
 

@@ -80,4 +80,6 @@ def measure(setting, instance, options):
         raise LoadFailed(f"{result['errors']} errors, {result['wrong_status']} wrong answers")
     if not result["operations"]:
         raise LoadFailed("nothing was done")
+    if "--resume" in options and result["resumed"] < result["operations"] * 0.9:
+        raise LoadFailed(f"only {result['resumed']} of {result['operations']} sessions were resumed")
     return {**result, "cpu_ns": spent, "elapsed": elapsed}

@@ -10,6 +10,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402
 
 from harness import figures, tables  # noqa: E402
+from harness.scenarios import short  # noqa: E402
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222; }
@@ -21,6 +22,7 @@ tr.ours { background: #eef6ff; font-weight: 600; }
 svg { max-width: 100%; height: auto; }
 figure { margin: 1em 0; }
 """
+BAR_MAX = 3
 OURS, LIMIT = "#0b6bcb", "#999999"
 PEERS = ["#d9822b", "#2e8b57", "#8e44ad", "#c0392b", "#7f6000", "#16808d", "#b03a72"]
 matplotlib.rcParams.update({
@@ -61,15 +63,17 @@ def ratio_bars(results):
     for at, rows in enumerate(shown.values()):
         for index, (gateway, row) in enumerate(rows.items()):
             y = at + (index - len(rows) / 2 + 0.5) * height
-            axes.barh(y, min(row["ratio"], 3), height, color=palette[gateway], xerr=row["noise"], error_kw={"lw": 0.6})
-            axes.text(min(row["ratio"], 3) + 0.02, y, f"{row['ratio']:.2f}", va="center", fontsize=6)
+            length, noise = min(row["ratio"], BAR_MAX), row["noise"] if row["ratio"] < BAR_MAX else 0
+            axes.barh(y, length, height, color=palette[gateway], xerr=noise, error_kw={"lw": 0.6})
+            axes.text(length + noise + 0.02, y, f"{row['ratio']:.2f}", va="center", fontsize=6)
     axes.set_yticks(range(len(shown)), [f"{name}: {results['scenarios'][name]['title']}" for name in shown])
+    axes.set_xlim(0, BAR_MAX * 1.15)
     axes.invert_yaxis()
     axes.axvline(1, color="#444", lw=0.8)
-    axes.set_xlabel("processor time, best peer of the same run = 1 (bars end at 3)")
+    axes.set_xlabel(f"processor time, best peer of the same run = 1 (bars end at {BAR_MAX})")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=palette[name]) for name in gateways]
     titles = [results["gateways"][name]["title"] for name in gateways]
-    figure.legend(handles, titles, loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0), frameon=False)
+    figure.legend(handles, titles, loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.04), frameon=False)
     return "<h2>Cost</h2>" + svg(figure)
 
 
@@ -126,6 +130,9 @@ def curves(results):
                 axes.plot(value["x"], value["cost_us"], "o-", ms=3, lw=1.2, color=palette[gateway],
                           label=results["gateways"][gateway]["title"])  # fmt: skip
         axes.set(xscale="log", title=scenario["title"], xlabel=scenario["axis"], ylabel=scenario["unit"])
+        sizes = sorted({x for value in scenario["values"].values() for x in value["x"]})
+        axes.set_xticks(sizes, [short(size) for size in sizes], fontsize=7)
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
     row[0][-1].legend(frameon=False, fontsize=7)
     figure.tight_layout()

@@ -357,6 +357,7 @@ static void shake_hands(struct load_client *c)
         lose(c, "the TLS handshake failed");
         return;
     }
+    if (done && secure_is_resumed(&c->secure)) c->load->resumed++;
     if (flush(c) && done) send_request(c);
 }
 

@@ -76,6 +76,7 @@ struct load {
     uint64_t started, answered;
     uint64_t wrong_status, errors, reconnects;
     uint64_t failed, dropped; /* tolerant: operations without an answer; connections lost while idle */
+    uint64_t resumed;         /* TLS handshakes, opening included */
     uint64_t begin_us, end_us;
     uint64_t requests; /* made, for `rotate` */
     struct histogram latency;

@@ -73,6 +73,11 @@ bool secure_handshake(struct secure *s, bool *done)
     return false;
 }
 
+bool secure_is_resumed(const struct secure *s)
+{
+    return SSL_session_reused(s->ssl);
+}
+
 int secure_read(struct secure *s, char *p, size_t n)
 {
     int got = SSL_read(s->ssl, p, (int)n);

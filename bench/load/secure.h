@@ -35,6 +35,9 @@ bool secure_feed(struct secure *s, const char *p, size_t n);
 /* Goes on with the handshake. False when it failed; *done when it is complete. */
 bool secure_handshake(struct secure *s, bool *done);
 
+/* After the handshake: the server took the session of the connection before. */
+bool secure_is_resumed(const struct secure *s);
+
 /* Bytes for us: how many were put into p, 0 = none now, -1 = the connection is broken or over. */
 int secure_read(struct secure *s, char *p, size_t n);
 

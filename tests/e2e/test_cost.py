@@ -35,7 +35,7 @@ CALLS = {"GET": 2, "POST": 2, "401": 1, "echo": 2}  # of each of the three
 SLACK = 0.05  # random bytes come in blocks; a thread may start meanwhile
 
 COUNTED_WITH = {"gcc": "12.2", "openssl": "3.0", "libuv": "1.44"}
-INSTRUCTIONS = {"GET": 0, "POST": 0, "401": 0, "echo": 0}
+INSTRUCTIONS = {"GET": 18_300, "POST": 20_450, "401": 15_200, "echo": 2_450}
 
 
 def log_elsewhere(folder):
@@ -152,7 +152,7 @@ def count_instructions(folder, demo, partner, kind, operations, log):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_instructions(counted, demo, partner, tmp_path, kind):
-    few, many = 200, 1000
+    few, many = 200, 4200 if kind == "echo" else 1000  # what the clock does meanwhile must not count
     before = count_instructions(tmp_path / "few", demo, partner, kind, few, counted)
     after = count_instructions(tmp_path / "many", demo, partner, kind, many, counted)
     each = (after - before) / (many - few)
