@@ -17,7 +17,8 @@ from pathlib import Path
 from harness import job, machine, partners
 
 PEERS = Path(__file__).resolve().parent.parent / "peers"
-START_S, STOP_S = 60, 10
+STOP_S = 10
+RELOAD_S = 60
 KEYS = {
     "name", "title", "kind", "like", "version", "files", "partner_files", "grant_files", "command", "vars", "reload",
     "reload_command", "tls", "lacks", "less", "partners_max", "environment", "processes",
@@ -160,7 +161,7 @@ class Instance:
             )
         self.setting.instances.append(self)
         try:
-            self.wait_until_ready(begin + START_S)
+            self.wait_until_ready(begin + 20 + self.count / 20_000)
         except BaseException:
             self.stop()
             raise
@@ -180,7 +181,7 @@ class Instance:
             if not why:
                 return
             time.sleep(0.002)
-        raise Unavailable(f"not ready after {START_S} s: {why}")
+        raise Unavailable(f"not ready in time: {why}")
 
     def last_words(self):
         lines = (self.folder / "output.log").read_text(errors="replace").strip().splitlines()
@@ -203,7 +204,7 @@ class Instance:
                 [fill(word, self.values()) for word in self.description.reload_command],
                 check=True,
                 capture_output=True,
-                timeout=START_S,
+                timeout=RELOAD_S,
             )
         elif how != "watch":
             self.process.send_signal(getattr(signal, f"SIG{how}"))

@@ -68,6 +68,16 @@ static bool is_in_use(const struct load_client *c)
     return c->state != CLIENT_CLOSED && c->state != CLIENT_CLOSING && c->state != CLIENT_OUT;
 }
 
+/* The client does nothing any more. */
+static void give_up(struct load_client *c, const char *what)
+{
+    struct load *l = c->load;
+    if (l->errors++ < ERRORS_SHOWN)
+        (void)fprintf(stderr, "connection %zu: %s\n", (size_t)(c - l->clients), what);
+    close_stream(c, CLIENT_OUT, AFTER_NOTHING);
+    load_out(l, c);
+}
+
 /* The connection ended, or said something wrong, when it should not have. */
 static void lose(struct load_client *c, const char *what)
 {
@@ -85,10 +95,7 @@ static void lose(struct load_client *c, const char *what)
             l->failed++;
         close_stream(c, CLIENT_CLOSING, was_idle ? AFTER_NOTHING : AFTER_IDLE);
     } else {
-        if (l->errors++ < ERRORS_SHOWN)
-            (void)fprintf(stderr, "connection %zu: %s\n", (size_t)(c - l->clients), what);
-        close_stream(c, CLIENT_OUT, AFTER_NOTHING);
-        load_out(l, c);
+        give_up(c, what);
     }
 }
 
@@ -422,11 +429,16 @@ static void on_failed(struct stream *s, enum err e)
     lose((struct load_client *)s, err_text(e));
 }
 
+/* When nobody listens, trying again at once would be a busy loop: then the client gives up, tolerant or not.
+ */
 static void client_connect(struct load_client *c)
 {
     c->state = CLIENT_CONNECTING;
     enum err e = stream_connect(&c->stream, &c->load->loop, &c->load->plan->target, &events);
-    if (e) lose(c, err_text(e));
+    if (!e) return;
+    if (c->busy) c->load->active--;
+    c->busy = false;
+    give_up(c, err_text(e));
 }
 
 static void on_closed(struct stream *s)
