@@ -21,7 +21,7 @@ STOP_S = 10
 RELOAD_S = 60
 KEYS = {
     "name", "title", "kind", "like", "version", "files", "partner_files", "grant_files", "command", "vars", "reload",
-    "reload_command", "tls", "lacks", "less", "partners_max", "environment", "processes",
+    "reload_command", "tls", "lacks", "less", "partners_max", "environment",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ HERE = "127.0.0.1/32"
 class Partner:
     def __init__(self, index, local):
         digest = hashlib.sha256(b"bench partner %d" % index).digest()
-        self.id = f"partner-{index:07d}"
+        self.id = f"p{index:07d}"
         self.token = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         self.sha256 = hashlib.sha256(self.token.encode()).hexdigest()
         self.widget = str(uuid.UUID(bytes=digest[:16], version=4))
