@@ -156,8 +156,8 @@ class Instance:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-                start_new_session=True,
+                preexec_fn=lambda: (os.sched_setaffinity(0, cpus), machine.prefer_us()),
+                start_new_session=True,  # a scheduling group of its own
             )
         self.setting.instances.append(self)
         try:

@@ -26,13 +26,17 @@ class Processors:
         return free if len(free) > 1 else set(self.all)
 
 
-def prefer_us():
+def prefer_us(nice=-19):
     """Other sessions' programs are in scheduling groups of their own, which share the processor evenly with ours however
-    busy they are: ask for more (trap: nice alone does not cross groups). Without the right to, nothing changes."""
+    busy they are: ask for more (nice alone does not cross groups). Returns how it was, to be given back; None when there is
+    nothing to ask, or no right to."""
+    group = PROC / "self/autogroup"
     try:
-        (PROC / "self/autogroup").write_text("-19")
-    except OSError:
-        pass
+        before = int(group.read_text().split()[-1])
+        group.write_text(str(nice))
+    except (OSError, ValueError, IndexError):
+        return None
+    return before
 
 
 def raise_descriptor_limit():

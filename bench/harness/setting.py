@@ -34,7 +34,7 @@ class Setting:
         self.tools = Path(tools).resolve()
         self.processors = machine.Processors()
         self.instances, self.loads = [], []
-        machine.prefer_us()
+        self.nice_before = machine.prefer_us()
         self.descriptors = machine.raise_descriptor_limit()
         self.folder = Path(tempfile.mkdtemp(prefix="proofgw-bench-"))
         self.folder.chmod(0o755)  # peers that drop privileges read their files here
@@ -76,6 +76,8 @@ class Setting:
             thing.stop()
         self.backend.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.nice_before is not None:
+            machine.prefer_us(self.nice_before)
 
     def __enter__(self):
         return self
