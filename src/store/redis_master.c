@@ -61,6 +61,8 @@ static void on_sentinel(struct redis_sentinel *s, enum err e, const struct socke
 static enum err open_sentinel(struct redis_master *m)
 {
     const struct redis_sentinel_options o = {.master_name = m->config->sentinel_master,
+                                             .user = m->config->sentinel_user,
+                                             .password_file = m->config->sentinel_password_file,
                                              .client_name = "proofgw",
                                              .timeout_ms = m->config->connect_timeout_ms};
     return redis_sentinel_open(m->loop, &o, on_sentinel, m, &m->sentinel);

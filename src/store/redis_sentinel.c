@@ -3,6 +3,7 @@
 #include "base/addr.h"
 #include "base/outbuf.h"
 #include "store/redis_conn.h"
+#include "store/secret_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ struct redis_sentinel {
     enum sentinel_state state;
     redis_sentinel_fn on_answer;
     void *user;
-    char *master_name, *auth_user, *password, *client_name; /* owned; all but the first may be NULL */
+    char *master_name, *auth_user, *password_file, *client_name; /* owned; all but the first may be NULL */
     uint64_t timeout_ms;
     struct socket_address addresses[REDIS_SENTINELS_MAX];
     size_t naddresses;
@@ -36,8 +37,7 @@ struct redis_sentinel {
 static void sentinel_free(struct redis_sentinel *s)
 {
     loop_deadline_clear(s->loop, &s->later);
-    if (s->password) explicit_bzero(s->password, strlen(s->password));
-    free(s->password);
+    free(s->password_file);
     free(s->auth_user);
     free(s->client_name);
     free(s->master_name);
@@ -155,22 +155,35 @@ static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, 
 
 static const struct redis_events conn_events = {.on_ready = on_conn_ready, .on_closed = on_conn_closed};
 
+/* Connects to the current one. Errors: those of redis_open(), ERR_REFUSED (there is no password); noted. */
+static enum err dial(struct redis_sentinel *s)
+{
+    char password[SECRET_BYTES_MAX + 1];
+    struct errmsg why;
+    if (s->password_file && secret_file_read(s->password_file, password, &why)) {
+        note_failure(s, ERR_REFUSED, why.text);
+        return ERR_REFUSED;
+    }
+    const struct redis_options o = {
+        .address = &s->addresses[index_of_current(s)],
+        .user = s->auth_user,
+        .password = s->password_file ? password : NULL,
+        .client_name = s->client_name,
+        .connect_timeout_ms = s->timeout_ms,
+        .command_timeout_ms = s->timeout_ms,
+    };
+    enum err e = redis_open(s->loop, &o, &conn_events, s, &s->conn);
+    explicit_bzero(password, sizeof password);
+    if (e) note_failure(s, e, err_text(e));
+    return e;
+}
+
 /* Connects to the next one that has not been asked in this round; false when there is none. */
 static bool dial_next(struct redis_sentinel *s)
 {
     while (s->asked < s->naddresses) {
         s->asked++;
-        const struct redis_options o = {
-            .address = &s->addresses[index_of_current(s)],
-            .user = s->auth_user,
-            .password = s->password,
-            .client_name = s->client_name,
-            .connect_timeout_ms = s->timeout_ms,
-            .command_timeout_ms = s->timeout_ms,
-        };
-        enum err e = redis_open(s->loop, &o, &conn_events, s, &s->conn);
-        if (!e) return true;
-        note_failure(s, e, err_text(e));
+        if (dial(s) == ERR_OK) return true;
     }
     return false;
 }
@@ -213,7 +226,7 @@ enum err redis_sentinel_open(struct loop *l, const struct redis_sentinel_options
     s->timeout_ms = o->timeout_ms;
     wheel_entry_init(&s->later, on_later);
     if (!copy_text(&s->master_name, o->master_name) || !copy_text(&s->auth_user, o->user) ||
-        !copy_text(&s->password, o->password) || !copy_text(&s->client_name, o->client_name)) {
+        !copy_text(&s->password_file, o->password_file) || !copy_text(&s->client_name, o->client_name)) {
         sentinel_free(s);
         return ERR_NOMEM;
     }

@@ -10,6 +10,8 @@
  * ROLE (redis_options.must_be_master), and says redis_sentinel_distrust() when it was wrong, so that a
  * Sentinel that is cut off from the others is not believed for ever.
  *
+ * A Sentinel that refuses the login, or for which there is no password to be read, is one that does not know.
+ *
  * Addresses only: a Sentinel that announces host names is told apart and skipped.
  *
  * Thread: [the loop's].
@@ -26,9 +28,9 @@ enum { REDIS_SENTINELS_MAX = 16 };
 struct redis_sentinel;
 
 struct redis_sentinel_options {
-    const char *master_name; /* as in the Sentinels' configuration */
-    const char *user;        /* of the Sentinels, not of the master; NULL as in redis_options */
-    const char *password;
+    const char *master_name;   /* as in the Sentinels' configuration */
+    const char *user;          /* of the Sentinels, not of the master; NULL as in redis_options */
+    const char *password_file; /* read whenever a Sentinel is dialled; NULL: no AUTH */
     const char *client_name;
     uint64_t timeout_ms; /* of one Sentinel: connecting, and again its answer */
 };

@@ -1,6 +1,7 @@
 /* Memory runs out at every single place of a conversation, once or for good: every callback still comes once,
  * and nothing leaks (ASan). The sources are compiled into this file, with an allocator that fails on command.
  */
+#include "helper_folder.h"
 #include "helper_wire.h"
 #include "net/stream.h"
 #include "store/redis_sentinel.h"
@@ -10,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -183,9 +185,16 @@ static bool ask(struct wire *w)
 {
     struct told t = {0};
     struct peer p;
+    char folder[FOLDER_PATH_MAX];
+    folder_make(folder);
+    folder_write(folder, "password", "pw", 2);
+    assert_int_equal(chmod(folder_path(folder, "password"), 0600), 0);
     peer_listen(&p);
-    const struct redis_sentinel_options o = {
-        .master_name = "m", .user = "gw", .password = "pw", .client_name = "proofgw", .timeout_ms = 5000};
+    const struct redis_sentinel_options o = {.master_name = "m",
+                                             .user = "gw",
+                                             .password_file = folder_path(folder, "password"),
+                                             .client_name = "proofgw",
+                                             .timeout_ms = 5000};
     struct redis_sentinel *s;
     enum err e = redis_sentinel_open(&w->loop, &o, on_told, &t, &s);
     if (!e) {
@@ -201,6 +210,7 @@ static bool ask(struct wire *w)
         peer_close(&p);
     }
     peer_stop(&p);
+    folder_remove(folder);
     return !e && t.error == ERR_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -109,15 +110,24 @@ static void the_first_one_knows(void **state)
     finish(s, peers);
 }
 
+static void write_password(const char *folder, const char *password)
+{
+    folder_write(folder, "password", password, strlen(password));
+    assert_int_equal(chmod(folder_path(folder, "password"), 0600), 0);
+}
+
 static void logs_in_as_a_sentinel_user(void **state)
 {
     struct wire *w = *state;
     struct told t = {0};
     struct peer p;
+    char folder[FOLDER_PATH_MAX];
+    folder_make(folder);
+    write_password(folder, "pw\n");
     peer_listen(&p);
     const struct redis_sentinel_options o = {.master_name = "mymaster",
                                              .user = "gw",
-                                             .password = "pw",
+                                             .password_file = folder_path(folder, "password"),
                                              .client_name = "proofgw",
                                              .timeout_ms = 5000};
     struct redis_sentinel *s;
@@ -135,6 +145,7 @@ static void logs_in_as_a_sentinel_user(void **state)
     redis_sentinel_close(s);
     peer_close(&p);
     peer_stop(&p);
+    folder_remove(folder);
 }
 
 static void an_ipv6_master(void **state)
@@ -392,12 +403,21 @@ static const char settings[] =
     "user gw on >pw -@all +auth +ping +client|setname +sentinel|get-master-addr-by-name\n"
     "sentinel monitor mymaster 127.0.0.1 6399 1\n";
 
-static void ask_real(struct wire *w, const struct redis_sentinel_options *o, struct told *t)
+/* Asks as the user "gw" with the password file that holds `password`; NULL: without a login. */
+static void ask_real(struct wire *w, const char *master_name, const char *password, struct told *t)
 {
     struct redis_server server;
     struct redis_sentinel *s;
+    if (!redis_server_is_installed()) skip();
     redis_server_start_sentinel(&server, settings);
-    assert_int_equal(redis_sentinel_open(&w->loop, o, on_answer, t, &s), ERR_OK);
+    struct redis_sentinel_options o = {
+        .master_name = master_name, .client_name = "proofgw", .timeout_ms = 5000};
+    if (password) {
+        write_password(server.folder, password);
+        o.user = "gw";
+        o.password_file = folder_path(server.folder, "password");
+    }
+    assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, t, &s), ERR_OK);
     assert_int_equal(redis_sentinel_ask(s, &server.address, 1), ERR_OK);
     WIRE_UNTIL(w, t->answers);
     redis_sentinel_close(s);
@@ -406,36 +426,52 @@ static void ask_real(struct wire *w, const struct redis_sentinel_options *o, str
 
 static void a_real_sentinel_knows(void **state)
 {
-    if (!redis_server_is_installed()) skip();
     struct told t = {0};
-    const struct redis_sentinel_options o = {.master_name = "mymaster",
-                                             .user = "gw",
-                                             .password = "pw",
-                                             .client_name = "proofgw",
-                                             .timeout_ms = 5000};
-    ask_real(*state, &o, &t);
+    ask_real(*state, "mymaster", "pw\n", &t);
     assert_string_equal(t.cause, "");
     assert_string_equal(t.master, "127.0.0.1:6399");
 }
 
 static void a_real_sentinel_without_that_master(void **state)
 {
-    if (!redis_server_is_installed()) skip();
     struct told t = {0};
-    const struct redis_sentinel_options o = {
-        .master_name = "another", .user = "gw", .password = "pw", .timeout_ms = 5000};
-    ask_real(*state, &o, &t);
+    ask_real(*state, "another", "pw\n", &t);
     assert_int_equal(t.error, ERR_NOT_FOUND);
 }
 
 static void a_real_sentinel_that_wants_a_password(void **state)
 {
-    if (!redis_server_is_installed()) skip();
     struct told t = {0};
-    const struct redis_sentinel_options o = {.master_name = "mymaster", .timeout_ms = 5000};
-    ask_real(*state, &o, &t);
+    ask_real(*state, "mymaster", NULL, &t);
     assert_int_equal(t.error, ERR_REFUSED);
     assert_non_null(strstr(t.cause, "NOAUTH"));
+}
+
+static void a_real_sentinel_with_another_password(void **state)
+{
+    struct told t = {0};
+    ask_real(*state, "mymaster", "hunter2\n", &t);
+    assert_int_equal(t.error, ERR_REFUSED);
+    assert_non_null(strstr(t.cause, "WRONGPASS"));
+    assert_null(strstr(t.cause, "hunter2"));
+}
+
+/* The file is looked at anew for each Sentinel, and nobody is asked without it. */
+static void a_password_file_that_cannot_be_used(void **state)
+{
+    struct wire *w = *state;
+    struct told t = {0};
+    struct peer peers[PEERS];
+    struct redis_sentinel *s;
+    const struct redis_sentinel_options o = {
+        .master_name = "mymaster", .password_file = "/nonexistent/password", .timeout_ms = LONG_MS};
+    listen_all(peers);
+    assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, &t, &s), ERR_OK);
+    ask_all(s, peers);
+    WIRE_UNTIL(w, t.answers);
+    assert_int_equal(t.error, ERR_REFUSED);
+    assert_non_null(strstr(t.cause, "/nonexistent/password"));
+    finish(s, peers);
 }
 
 int main(void)
@@ -461,6 +497,8 @@ int main(void)
         T(a_real_sentinel_knows),
         T(a_real_sentinel_without_that_master),
         T(a_real_sentinel_that_wants_a_password),
+        T(a_real_sentinel_with_another_password),
+        T(a_password_file_that_cannot_be_used),
     };
     return cmocka_run_group_tests_name("redis_sentinel", tests, NULL, NULL);
 }
