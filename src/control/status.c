@@ -229,7 +229,7 @@ static bool is_ready(const struct facts *f)
     XX("proofgw_store_inconsistent", GAUGE, false, f->store.is_inconsistent, \
        "With Redis: 1 while the count or digest that Redis keeps is not that of its own records.") \
     XX("proofgw_store_deletions_held", GAUGE, false, f->store.deletions_held, \
-       "With Redis: partners that a held resynchronisation would drop; SIGHUP confirms it.") \
+       "With Redis: partners that a held resynchronisation would drop; an operator has to confirm it.") \
     XX("proofgw_store_scrubs_total", COUNTER, false, f->store.scrubs_total, \
        "With Redis: complete comparisons of all records.") \
     XX("proofgw_store_scrub_repairs_total", COUNTER, false, f->store.scrub_repairs_total, \
@@ -271,6 +271,9 @@ static bool is_ready(const struct facts *f)
 #define FULL_LOADS_HELP "With Redis: complete loads, by the reason why the change log was not enough."
 #define RELOADS_HELP                                                                                         \
     "Reloads of the configuration: done, failed (nothing has changed), refused (while draining)."
+#define AWAY_HELP                                                                                            \
+    "With Redis: how often the gateway fell out of step with it, or tried in vain to come back, by the "     \
+    "reason."
 #define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
 
 static void write_full_loads(const struct store_status *store, struct outbuf *o)
@@ -295,6 +298,16 @@ static void write_reloads(const struct reload_status *reload, struct outbuf *o)
     }
 }
 
+static void write_away(const struct store_status *store, struct outbuf *o)
+{
+    static const char name[] = "proofgw_store_away_total";
+    metrics_family(o, name, METRIC_COUNTER, AWAY_HELP);
+    for (unsigned i = 0; i < STORE_AWAY_REASONS; i++) {
+        const struct metric_label reason = {"reason", store_away_reason_text((enum store_away_reason)i)};
+        metrics_sample(o, name, &reason, 1, store->away_total[i]);
+    }
+}
+
 void status_write_metrics(const struct status *s, struct outbuf *o)
 {
     struct facts facts, *f = &facts;
@@ -304,6 +317,7 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
     metrics_sample(o, "proofgw_build_info", build, 2, 1);
     write_full_loads(&facts.store, o);
     write_reloads(&facts.reload, o);
+    write_away(&facts.store, o);
 #define XX(name, kind, milli, value, help)                                                                   \
     metrics_family(o, name, METRIC_##kind, help);                                                            \
     (milli ? metrics_sample_milli : metrics_sample)(o, name, NULL, 0, (uint64_t)(value));
@@ -318,6 +332,7 @@ void status_reference(struct outbuf *o)
     outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
     outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
     outbuf_str(o, "| `proofgw_config_reloads_total` | counter | " RELOADS_HELP " |\n");
+    outbuf_str(o, "| `proofgw_store_away_total` | counter | " AWAY_HELP " |\n");
 #define XX(name, kind, milli, value, help)                                                                   \
     outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
     FAMILY_MAP(XX)

@@ -346,11 +346,17 @@ static void on_drained(struct stream *s)
     (void)s; /* REDIS_PENDING_MAX bounds what is written */
 }
 
+/* ERR_REFUSED says that the server refused the login, not the connection. */
+static enum err unreachable(enum err e)
+{
+    return e == ERR_REFUSED ? ERR_UNREACHABLE : e;
+}
+
 static void on_failed(struct stream *s, enum err e)
 {
     struct redis_conn *c = conn_of(s);
     if (c->state == REDIS_CONNECTING)
-        fail(c, e, "cannot connect: %s", err_text(e));
+        fail(c, unreachable(e), "cannot connect: %s", err_text(e));
     else
         fail(c, e, "the connection broke: %s; %zu commands waited", err_text(e), c->npending);
 }
@@ -405,7 +411,7 @@ enum err redis_open(struct loop *l, const struct redis_options *o, const struct 
     if (!e) e = stream_connect(&c->stream, l, o->address, &stream_events);
     if (e) {
         conn_free(c);
-        return e;
+        return unreachable(e);
     }
     loop_deadline(l, &c->handshake_deadline, c->connect_timeout_ms);
     *out = c;

@@ -44,11 +44,12 @@ struct redis_events {
     void (*on_ready)(struct redis_conn *c, void *user);
     /* `cause`: one line for the log, without secrets. The memory of `c` is gone when this returns. `e`:
      *   ERR_CLOSED    redis_close()
-     *   ERR_REFUSED   no connection, or the server refused the login: see redis_error_explain()
+     *   ERR_UNREACHABLE   no connection: nobody listens there, or no way leads there
+     *   ERR_REFUSED   the server refused the login: see redis_error_explain()
      *   ERR_AGAIN     the server answered LOADING or BUSY
      *   ERR_CONFLICT  ROLE is not master
      *   ERR_TIMEOUT   of connecting or of a command
-     *   ERR_EOF, ERR_RESET, ERR_UNREACHABLE, ERR_IO ...   of the socket
+     *   ERR_EOF, ERR_RESET, ERR_IO ...   of the socket
      *   ERR_PARSE, ERR_LIMIT, ERR_NOMEM                    of a reply */
     void (*on_closed)(struct redis_conn *c, enum err e, const char *cause, void *user);
 };

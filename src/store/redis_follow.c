@@ -115,8 +115,12 @@ static bool read_meta(struct redis_sync *s, const redisReply *reply, struct redi
 {
     struct errmsg why;
     if (!redis_sync_check(s, reply, "HMGET")) return false;
-    if (redis_meta_read(reply, meta, &why) == ERR_OK) return true;
-    redis_sync_drop(s, why.text);
+    enum err e = redis_meta_read(reply, meta, &why);
+    if (!e) return true;
+    enum store_away_reason reason = e == ERR_NOT_FOUND     ? STORE_AWAY_NO_DATA
+                                    : e == ERR_UNSUPPORTED ? STORE_AWAY_SCHEMA
+                                                           : STORE_AWAY_PROTOCOL;
+    redis_sync_drop_for(s, reason, why.text);
     return false;
 }
 
@@ -254,7 +258,7 @@ static void on_changes(struct redis_conn *c, const redisReply *reply, void *arg)
     }
     const redisReply *entries = entries_of(reply);
     if (!entries) {
-        redis_sync_drop(s, "XREAD: the answer is malformed");
+        redis_sync_drop_for(s, STORE_AWAY_PROTOCOL, "XREAD: the answer is malformed");
         return;
     }
     s->is_behind = false;

@@ -73,17 +73,18 @@ void redis_sync_log_report(const char *id, uint64_t version, const struct record
 }
 
 /* Remembers why we are not in step; the same thing again is logged once. */
-static void note_failure(struct redis_sync *s, const char *cause)
+static void note_failure(struct redis_sync *s, enum store_away_reason reason, const char *cause)
 {
     struct store_status *status = &s->status;
     status->load_failures_total++;
+    status->away_total[reason]++;
     (void)snprintf(status->last_error, sizeof status->last_error, "%s", cause); /* cutting is fine */
     if (strcmp(cause, s->logged_cause) == 0) return;
     (void)snprintf(s->logged_cause, sizeof s->logged_cause, "%s", cause);
     struct policy_stats kept;
     policy_stats(s->policy, &kept);
-    log_error("store_away", KV_STR("cause", cause), KV_UINT("partners_kept", kept.partners),
-              KV_UINT("sequence", s->position.sequence));
+    log_error("store_away", KV_STR("reason", store_away_reason_text(reason)), KV_STR("cause", cause),
+              KV_UINT("partners_kept", kept.partners), KV_UINT("sequence", s->position.sequence));
 }
 
 /* --- connection ------------------------------------------------------------------------------------- */
@@ -104,7 +105,7 @@ static void rest(struct redis_sync *s, uint64_t ms)
 
 static uint64_t next_pause(struct redis_sync *s)
 {
-    if (s->status.deletions_held) return redis_sync_jitter(s->options.held_ms);
+    if (s->status.deletions_held > s->confirmed_drop) return redis_sync_jitter(s->options.held_ms);
     return backoff_next(&s->backoff, random_32());
 }
 
@@ -113,15 +114,46 @@ void redis_sync_rest(struct redis_sync *s)
     rest(s, next_pause(s));
 }
 
-static void failed(struct redis_sync *s, const char *cause)
+static void failed(struct redis_sync *s, enum store_away_reason reason, const char *cause)
 {
-    note_failure(s, cause);
+    note_failure(s, reason, cause);
     redis_sync_rest(s);
+}
+
+/* `e`: of a connection or of one of its replies. */
+static enum store_away_reason reason_of(enum err e)
+{
+    switch (e) {
+    case ERR_UNREACHABLE: return STORE_AWAY_UNREACHABLE;
+    case ERR_TIMEOUT: return STORE_AWAY_TIMEOUT;
+    case ERR_EOF: return STORE_AWAY_CLOSED;
+    case ERR_RESET: return STORE_AWAY_RESET;
+    case ERR_REFUSED: return STORE_AWAY_LOGIN;
+    case ERR_AGAIN: return STORE_AWAY_LOADING;
+    case ERR_CONFLICT: return STORE_AWAY_NOT_MASTER;
+    case ERR_PARSE:
+    case ERR_LIMIT: return STORE_AWAY_PROTOCOL;
+    case ERR_OK:
+    case ERR_NOMEM:
+    case ERR_RANGE:
+    case ERR_NOT_FOUND:
+    case ERR_EXISTS:
+    case ERR_IO:
+    case ERR_CLOSED:
+    case ERR_UNSUPPORTED: break;
+    }
+    return STORE_AWAY_OTHER;
 }
 
 void redis_sync_drop(struct redis_sync *s, const char *cause)
 {
+    redis_sync_drop_for(s, STORE_AWAY_OTHER, cause);
+}
+
+void redis_sync_drop_for(struct redis_sync *s, enum store_away_reason reason, const char *cause)
+{
     if (!s->conn || s->drop_cause[0]) return;
+    s->drop_reason = reason;
     (void)snprintf(s->drop_cause, sizeof s->drop_cause, "%s", cause); /* cutting is fine */
     redis_close(s->conn);
 }
@@ -133,7 +165,7 @@ void redis_sync_send(struct redis_sync *s, uint64_t timeout_ms, redis_reply_fn f
     if (!e) return;
     char cause[REDIS_CAUSE_MAX];
     (void)snprintf(cause, sizeof cause, "%s cannot be sent: %s", argv[0], err_text(e));
-    redis_sync_drop(s, cause);
+    redis_sync_drop_for(s, reason_of(e), cause);
 }
 
 bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char *doing)
@@ -142,9 +174,9 @@ bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char 
     if (!reply) return false; /* on_conn_closed says why */
     if (s->drop_cause[0]) return false;
     if (reply->type != REDIS_REPLY_ERROR) return true;
-    (void)redis_error_explain(reply, text, sizeof text); /* the text has it */
+    enum err e = redis_error_explain(reply, text, sizeof text);
     (void)snprintf(cause, sizeof cause, "%s: %.200s", doing, text);
-    redis_sync_drop(s, cause);
+    redis_sync_drop_for(s, reason_of(e), cause);
     return false;
 }
 
@@ -154,7 +186,7 @@ bool redis_sync_check_array(struct redis_sync *s, const redisReply *reply, const
     if (!redis_sync_check(s, reply, doing)) return false;
     if (reply->type == REDIS_REPLY_ARRAY) return true;
     (void)snprintf(cause, sizeof cause, "%s: the answer is malformed", doing);
-    redis_sync_drop(s, cause);
+    redis_sync_drop_for(s, STORE_AWAY_PROTOCOL, cause);
     return false;
 }
 
@@ -170,7 +202,8 @@ static void on_conn_ready(struct redis_conn *c, void *user)
 static void learn_from(struct redis_sync *s, enum err e)
 {
     if (e == ERR_LIMIT && s->range_count > 1) s->range_count = s->range_count / 8 + 1;
-    if (e == ERR_CONFLICT || e == ERR_REFUSED || e == ERR_TIMEOUT) redis_master_distrust(s->master);
+    if (e == ERR_CONFLICT || e == ERR_REFUSED || e == ERR_UNREACHABLE || e == ERR_TIMEOUT)
+        redis_master_distrust(s->master);
 }
 
 static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, void *user)
@@ -178,6 +211,7 @@ static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, 
     struct redis_sync *s = user;
     (void)c;
     char why[REDIS_CAUSE_MAX];
+    enum store_away_reason reason = s->drop_cause[0] ? s->drop_reason : reason_of(e);
     (void)snprintf(why, sizeof why, "%s", s->drop_cause[0] ? s->drop_cause : cause); /* same size */
     s->drop_cause[0] = '\0';
     s->conn = NULL;
@@ -188,11 +222,11 @@ static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, 
     learn_from(s, e);
     redis_scrub_abort(s);
     if (s->state == SYNC_APPLYING) {
-        note_failure(s, why); /* what was read is complete: it goes on into force */
+        note_failure(s, reason, why); /* what was read is complete: it goes on into force */
         return;
     }
     redis_load_discard(s);
-    failed(s, why);
+    failed(s, reason, why);
 }
 
 static const struct redis_events conn_events = {.on_ready = on_conn_ready, .on_closed = on_conn_closed};
@@ -203,8 +237,7 @@ enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *addr
 {
     const struct config_redis *config = &s->config->redis;
     char password[SECRET_BYTES_MAX + 1] = "", name[160];
-    enum err e = config->password_file ? secret_file_read(config->password_file, password, why) : ERR_OK;
-    if (e) return e;
+    if (config->password_file && secret_file_read(config->password_file, password, why)) return ERR_REFUSED;
     const struct redis_options o = {.address = address,
                                     .user = config->user,
                                     .password = config->password_file ? password : NULL,
@@ -212,11 +245,16 @@ enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *addr
                                     .must_be_master = true,
                                     .connect_timeout_ms = config->connect_timeout_ms,
                                     .command_timeout_ms = config->command_timeout_ms};
-    e = redis_open(s->loop, &o, events, user, out);
+    enum err e = redis_open(s->loop, &o, events, user, out);
     explicit_bzero(password, sizeof password);
     socket_address_format(address, name, sizeof name);
     if (e) errmsg_set(why, 0, 0, "%s: cannot connect: %s", name, err_text(e));
     return e;
+}
+
+static bool same_address(const struct socket_address *a, const struct socket_address *b)
+{
+    return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
 }
 
 static void connect_to(struct redis_sync *s, const struct socket_address *address)
@@ -226,7 +264,7 @@ static void connect_to(struct redis_sync *s, const struct socket_address *addres
     enum err e = redis_sync_dial(s, address, &conn_events, s, &s->conn, &why);
     if (e) {
         redis_master_distrust(s->master);
-        failed(s, why.text);
+        failed(s, e == ERR_REFUSED ? STORE_AWAY_LOGIN : STORE_AWAY_UNREACHABLE, why.text);
         return;
     }
     redis_sync_set_state(s, SYNC_CONNECTING);
@@ -239,26 +277,21 @@ static void connect_now(struct redis_sync *s)
     if (e == ERR_AGAIN) {
         redis_sync_set_state(s, SYNC_LOCATING);
     } else if (e) {
-        failed(s, "the name of the server has no address so far");
+        failed(s, STORE_AWAY_UNREACHABLE, "the name of the server has no address so far");
     } else {
         connect_to(s, &address);
     }
-}
-
-static bool same_address(const struct socket_address *a, const struct socket_address *b)
-{
-    return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
 }
 
 static void on_located(enum err e, const struct socket_address *address, const char *cause, void *user)
 {
     struct redis_sync *s = user;
     if (s->state == SYNC_LOCATING && e) {
-        failed(s, cause);
+        failed(s, STORE_AWAY_SENTINEL, cause);
     } else if (s->state == SYNC_LOCATING) {
         connect_to(s, address);
     } else if (s->conn && !e && !same_address(address, &s->address)) {
-        redis_sync_drop(s, "the Sentinels name another master now");
+        redis_sync_drop_for(s, STORE_AWAY_NOT_MASTER, "the Sentinels name another master now");
     }
 }
 
@@ -273,14 +306,21 @@ static void on_ask(uv_timer_t *timer)
 
 /* --- store_ops -------------------------------------------------------------------------------------- */
 
+static uint64_t confirm(struct store *store)
+{
+    struct redis_sync *s = (struct redis_sync *)store;
+    if (s->state == SYNC_CLOSING || !s->status.deletions_held) return 0;
+    s->confirmed_drop = s->status.deletions_held;
+    log_warn("store_deletion_confirmed", KV_UINT("at_most", s->confirmed_drop));
+    if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
+    return s->confirmed_drop;
+}
+
 static void reload(struct store *store)
 {
     struct redis_sync *s = (struct redis_sync *)store;
     if (s->state == SYNC_CLOSING) return;
-    if (s->status.deletions_held) {
-        s->confirmed_drop = s->status.deletions_held;
-        log_warn("store_deletion_confirmed", KV_UINT("at_most", s->confirmed_drop));
-    }
+    (void)confirm(store);
     /* While tailing, wait_for_changes() starts it; one that is under way already is what was asked for. */
     if (s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_OPERATOR;
     if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
@@ -350,7 +390,8 @@ static void close_store(struct store *store, void (*on_closed)(void *arg), void 
         redis_sync_release_if_closed(s);
 }
 
-static const struct store_ops redis_sync_ops = {.reload = reload, .status = status, .close = close_store};
+static const struct store_ops redis_sync_ops = {
+    .reload = reload, .confirm = confirm, .status = status, .close = close_store};
 
 /* --- open ------------------------------------------------------------------------------------------- */
 

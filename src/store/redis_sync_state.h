@@ -36,9 +36,9 @@ struct redis_position {
     uint64_t digest_bias;
 };
 
-struct redis_load;  /* redis_load.c */
-struct redis_scrub; /* redis_scrub.c */
-struct redis_copy;  /* redis_copy.c */
+struct redis_load;   /* redis_load.c */
+struct redis_scrub;  /* redis_scrub.c */
+struct redis_copy;   /* redis_copy.c */
 
 /* Handles of libuv. */
 enum { SYNC_RETRY = 0, SYNC_ASK, SYNC_SCRUB, SYNC_COPY, SYNC_TIMERS };
@@ -65,9 +65,10 @@ struct redis_sync {
         int64_t count;
         uint64_t digest;
     } difference;
-    uint64_t confirmed_drop;          /* an operator agreed to drop so many partners */
-    uint64_t current_at_ms;           /* wall clock: when we were last known to be in step; 0 = never */
-    char drop_cause[REDIS_CAUSE_MAX]; /* why we closed the connection ourselves; "" = we did not */
+    uint64_t confirmed_drop;            /* an operator agreed to drop so many partners */
+    uint64_t current_at_ms;             /* wall clock: when we were last known to be in step; 0 = never */
+    char drop_cause[REDIS_CAUSE_MAX];   /* why we closed the connection ourselves; "" = we did not */
+    enum store_away_reason drop_reason; /* valid with drop_cause */
     char logged_cause[REDIS_CAUSE_MAX];
     struct store_status status;
     /* owned */
@@ -91,7 +92,10 @@ struct redis_sync {
 
 void redis_sync_set_state(struct redis_sync *s, enum redis_sync_state to);
 
-/* Closes the connection because of `cause`; the rest follows when it is closed. */
+/* Closes the connection because of `cause`; the rest follows when it is closed. The first cause counts. */
+void redis_sync_drop_for(struct redis_sync *s, enum store_away_reason reason, const char *cause);
+
+/* The same for STORE_AWAY_OTHER. */
 void redis_sync_drop(struct redis_sync *s, const char *cause);
 
 /* No connection: tries again after a pause. */
@@ -108,8 +112,8 @@ bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char 
 /* The same for a reply that must be an array. */
 bool redis_sync_check_array(struct redis_sync *s, const redisReply *reply, const char *doing);
 
-/* Opens a connection to `address` with the configured login. Errors: those of redis_open() and of the
- * password file; `why` filled. */
+/* Opens a connection to `address` with the configured login. Errors: those of redis_open(), ERR_REFUSED (the
+ * password file cannot be used); `why` filled. */
 enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *address,
                          const struct redis_events *events, void *user, struct redis_conn **out,
                          struct errmsg *why);

@@ -15,6 +15,16 @@ const char *store_load_reason_text(enum store_load_reason r)
     return r < STORE_LOAD_REASONS ? texts[r] : "none";
 }
 
+const char *store_away_reason_text(enum store_away_reason r)
+{
+    static const char *const texts[] = {
+#define XX(name, text) [STORE_AWAY_##name] = text,
+        STORE_AWAY_MAP(XX)
+#undef XX
+    };
+    return r < STORE_AWAY_REASONS ? texts[r] : "none";
+}
+
 enum err store_open(uv_loop_t *loop, const struct config *config, struct policy *policy, struct store **out)
 {
     switch (config->store.kind) {

@@ -39,6 +39,31 @@ enum store_load_reason {
 /* "first", "trimmed" ... */
 const char *store_load_reason_text(enum store_load_reason r);
 
+/* Why a store with a server is not in step with it. */
+#define STORE_AWAY_MAP(XX)                                                                                   \
+    XX(UNREACHABLE, "unreachable") /* no connection: nobody listens, no route, no address for the name */    \
+    XX(TIMEOUT, "timeout")         /* no answer in time */                                                   \
+    XX(CLOSED, "closed")           /* the server closed the connection */                                    \
+    XX(RESET, "reset")             /* the connection broke */                                                \
+    XX(LOGIN, "login")             /* NOAUTH, WRONGPASS, NOPERM, or a password file that cannot be used */   \
+    XX(LOADING, "loading")         /* LOADING, BUSY */                                                       \
+    XX(NOT_MASTER, "not_master")   /* a replica, or the Sentinels name another server now */                 \
+    XX(SENTINEL, "sentinel")       /* no Sentinel says where the master is */                                \
+    XX(PROTOCOL, "protocol")       /* an answer that makes no sense */                                       \
+    XX(NO_DATA, "no_data")         /* there is no data set: FLUSHALL, an empty server */                     \
+    XX(SCHEMA, "schema")           /* the data set is of another program */                                  \
+    XX(OTHER, "other")             /* the log says it */
+
+enum store_away_reason {
+#define XX(name, text) STORE_AWAY_##name,
+    STORE_AWAY_MAP(XX)
+#undef XX
+        STORE_AWAY_REASONS,
+};
+
+/* "unreachable", "timeout" ... */
+const char *store_away_reason_text(enum store_away_reason r);
+
 struct store_status {
     bool up; /* the source answers (file: the last read succeeded; Redis: changes are followed) */
     uint64_t loaded_at_ms; /* wall clock of the last successful load; 0 = never */
@@ -54,6 +79,7 @@ struct store_status {
         staleness_ms;  /* since the data was last known to be that of Redis; up to 5 s while all is well */
     uint64_t sequence; /* of the last change in force */
     uint64_t full_loads_total[STORE_LOAD_REASONS];
+    uint64_t away_total[STORE_AWAY_REASONS]; /* how often it fell out of step, or a new try was in vain */
     uint64_t deletions_held; /* partners that a held resynchronisation would drop; 0 = none is held */
     uint64_t scrubs_total;   /* completed ones */
     uint64_t scrub_repairs_total;
@@ -62,7 +88,12 @@ struct store_status {
 };
 
 struct store_ops {
-    void (*reload)(struct store *s); /* SIGHUP */
+    /* Reads everything again, and confirm(): with SIGHUP an operator says both. */
+    void (*reload)(struct store *s);
+    /* An operator agrees that the load that is held drops at most as many partners as it announced
+     * (store_status.deletions_held). It is tried again at once. Returns that number; 0 = nothing is held,
+     * and nothing was done: what is held later is not confirmed. */
+    uint64_t (*confirm)(struct store *s);
     void (*status)(const struct store *s, struct store_status *out);
     void (*close)(struct store *s, void (*on_closed)(void *arg), void *arg); /* asynchronous; frees s */
 };

@@ -130,6 +130,16 @@ struct store_status sync_status(const struct sync *f)
     return s;
 }
 
+bool sync_error_says(const struct sync *f, const char *text)
+{
+    return strstr(sync_status(f).last_error, text) != NULL;
+}
+
+uint64_t sync_away(const struct sync *f, enum store_away_reason reason)
+{
+    return sync_status(f).away_total[reason];
+}
+
 static const struct partner_view *view_of(const struct sync *f, unsigned number)
 {
     return policy_view(f->policy, policy_find(f->policy, span_str(partners_id(number))));
@@ -184,4 +194,21 @@ void sync_catch_up(struct sync *f)
 {
     uint64_t last = last_sequence(f);
     SYNC_UNTIL(f, sync_status(f).up && sync_status(f).sequence >= last);
+}
+
+struct sync *sync_followed(void **state, unsigned n)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, n);
+    sync_open(f);
+    sync_catch_up(f);
+    return f;
+}
+
+struct sync *sync_cut_off(void **state, unsigned n)
+{
+    struct sync *f = sync_followed(state, n);
+    partners_lock_out(&f->redis);
+    SYNC_UNTIL(f, !sync_status(f).up);
+    return f;
 }

@@ -30,7 +30,16 @@ void sync_close(struct sync *f);
 /* Closed, and forgotten what was in memory: a new process. */
 void sync_restart(struct sync *f);
 
+/* A store that is in step with `n` partners; skips as sync_of() does. */
+struct sync *sync_followed(void **state, unsigned n);
+/* The same, and then cut off from the server. */
+struct sync *sync_cut_off(void **state, unsigned n);
+
 struct store_status sync_status(const struct sync *f);
+/* What is said last of the server. */
+bool sync_error_says(const struct sync *f, const char *text);
+/* How often it was away for that reason. */
+uint64_t sync_away(const struct sync *f, enum store_away_reason reason);
 /* Whether a partner is in force. */
 bool sync_has(const struct sync *f, unsigned number);
 uint32_t sync_partners(const struct sync *f);

@@ -235,7 +235,7 @@ static void nobody_listens(void **state)
         e = h.error;
         assert_non_null(strstr(h.cause, "cannot connect"));
     }
-    assert_int_equal(e, ERR_REFUSED);
+    assert_int_equal(e, ERR_UNREACHABLE);
 }
 
 static void a_missing_unix_socket_fails_at_once(void **state)
