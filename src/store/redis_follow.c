@@ -94,7 +94,10 @@ static bool advance_all(struct redis_sync *s, const redisReply *entries, size_t 
     bool ok = true;
     for (size_t i = from; ok && i < entries->elements; i++)
         ok = advance(s, entries->element[i]);
-    if (s->position.sequence != before) redis_copy_schedule(s);
+    if (s->position.sequence != before) {
+        redis_copy_schedule(s);
+        redis_report_hurry(s);
+    }
     policy_collect(s->policy);
     return ok;
 }

@@ -23,6 +23,7 @@ void redis_keys_init(struct redis_keys *k, const char *tag)
     key_make(k->meta, tag, "meta");
     key_make(k->audit, tag, "audit");
     key_make(k->prefix, tag, "p:");
+    key_make(k->gateways, tag, "g:");
     key_make(k->pattern, tag, "p:*");
 }
 

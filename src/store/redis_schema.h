@@ -5,6 +5,7 @@
  *   gw:{TAG}:log     stream: one entry per write, id "<number>-1", with the whole record
  *   gw:{TAG}:meta    hash: schema, epoch, count, digest, seq
  *   gw:{TAG}:audit   stream: who changed what; one line of JSON per change, written by the same script
+ *   gw:{TAG}:g:ID    string: what the running gateway ID reports of itself (redis_report.c); it expires
  *
  * The braces keep all keys of a tag in one slot of a cluster, so that one script may write them together.
  * Numbers are contiguous, so a reader sees a gap; the digest is the XOR of a hash of every (id, version), so
@@ -30,8 +31,9 @@ enum {
 
 struct redis_keys {
     char seq[REDIS_KEY_MAX], log[REDIS_KEY_MAX], meta[REDIS_KEY_MAX], audit[REDIS_KEY_MAX];
-    char prefix[REDIS_KEY_MAX];  /* of partners: "gw:{TAG}:p:" */
-    char pattern[REDIS_KEY_MAX]; /* for SCAN MATCH */
+    char prefix[REDIS_KEY_MAX];   /* of partners: "gw:{TAG}:p:" */
+    char pattern[REDIS_KEY_MAX];  /* for SCAN MATCH */
+    char gateways[REDIS_KEY_MAX]; /* of what gateways report of themselves: "gw:{TAG}:g:" */
 };
 
 /* `tag`: 1 to 64 characters out of A-Z a-z 0-9 . _ - */

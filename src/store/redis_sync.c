@@ -20,7 +20,9 @@ const struct redis_sync_options redis_sync_defaults = {.block_ms = 5000,
                                                        .range_count = 500,
                                                        .scrub_count = 100,
                                                        .scrub_pause_ms = 10,
-                                                       .snapshot_quiet_ms = 5000};
+                                                       .snapshot_quiet_ms = 5000,
+                                                       .report_ms = 5000,
+                                                       .report_gap_ms = 100};
 
 static void connect_now(struct redis_sync *s);
 
@@ -41,6 +43,7 @@ void redis_sync_set_state(struct redis_sync *s, enum redis_sync_state to)
     BUG_IF(!(moves[s->state] >> to & 1), "Redis store: impossible change of state");
     s->state = to;
     s->status.up = to == SYNC_TAILING;
+    redis_report_hurry(s);
 }
 
 /* --- small things ----------------------------------------------------------------------------------- */
@@ -260,6 +263,7 @@ static bool same_address(const struct socket_address *a, const struct socket_add
 static void connect_to(struct redis_sync *s, const struct socket_address *address)
 {
     struct errmsg why;
+    if (!same_address(address, &s->address)) redis_report_move(s);
     s->address = *address;
     enum err e = redis_sync_dial(s, address, &conn_events, s, &s->conn, &why);
     if (e) {
@@ -339,7 +343,9 @@ static void status(const struct store *store, struct store_status *out)
 
 void redis_sync_release_if_closed(struct redis_sync *s)
 {
-    if (s->state != SYNC_CLOSING || s->nhandles > 0 || s->conn || s->scrub || s->copy || s->master) return;
+    if (s->state != SYNC_CLOSING || s->nhandles > 0 || s->conn || s->scrub || s->copy || s->report ||
+        s->master)
+        return;
     void (*on_closed)(void *arg) = s->on_closed;
     void *arg = s->on_closed_arg;
     redis_copy_flush(s);
@@ -378,10 +384,11 @@ static void close_store(struct store *store, void (*on_closed)(void *arg), void 
     redis_load_discard(s);
     redis_scrub_abort(s);
     redis_copy_abort(s);
+    redis_report_close(s);
     if (s->conn) redis_close(s->conn);
     uv_handle_t *handles[] = {(uv_handle_t *)&s->timers[0], (uv_handle_t *)&s->timers[1],
                               (uv_handle_t *)&s->timers[2], (uv_handle_t *)&s->timers[3],
-                              (uv_handle_t *)&s->apply};
+                              (uv_handle_t *)&s->timers[4], (uv_handle_t *)&s->apply};
     for (unsigned i = 0, n = s->nhandles; i < n; i++)
         uv_close(handles[i], on_handle_closed);
     if (s->master)
@@ -412,6 +419,7 @@ static enum err start(struct redis_sync *s)
     if (!s->hasher) return ERR_NOMEM;
     enum err e = open_handles(s);
     if (!e) e = redis_master_open(s->loop, &s->config->redis, on_located, s, &s->master);
+    if (!e) e = redis_report_open(s);
     if (e) return e;
     if (s->config->snapshot) redis_copy_load(s);
     if (redis_master_may_move(s->master))

@@ -21,7 +21,8 @@
  * it is, reported (is_inconsistent), and added to every comparison from then on: the bias.
  *
  * Files: redis_sync.c life and connection, redis_follow.c resuming and tailing, redis_load.c full loads,
- * redis_scrub.c finding changes by hand, redis_copy.c the snapshot.
+ * redis_scrub.c finding changes by hand, redis_copy.c the snapshot, redis_report.c the position for
+ * operators.
  *
  * docs/DATA.md describes the protocol and every failure.
  *
@@ -43,6 +44,8 @@ struct redis_sync_options {
     unsigned scrub_count;       /* keys per SCAN of a scrub ... */
     uint64_t scrub_pause_ms;    /* ... and the pause behind it */
     uint64_t snapshot_quiet_ms; /* from a change to the snapshot */
+    uint64_t report_ms;         /* the position is reported so often; it is kept three times as long */
+    uint64_t report_gap_ms;     /* at least this long from one report to the next */
 };
 
 extern const struct redis_sync_options redis_sync_defaults;

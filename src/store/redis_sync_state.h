@@ -39,9 +39,10 @@ struct redis_position {
 struct redis_load;   /* redis_load.c */
 struct redis_scrub;  /* redis_scrub.c */
 struct redis_copy;   /* redis_copy.c */
+struct redis_report; /* redis_report.c */
 
 /* Handles of libuv. */
-enum { SYNC_RETRY = 0, SYNC_ASK, SYNC_SCRUB, SYNC_COPY, SYNC_TIMERS };
+enum { SYNC_RETRY = 0, SYNC_ASK, SYNC_SCRUB, SYNC_COPY, SYNC_REPORT, SYNC_TIMERS };
 
 struct redis_sync {
     struct store store; /* first: a struct store * is a struct redis_sync * */
@@ -78,6 +79,7 @@ struct redis_sync {
     struct redis_load *load;       /* while LOADING and APPLYING */
     struct redis_scrub *scrub;     /* while one runs */
     struct redis_copy *copy;       /* while one is written */
+    struct redis_report *report;   /* NULL before start() and when it is closed */
     bool is_copy_due;              /* something has changed since the last one began */
     uint64_t copy_pause_ms;        /* at least this long to the next one */
     struct bytes scratch;          /* JSON of the record being read */
@@ -167,6 +169,17 @@ void redis_scrub_on_timer(uv_timer_t *timer);
 void redis_scrub_on_progress(struct redis_sync *s);
 /* Gives up the one that runs, if any. */
 void redis_scrub_abort(struct redis_sync *s);
+
+/* --- redis_report.c ---------------------------------------------------------------------------------- */
+
+/* Errors: ERR_NOMEM, ERR_IO (no random numbers). */
+enum err redis_report_open(struct redis_sync *s);
+/* Position or state have changed: a report is due soon. */
+void redis_report_hurry(struct redis_sync *s);
+/* The server is another one from now on. */
+void redis_report_move(struct redis_sync *s);
+/* Takes the report back, if there is a connection; s->report is NULL when that is closed. */
+void redis_report_close(struct redis_sync *s);
 
 /* --- redis_copy.c ------------------------------------------------------------------------------------ */
 

@@ -85,6 +85,7 @@ struct store_status {
     uint64_t scrub_repairs_total;
     uint64_t snapshot_at_ms; /* wall clock of the last one written or loaded; 0 = none */
     uint64_t snapshot_failures_total;
+    uint64_t report_failures_total; /* positions that could not be reported to Redis */
 };
 
 struct store_ops {

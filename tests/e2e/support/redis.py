@@ -22,8 +22,8 @@ TAG = "cfg"
 
 # What docs/DATA.md asks for. "admin" is the test itself; nobody else may do anything.
 GATEWAY_RIGHTS = (
-    "resetkeys %R~gw:{cfg}:* resetchannels -@all "
-    "+auth +ping +select +role +scan +sscan +hget +hmget +hgetall +xread +xrange +xinfo|stream +client|setname"
+    "resetkeys %R~gw:{cfg}:* %W~gw:{cfg}:g:* resetchannels -@all "
+    "+auth +ping +role +scan +hget +hmget +hgetall +xread +xrange +set +del +client|setname"
 )
 OPERATOR_RIGHTS = (
     "resetkeys %RW~gw:{cfg}:* resetchannels -@all "

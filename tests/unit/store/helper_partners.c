@@ -20,13 +20,14 @@
 enum { ARGUMENTS_MAX = 64, TEXTS = 4, TRIES = 1000, TRY_MS = 10 };
 
 /* The rights are those of docs/DATA.md. */
-static const char settings[] = "user default on nopass ~* &* +@all\n"
-                               "user gateway on >" GATEWAY_PASSWORD
-                               " resetkeys %R~gw:{cfg}:* resetchannels -@all +auth +ping +role +scan +hget "
-                               "+hmget +hgetall +xread +xrange +client|setname\n"
-                               "user operator on >operator-secret resetkeys %RW~gw:{cfg}:* resetchannels "
-                               "-@all +auth +ping +hget +hmget +hgetall "
-                               "+scan +xrange +hset +del +incr +xadd +eval +evalsha\n";
+static const char settings[] =
+    "user default on nopass ~* &* +@all\n"
+    "user gateway on >" GATEWAY_PASSWORD
+    " resetkeys %R~gw:{cfg}:* %W~gw:{cfg}:g:* resetchannels -@all +auth +ping +role "
+    "+scan +hget +hmget +hgetall +xread +xrange +set +del +client|setname\n"
+    "user operator on >operator-secret resetkeys %RW~gw:{cfg}:* resetchannels "
+    "-@all +auth +ping +hget +hmget +hgetall "
+    "+scan +xrange +hset +del +incr +xadd +eval +evalsha\n";
 
 static redisContext *connect_as(const struct partners *p, const char *user, const char *password)
 {

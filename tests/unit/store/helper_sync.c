@@ -24,7 +24,9 @@ static const struct redis_sync_options quick = {.block_ms = 100,
                                                 .range_count = 10,
                                                 .scrub_count = 10,
                                                 .scrub_pause_ms = 1,
-                                                .snapshot_quiet_ms = 10};
+                                                .snapshot_quiet_ms = 10,
+                                                .report_ms = 100,
+                                                .report_gap_ms = 20};
 
 static void on_beat(uv_timer_t *timer)
 {

@@ -36,8 +36,8 @@ struct group {
 };
 
 static const char gateway_user[] =
-    "user gateway on >" GATEWAY_PASSWORD " %R~gw:{cfg}:* -@all +auth +ping +role "
-    "+scan +hget +hmget +hgetall +xread +xrange +client|setname\n";
+    "user gateway on >" GATEWAY_PASSWORD " %R~gw:{cfg}:* %W~gw:{cfg}:g:* -@all +auth +ping +role "
+    "+scan +hget +hmget +hgetall +xread +xrange +set +del +client|setname\n";
 
 static void start_replica(struct group *g)
 {
@@ -142,6 +142,7 @@ static void test_failover(void **state)
     struct store_status s = sync_status(f);
     assert_int_equal(s.loads_total, 1); /* nothing was lost: the log was enough */
     assert_int_equal(s.sequence, PARTNERS + 1);
+    SYNC_UNTIL(f, answers(&g->replica, "EVAL return(redis.call('KEYS','gw:{cfg}:g:*')[1]) 0", "gw:{cfg}:g:"));
     redisFree(promoted.operator);
 }
 
