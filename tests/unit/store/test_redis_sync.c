@@ -1,17 +1,10 @@
-/* The Redis store in ordinary life, against a real server: loading, following, resuming, the same policy as
- * from a file. What can go wrong is in test_redis_faults.c. */
-#include "helper_records.h"
+/* The Redis store in ordinary life, against a real server: loading, following, resuming. What can go wrong
+ * is in test_redis_faults.c and test_redis_away.c. */
 #include "helper_sync.h"
-#include "policy/cidr_set.h"
-#include "policy/partner_view.h"
-#include "policy/token_table.h"
-#include "store/file_store.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -156,94 +149,6 @@ static void test_closes_at_any_moment(void **state)
     }
 }
 
-/* --- the same policy from a file and from Redis ------------------------------------------------------- */
-
-struct prefixes {
-    char text[8192];
-    struct outbuf o;
-};
-
-static void add_prefix(const struct cidr *c, struct prefixes *p)
-{
-    char text[CIDR_TEXT_MAX];
-    outbuf_bytes(&p->o, text, cidr_format(c, text));
-    outbuf_char(&p->o, ' ');
-}
-
-static struct span list_of(const struct partner_view *v, enum environment env, struct prefixes *p)
-{
-    p->o = outbuf_of(p->text, sizeof p->text);
-    const struct cidr_set *list = partner_view_list(v, env);
-    if (list) {
-        struct cidr_walk w = cidr_walk_of(list);
-        for (struct cidr c; cidr_walk_next(&w, &c);)
-            add_prefix(&c, p);
-    }
-    assert_false(p->o.overflow);
-    return span_of(p->text, p->o.n);
-}
-
-static void assert_same_view(const struct partner_view *a, const struct partner_view *b)
-{
-    static struct prefixes of_a, of_b;
-    assert_non_null(a);
-    assert_non_null(b);
-    assert_true(span_eq(partner_view_id(a), partner_view_id(b)));
-    assert_memory_equal(a->widget_id, b->widget_id, 16);
-    assert_true(a->enabled == b->enabled && a->off_ramp == b->off_ramp && a->tokens == b->tokens);
-    assert_int_equal(partner_view_previous_expires_ms(a), partner_view_previous_expires_ms(b));
-    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
-        if (partner_view_digest(a, slot))
-            assert_memory_equal(partner_view_digest(a, slot), partner_view_digest(b, slot),
-                                TOKEN_DIGEST_BYTES);
-    for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
-        assert_true(span_eq(list_of(a, env, &of_a), list_of(b, env, &of_b)));
-}
-
-static void assert_same_policy(const struct policy *a, const struct policy *b, unsigned n)
-{
-    struct policy_stats of_a, of_b;
-    policy_stats(a, &of_a);
-    policy_stats(b, &of_b);
-    assert_int_equal(of_a.partners, of_b.partners);
-    assert_int_equal(of_a.tokens, of_b.tokens);
-    assert_int_equal(of_a.prefixes, of_b.prefixes);
-    for (unsigned i = 0; i < n; i++) {
-        struct span id = span_str(partners_id(i));
-        assert_same_view(policy_view(a, policy_find(a, id)), policy_view(b, policy_find(b, id)));
-    }
-}
-
-static void on_file_store_closed(void *arg)
-{
-    *(bool *)arg = true;
-}
-
-static void test_a_file_gives_the_same_policy(void **state)
-{
-    enum { RECORDS = 300 };
-    struct sync *f = sync_of(state);
-    struct policy *from_file = policy_create();
-    struct store *file_store = NULL;
-    bool is_closed = false;
-    FILE *out = fopen(folder_path(f->folder, "p"), "w");
-    assert_non_null(out);
-    records_write(out, RECORDS, 0);
-    fclose(out);
-    assert_int_equal(file_store_open(&f->loop.uv, folder_path(f->folder, "p"), from_file,
-                                     &file_store_defaults, &file_store),
-                     ERR_OK);
-    partners_set_many(&f->redis, 0, RECORDS / 2); /* half of it by a load, half by following */
-    sync_open(f);
-    sync_catch_up(f);
-    partners_set_many(&f->redis, RECORDS / 2, RECORDS / 2);
-    sync_catch_up(f);
-    assert_same_policy(f->policy, from_file, RECORDS);
-    file_store->ops->close(file_store, on_file_store_closed, &is_closed);
-    SYNC_UNTIL(f, *(volatile bool *)&is_closed);
-    policy_destroy(from_file);
-}
-
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
@@ -253,7 +158,7 @@ int main(void)
         SYNC_TEST(test_changes_are_followed),    SYNC_TEST(test_a_burst_of_changes_is_followed),
         SYNC_TEST(test_changes_during_the_load), SYNC_TEST(test_a_token_changes_hands),
         SYNC_TEST(test_resumes_where_it_was),    SYNC_TEST(test_reload_reads_everything_again),
-        SYNC_TEST(test_closes_at_any_moment),    SYNC_TEST(test_a_file_gives_the_same_policy),
+        SYNC_TEST(test_closes_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
