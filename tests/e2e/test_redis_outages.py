@@ -314,7 +314,7 @@ def test_a_boot_without_redis_starts_from_the_snapshot(following, redis, tmp_pat
     assert full_loads(gateway) == {}, "the log reaches back to the snapshot: no load was due"
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "others may write"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign", "another tag", "others may write"])
 def test_a_snapshot_that_cannot_be_trusted_is_refused(following, redis, tmp_path, damage):
     partner, snapshot = Partner("acme"), tmp_path / "partners.snapshot"
     redis.put(partner)
@@ -327,13 +327,21 @@ def test_a_snapshot_that_cannot_be_trusted_is_refused(following, redis, tmp_path
     elif damage == "flipped":
         content[len(content) // 2] ^= 1
         snapshot.write_bytes(content)
-    else:
+    elif damage in ("empty", "foreign"):
+        snapshot.write_bytes(b"" if damage == "empty" else b"#!/bin/sh\n" * 100)
+    elif damage == "others may write":
         snapshot.chmod(0o666)
-    gateway = following([partner], snapshot=snapshot, ready=False)
+    keys = {"tag": "other"} if damage == "another tag" else {}
+    gateway = following([partner], snapshot=snapshot, ready=False, redis_keys=keys)
     assert gateway.events("store_snapshot_refused")[0]["cause"]
+    assert gateway.metrics()["proofgw_store_snapshot_failures_total"] == 1
     is_error(ask(gateway, partner), "unavailable")
+    assert not is_ready(gateway)
     redis.start()
-    becomes(gateway, partner, 200, seconds=20)
+    if damage == "another tag":
+        wait_away(gateway, "NOPERM")  # the rights are for one tag
+    else:
+        becomes(gateway, partner, 200, seconds=20)
 
 
 # --- the end of the gateway

@@ -23,7 +23,7 @@ def follower(proofgw, group):
     def make(*partners):
         store = group.master.config(**group.sentinel.config())
         gateway = proofgw(partners=list(partners), store=store)
-        gateway.secrets += group.master.passwords.values()
+        gateway.secrets += [*group.master.passwords.values(), *group.sentinel.passwords.values()]
         return gateway
 
     return make
@@ -74,3 +74,35 @@ def test_a_name_that_the_sentinel_does_not_know_is_named(group, proofgw):
     keys["sentinel"]["master"] = "somebody"
     gateway = proofgw(partners=[], store=group.master.config(**keys), ready=False)
     wait_away(gateway, "knows no master named somebody")
+
+
+LOGINS = [
+    ({"user": None, "password_file": None}, "NOAUTH"),
+    ({"user": None}, "WRONGPASS"),
+    ({"password_file": "/nonexistent/password"}, "/nonexistent/password"),
+]
+
+
+@pytest.mark.parametrize("changes, cause", LOGINS)
+def test_a_sentinel_that_does_not_let_us_in_is_named(group, proofgw, changes, cause):
+    keys = group.sentinel.config()
+    keys["sentinel"] = {key: value for key, value in {**keys["sentinel"], **changes}.items() if value}
+    gateway = proofgw(partners=[], store=group.master.config(**keys), ready=False)
+    event = wait_away(gateway, cause)
+    assert event["reason"] == "sentinel"
+    assert "Sentinel 127.0.0.1" in event["cause"]
+
+
+def test_a_changed_password_of_the_sentinel_needs_no_restart(group, follower):
+    """The gateway is let in again as soon as its file says what the Sentinel wants."""
+    partner, late = Partner("acme"), Partner("late")
+    group.master.put(partner)
+    gateway = follower(partner, late)
+    group.sentinel("ACL", "SETUSER", "gateway", "resetpass", ">another-one")
+    group.sentinel("CLIENT", "KILL", "USER", "gateway")
+    group.master.admin("CLIENT", "KILL", "USER", "gateway")
+    wait_away(gateway, "WRONGPASS")
+    is_passed(ask(gateway, partner))
+    group.sentinel.password_file.write_text("another-one\n", encoding="utf-8")
+    group.master.put(late)
+    becomes(gateway, late, 200, seconds=30)

@@ -14,6 +14,7 @@ from support.expect import is_error, is_passed
 from support.following import PROMPT_S, ask, becomes, echo, expect_policy_close, full_loads, open_tunnel
 from support.partners import Partner, new_token
 from support.redis import REDIS_SERVER, RedisError, fields_of
+from support.wait import wait_for
 
 pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="there is no redis-server on this machine (Debian: redis-server)")
 pytest_plugins = ["support.following"]
@@ -277,10 +278,19 @@ def test_a_write_that_expects_another_version_changes_nothing(redis):
     assert redis.put(partner, expected=version) == version + 1
 
 
-def test_the_user_of_the_gateway_can_write_nothing(redis):
+def test_the_user_of_the_gateway_can_write_nothing_but_its_position(redis):
     redis.put(Partner("acme"))
     gateway = redis.connect("gateway")
-    for command in (("HSET", redis.key("p:acme"), "enabled", "false"), ("DEL", redis.key("meta")), ("FLUSHALL",)):
+    refused = [
+        ("HSET", redis.key("p:acme"), "enabled", "false"),
+        ("SET", redis.key("p:acme"), "x"),
+        ("SET", redis.key("seq"), "1"),
+        ("DEL", redis.key("meta")),
+        ("DEL", redis.key("p:acme")),
+        ("GET", redis.key("g:0123456789abcdef")),
+        ("FLUSHALL",),
+    ]
+    for command in refused:
         with pytest.raises(RedisError, match="^NOPERM"):
             gateway(*command)
 
@@ -316,3 +326,50 @@ def test_the_scrub_leaves_records_alone_that_are_as_they_should_be(following, re
         redis.put(partner)
     assert {e["repairs"] for e in gateway.wait_event("store_scrubbed", 3)} == {"0"}
     assert full_loads(gateway) == {"first": 1}
+
+
+# --- what gateways report of themselves
+
+
+def test_gateways_report_their_position(following, redis):
+    partner, late = Partner("acme"), Partner("late")
+    redis.put(partner)
+    gateways = [following([partner, late]) for _ in range(3)]
+    sequence = redis.put(late)
+    reports = wait_for(lambda: [r for r in redis.reports().values() if r["seq"] == sequence][2:] and redis.reports(), redis.reports)
+    assert {r["pid"] for r in reports.values()} == {g.process.pid for g in gateways}
+    for instance, report in reports.items():
+        assert report["instance"] == instance
+        assert (report["state"], report["partners"]) == ("live", 2)
+        assert report["started_ms"] <= report["last_change_ms"] <= time.time() * 1000
+        assert 0 < redis.admin("PTTL", redis.key(f"g:{instance}")) <= 15000
+    gateways[0].finish()
+    left = {g.process.pid for g in gateways[1:]}
+    wait_for(lambda: {r["pid"] for r in redis.reports().values()} == left, redis.reports)
+
+
+def test_the_position_is_reported_promptly(following, redis):
+    partner = Partner("acme")
+    redis.put(partner)
+    following([partner])
+    wait_for(redis.reports, "a report")
+    for _ in range(10):
+        sequence = redis.put(partner)
+        wait_for(lambda: [r for r in redis.reports().values() if r["seq"] == sequence], redis.reports, PROMPT_S)
+
+
+def test_a_gateway_without_the_right_to_report_works(following, redis):
+    partner, late = Partner("acme"), Partner("late")
+    redis.put(partner)
+    redis.admin("ACL", "SETUSER", "gateway", "-set", "-del")
+    gateway = following([partner, late])
+    event = gateway.wait_event("store_report_refused")[0]
+    assert "NOPERM" in event["cause"]
+    for _ in range(3):
+        sequence = redis.put(late)
+    becomes(gateway, late, 200)
+    gateway.wait_metric("proofgw_store_report_failures_total", lambda n: n >= 2)
+    assert len(gateway.events("store_report_refused")) == 1
+    assert not gateway.events("store_away")
+    redis.admin("ACL", "SETUSER", "gateway", "+set", "+del")
+    wait_for(lambda: [r for r in redis.reports().values() if r["seq"] == sequence], redis.reports)

@@ -25,6 +25,7 @@ GATEWAY_RIGHTS = (
     "resetkeys %R~gw:{cfg}:* %W~gw:{cfg}:g:* resetchannels -@all "
     "+auth +ping +role +scan +hget +hmget +hgetall +xread +xrange +set +del +client|setname"
 )
+SENTINEL_RIGHTS = "resetkeys resetchannels -@all +auth +client|setname +sentinel|get-master-addr-by-name"
 OPERATOR_RIGHTS = (
     "resetkeys %RW~gw:{cfg}:* resetchannels -@all "
     "+auth +ping +hget +hmget +hgetall +scan +sscan +xrange +xinfo|stream +hset +del +incr +xadd +eval +evalsha +wait"
@@ -295,12 +296,19 @@ class Redis:
                 found[key.removeprefix(self.key("p:"))] = record["client_token_sha256"]
         return found
 
+    def reports(self):
+        """What gateways say of themselves: {instance: report}."""
+        values = {key: self.admin("GET", key) for key in self.admin("KEYS", self.key("g:*"))}
+        return {key.removeprefix(self.key("g:")): json.loads(value) for key, value in values.items() if value}
+
     def remove(self, partner):
         return int(self._change("del", partner.partner_id, "", [])[0])
 
 
 class Sentinel:
-    """One Sentinel that watches `master`; its word alone makes a failover. The replicas must be there already."""
+    """One Sentinel that watches `master`; its word alone makes a failover. The replicas must be there already.
+
+    Nobody may ask it without a login; the gateway's user has the rights of docs/DATA.md."""
 
     NAME = "partners"
 
@@ -310,13 +318,20 @@ class Sentinel:
         self.folder = folder
         self.login = login
         self.port = free_port()
+        self.passwords = {user: f"pw_canary_{secrets.token_hex(16)}" for user in ("gateway", "admin")}
         folder.mkdir()
+        self.password_file = folder / "gateway.password"
+        self.password_file.touch(mode=0o600)
+        self.password_file.write_text(self.passwords["gateway"] + "\n", encoding="utf-8")
         config = folder / "sentinel.conf"
         config.touch(mode=0o600)
         lines = [
             "bind 127.0.0.1",
             f"port {self.port}",
             f"dir {json.dumps(str(folder))}",
+            "user default off resetkeys resetchannels -@all",
+            f"user gateway on >{self.passwords['gateway']} {SENTINEL_RIGHTS}",
+            f"user admin on >{self.passwords['admin']} ~* &* +@all",
             f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
             f"sentinel auth-user {self.NAME} {auth_user}",
             f"sentinel auth-pass {self.NAME} {master.passwords[auth_user]}",
@@ -340,7 +355,7 @@ class Sentinel:
     def _connects(self):
         assert self.process.poll() is None, self.log()
         with contextlib.suppress(OSError):
-            self.connection = Connection(self.port, *self.login)
+            self.connection = Connection(self.port, *(self.login or ("admin", self.passwords["admin"])))
             return True
 
     def wait_replicas(self, number):
@@ -358,7 +373,12 @@ class Sentinel:
         """Keys of store.redis that lead to it."""
         return {
             "address": None,
-            "sentinel": {"master": self.NAME, "addresses": [{"address": f"127.0.0.1:{self.port}"}]},
+            "sentinel": {
+                "master": self.NAME,
+                "addresses": [{"address": f"127.0.0.1:{self.port}"}],
+                "user": "gateway",
+                "password_file": str(self.password_file),
+            },
         }
 
     def wait_master(self, servers):
