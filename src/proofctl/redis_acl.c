@@ -10,7 +10,7 @@ static const struct role_def {
                      .keys = {"%R~", "p:*", "%R~", "log", "%R~", "meta", "%W~", "g:*"},
                      .rest =
                          "resetchannels -@all +auth +ping +role +client|setname +scan +hget +hmget +hgetall "
-                         "+xread +xrange +set"},
+                         "+xread +xrange +set +del"},
     [ACL_OPERATOR] =
         {.name = "operator",
          .keys = {"%RW~", "*"},
