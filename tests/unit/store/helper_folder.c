@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -45,4 +46,10 @@ void folder_write(const char *folder, const char *name, const char *bytes, size_
     assert_non_null(out);
     assert_int_equal(fwrite(bytes, 1, n, out), n);
     assert_int_equal(fclose(out), 0);
+}
+
+void folder_write_secret(const char *folder, const char *name, const char *text)
+{
+    folder_write(folder, name, text, strlen(text));
+    assert_int_equal(chmod(folder_path(folder, name), 0600), 0);
 }

@@ -18,4 +18,7 @@ const char *folder_path(const char *folder, const char *name);
 /* Writes a file in place (it is truncated, then written). */
 void folder_write(const char *folder, const char *name, const char *bytes, size_t n);
 
+/* The same for a text that only the owner may read. */
+void folder_write_secret(const char *folder, const char *name, const char *text);
+
 #endif

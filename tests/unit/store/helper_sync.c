@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -35,8 +34,7 @@ static void on_beat(uv_timer_t *timer)
 
 static void make_config(struct sync *f)
 {
-    folder_write(f->folder, "password", GATEWAY_PASSWORD "\n", strlen(GATEWAY_PASSWORD "\n"));
-    assert_int_equal(chmod(folder_path(f->folder, "password"), 0600), 0);
+    folder_write_secret(f->folder, "password", GATEWAY_PASSWORD "\n");
     f->config = (struct config_store){.kind = STORE_REDIS,
                                       .redis = {.address.kind = ENDPOINT_UNIX,
                                                 .user = strdup("gateway"),

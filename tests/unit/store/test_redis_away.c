@@ -18,22 +18,17 @@ enum { PARTNERS = 40 };
 
 /* --- the login --------------------------------------------------------------------------------------- */
 
-static void write_password(struct sync *f, const char *password)
-{
-    folder_write(f->folder, "password", password, strlen(password));
-    assert_int_equal(chmod(folder_path(f->folder, "password"), 0600), 0);
-}
-
 static void test_wrong_password(void **state)
 {
     struct sync *f = sync_of(state);
     partners_set_many(&f->redis, 0, PARTNERS);
-    write_password(f, "no");
+    folder_write_secret(f->folder, "password", "no");
     sync_open(f);
     SYNC_UNTIL(f, sync_error_says(f, "WRONGPASS"));
     assert_false(policy_is_ready(f->policy));
     assert_true(sync_away(f, STORE_AWAY_LOGIN) > 0);
-    write_password(f, GATEWAY_PASSWORD); /* without a line end, as many tools write it */
+    folder_write_secret(f->folder, "password",
+                        GATEWAY_PASSWORD); /* without a line end, as many tools write it */
     sync_catch_up(f);
     assert_int_equal(sync_partners(f), PARTNERS);
 }

@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -187,8 +186,7 @@ static bool ask(struct wire *w)
     struct peer p;
     char folder[FOLDER_PATH_MAX];
     folder_make(folder);
-    folder_write(folder, "password", "pw", 2);
-    assert_int_equal(chmod(folder_path(folder, "password"), 0600), 0);
+    folder_write_secret(folder, "password", "pw");
     peer_listen(&p);
     const struct redis_sentinel_options o = {.master_name = "m",
                                              .user = "gw",

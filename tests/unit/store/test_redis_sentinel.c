@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -110,12 +109,6 @@ static void the_first_one_knows(void **state)
     finish(s, peers);
 }
 
-static void write_password(const char *folder, const char *password)
-{
-    folder_write(folder, "password", password, strlen(password));
-    assert_int_equal(chmod(folder_path(folder, "password"), 0600), 0);
-}
-
 static void logs_in_as_a_sentinel_user(void **state)
 {
     struct wire *w = *state;
@@ -123,7 +116,7 @@ static void logs_in_as_a_sentinel_user(void **state)
     struct peer p;
     char folder[FOLDER_PATH_MAX];
     folder_make(folder);
-    write_password(folder, "pw\n");
+    folder_write_secret(folder, "password", "pw\n");
     peer_listen(&p);
     const struct redis_sentinel_options o = {.master_name = "mymaster",
                                              .user = "gw",
@@ -413,7 +406,7 @@ static void ask_real(struct wire *w, const char *master_name, const char *passwo
     struct redis_sentinel_options o = {
         .master_name = master_name, .client_name = "proofgw", .timeout_ms = 5000};
     if (password) {
-        write_password(server.folder, password);
+        folder_write_secret(server.folder, "password", password);
         o.user = "gw";
         o.password_file = folder_path(server.folder, "password");
     }
