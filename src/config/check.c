@@ -214,6 +214,15 @@ static void check_redis_server(const struct checker *c)
     }
 }
 
+/* Redis itself speaks TLS over TCP only. */
+static void check_redis_tls(const struct checker *c)
+{
+    const struct config_redis *r = &c->config->store.redis;
+    if (!r->tls.enabled || r->address.kind != ENDPOINT_UNIX) return;
+    node_report(c->report, store_node(c, &r->tls.enabled), "a unix socket of Redis does not speak TLS");
+    report_expected(c->report, "write store.redis.address: ADDRESS:PORT, or leave out store.redis.tls");
+}
+
 /* While nothing changes, the gateway hears of it only every few seconds. */
 static void check_staleness(const struct checker *c)
 {
@@ -229,6 +238,7 @@ static void check_store(const struct checker *c)
 {
     if (c->config->store.kind != STORE_REDIS || is_faulty(c, &c->config->store.kind)) return;
     check_redis_server(c);
+    check_redis_tls(c);
     check_staleness(c);
 }
 

@@ -300,7 +300,9 @@ static void send_auth(struct redis_conn *c)
 static void on_handshake_due(struct wheel_entry *e)
 {
     struct redis_conn *c = (struct redis_conn *)((char *)e - offsetof(struct redis_conn, handshake_deadline));
-    const char *what = c->state == REDIS_CONNECTING ? "no connection" : "connected, but no answer";
+    const char *what = c->stream.state == STREAM_HANDSHAKE ? "connected, but no TLS handshake"
+                       : c->state == REDIS_CONNECTING      ? "no connection"
+                                                           : "connected, but no answer";
     fail(c, ERR_TIMEOUT, "%s within %llu ms", what, (unsigned long long)c->connect_timeout_ms);
 }
 
@@ -355,7 +357,10 @@ static enum err unreachable(enum err e)
 static void on_failed(struct stream *s, enum err e)
 {
     struct redis_conn *c = conn_of(s);
-    if (c->state == REDIS_CONNECTING)
+    const char *reason = stream_tls_reason(s);
+    if (e == ERR_TLS)
+        fail(c, e, "TLS: %s", reason ? reason : err_text(e));
+    else if (c->state == REDIS_CONNECTING)
         fail(c, unreachable(e), "cannot connect: %s", err_text(e));
     else
         fail(c, e, "the connection broke: %s; %zu commands waited", err_text(e), c->npending);
@@ -408,7 +413,9 @@ enum err redis_open(struct loop *l, const struct redis_options *o, const struct 
     wheel_entry_init(&c->handshake_deadline, on_handshake_due);
     enum err e = keep_options(c, o);
     if (!e) e = redis_reader_init(&c->reader);
-    if (!e) e = stream_connect(&c->stream, l, o->address, &stream_events);
+    if (!e)
+        e = o->tls ? stream_connect_tls(&c->stream, l, o->address, o->tls, &stream_events)
+                   : stream_connect(&c->stream, l, o->address, &stream_events);
     if (e) {
         conn_free(c);
         return unreachable(e);

@@ -26,6 +26,7 @@
 #include "base/err.h"
 #include "net/loop.h"
 #include "net/socket.h"
+#include "net/tls_client.h"
 #include "store/redis_error.h"
 #include "store/redis_reader.h"
 
@@ -49,13 +50,15 @@ struct redis_events {
      *   ERR_AGAIN     the server answered LOADING or BUSY
      *   ERR_CONFLICT  ROLE is not master
      *   ERR_TIMEOUT   of connecting or of a command
-     *   ERR_EOF, ERR_RESET, ERR_IO ...   of the socket
+     *   ERR_TLS       handshake or record refused, by either side
+     *   ERR_EOF, ERR_RESET, ERR_TRUNCATED, ERR_IO ...   of the stream
      *   ERR_PARSE, ERR_LIMIT, ERR_NOMEM                    of a reply */
     void (*on_closed)(struct redis_conn *c, enum err e, const char *cause, void *user);
 };
 
 struct redis_options {
     const struct socket_address *address; /* copied */
+    const struct tls_target *tls;         /* NULL: plain. A server that is not who it should be is left */
     const char *user;                     /* NULL: AUTH with the password only */
     const char *password;                 /* NULL: no AUTH. A wiped copy is kept until it was sent */
     const char *client_name;              /* CLIENT SETNAME; NULL: none. No spaces */

@@ -63,6 +63,7 @@ static enum err open_sentinel(struct redis_master *m)
     const struct redis_sentinel_options o = {.master_name = m->config->sentinel_master,
                                              .user = m->config->sentinel_user,
                                              .password_file = m->config->sentinel_password_file,
+                                             .tls = &m->config->tls,
                                              .client_name = "proofgw",
                                              .timeout_ms = m->config->connect_timeout_ms};
     return redis_sentinel_open(m->loop, &o, on_sentinel, m, &m->sentinel);
@@ -110,15 +111,24 @@ enum err redis_master_ask(struct redis_master *m, struct socket_address *out)
         return ERR_OK;
     }
     struct socket_address list[REDIS_SENTINELS_MAX];
+    const char *names[REDIS_SENTINELS_MAX];
     size_t n = 0;
     for (uint32_t i = 0; i < m->nplaces; i++) {
         const struct socket_address *a = place_address(&m->places[i], m->turn);
-        if (a) list[n++] = *a;
+        if (!a) continue;
+        names[n] = m->places[i].is_name ? m->config->sentinels[i].address.host : NULL;
+        list[n++] = *a;
     }
     m->turn++;
     if (n == 0) return ERR_NOT_FOUND;
-    (void)redis_sentinel_ask(m->sentinel, list, n); /* a round that is under way answers as well */
+    (void)redis_sentinel_ask(m->sentinel, list, names, n); /* a round that is under way answers as well */
     return ERR_AGAIN;
+}
+
+const char *redis_master_name(const struct redis_master *m)
+{
+    const struct endpoint *e = &m->config->address;
+    return !m->sentinel && e->kind == ENDPOINT_NAME ? e->host : NULL;
 }
 
 void redis_master_distrust(struct redis_master *m)

@@ -26,6 +26,10 @@ enum err redis_master_open(struct loop *l, const struct config_redis *config, re
 /* Errors: ERR_AGAIN (on_answer comes), ERR_NOT_FOUND (no name resolves so far: ask again later). */
 enum err redis_master_ask(struct redis_master *m, struct socket_address *out);
 
+/* The name of the server in the configuration, as its certificate has it; NULL when there is none. Lives as
+ * long as the configuration. */
+const char *redis_master_name(const struct redis_master *m);
+
 /* The address that was given last is not the master's, or nobody is there. */
 void redis_master_distrust(struct redis_master *m);
 

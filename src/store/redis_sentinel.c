@@ -2,8 +2,7 @@
 
 #include "base/addr.h"
 #include "base/outbuf.h"
-#include "store/redis_conn.h"
-#include "store/secret_file.h"
+#include "store/redis_dial.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +21,9 @@ struct redis_sentinel {
     void *user;
     char *master_name, *auth_user, *password_file, *client_name; /* owned; all but the first may be NULL */
     uint64_t timeout_ms;
+    const struct config_tls_client *tls; /* borrowed; may be NULL */
     struct socket_address addresses[REDIS_SENTINELS_MAX];
+    const char *names[REDIS_SENTINELS_MAX]; /* borrowed; NULL = none */
     size_t naddresses;
     size_t first;             /* where a round begins, modulo the length of its list */
     size_t asked;             /* in this round, the current one included */
@@ -155,26 +156,19 @@ static void on_conn_closed(struct redis_conn *c, enum err e, const char *cause, 
 
 static const struct redis_events conn_events = {.on_ready = on_conn_ready, .on_closed = on_conn_closed};
 
-/* Connects to the current one. Errors: those of redis_open(), ERR_REFUSED (there is no password); noted. */
+/* Connects to the current one. Errors: those of redis_dial(); noted. */
 static enum err dial(struct redis_sentinel *s)
 {
-    char password[SECRET_BYTES_MAX + 1];
     struct errmsg why;
-    if (s->password_file && secret_file_read(s->password_file, password, &why)) {
-        note_failure(s, ERR_REFUSED, why.text);
-        return ERR_REFUSED;
-    }
-    const struct redis_options o = {
-        .address = &s->addresses[index_of_current(s)],
-        .user = s->auth_user,
-        .password = s->password_file ? password : NULL,
-        .client_name = s->client_name,
-        .connect_timeout_ms = s->timeout_ms,
-        .command_timeout_ms = s->timeout_ms,
-    };
-    enum err e = redis_open(s->loop, &o, &conn_events, s, &s->conn);
-    explicit_bzero(password, sizeof password);
-    if (e) note_failure(s, e, err_text(e));
+    const struct redis_access access = {.user = s->auth_user,
+                                        .password_file = s->password_file,
+                                        .tls = s->tls,
+                                        .client_name = s->client_name,
+                                        .connect_timeout_ms = s->timeout_ms,
+                                        .command_timeout_ms = s->timeout_ms};
+    size_t i = index_of_current(s);
+    enum err e = redis_dial(s->loop, &access, &s->addresses[i], s->names[i], &conn_events, s, &s->conn, &why);
+    if (e) note_failure(s, e, why.text);
     return e;
 }
 
@@ -188,11 +182,14 @@ static bool dial_next(struct redis_sentinel *s)
     return false;
 }
 
-enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_address *addresses, size_t n)
+enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_address *addresses,
+                            const char *const *names, size_t n)
 {
     if (n == 0 || n > REDIS_SENTINELS_MAX) return ERR_RANGE;
     if (s->state != SENTINEL_IDLE) return ERR_AGAIN;
     memcpy(s->addresses, addresses, n * sizeof *addresses);
+    for (size_t i = 0; i < n; i++)
+        s->names[i] = names ? names[i] : NULL;
     s->naddresses = n;
     s->asked = 0;
     s->is_found = false;
@@ -223,6 +220,7 @@ enum err redis_sentinel_open(struct loop *l, const struct redis_sentinel_options
     s->loop = l;
     s->on_answer = on_answer;
     s->user = user;
+    s->tls = o->tls;
     s->timeout_ms = o->timeout_ms;
     wheel_entry_init(&s->later, on_later);
     if (!copy_text(&s->master_name, o->master_name) || !copy_text(&s->auth_user, o->user) ||

@@ -20,6 +20,7 @@
 #define STORE_REDIS_SENTINEL_H
 
 #include "base/err.h"
+#include "config/config.h"
 #include "net/loop.h"
 #include "net/socket.h"
 
@@ -28,9 +29,10 @@ enum { REDIS_SENTINELS_MAX = 16 };
 struct redis_sentinel;
 
 struct redis_sentinel_options {
-    const char *master_name;   /* as in the Sentinels' configuration */
-    const char *user;          /* of the Sentinels, not of the master; NULL as in redis_options */
-    const char *password_file; /* read whenever a Sentinel is dialled; NULL: no AUTH */
+    const char *master_name;             /* as in the Sentinels' configuration */
+    const char *user;                    /* of the Sentinels, not of the master; NULL as in redis_options */
+    const char *password_file;           /* read whenever a Sentinel is dialled; NULL: no AUTH */
+    const struct config_tls_client *tls; /* borrowed; NULL or not enabled: plain */
     const char *client_name;
     uint64_t timeout_ms; /* of one Sentinel: connecting, and again its answer */
 };
@@ -40,14 +42,16 @@ struct redis_sentinel_options {
 typedef void (*redis_sentinel_fn)(struct redis_sentinel *s, enum err e, const struct socket_address *master,
                                   const char *cause, void *user);
 
-/* Copies the options. Errors: ERR_NOMEM. */
+/* Copies the options, but for `tls`. Errors: ERR_NOMEM. */
 enum err redis_sentinel_open(struct loop *l, const struct redis_sentinel_options *o,
                              redis_sentinel_fn on_answer, void *user, struct redis_sentinel **out);
 
-/* Asks `n` (1 to REDIS_SENTINELS_MAX) Sentinels, which are copied, one after the other. The list may differ
+/* Asks `n` (1 to REDIS_SENTINELS_MAX) Sentinels, which are copied, one after the other. `names`: of their
+ * hosts, for the certificate, borrowed until the answer; each, or all of it, may be NULL. The list may differ
  * from the last one (names resolve anew). Calls: on_answer once, later. Errors: ERR_RANGE (n), ERR_AGAIN (a
  * round is under way: its answer will come). */
-enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_address *addresses, size_t n);
+enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_address *addresses,
+                            const char *const *names, size_t n);
 
 /* The last answer was wrong: the next round begins with another Sentinel. No effect during a round. */
 void redis_sentinel_distrust(struct redis_sentinel *s);

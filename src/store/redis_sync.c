@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "store/redis_sync_state.h"
-#include "store/secret_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,7 +128,9 @@ static enum store_away_reason reason_of(enum err e)
     switch (e) {
     case ERR_UNREACHABLE: return STORE_AWAY_UNREACHABLE;
     case ERR_TIMEOUT: return STORE_AWAY_TIMEOUT;
-    case ERR_EOF: return STORE_AWAY_CLOSED;
+    case ERR_EOF:
+    case ERR_TRUNCATED: return STORE_AWAY_CLOSED;
+    case ERR_TLS: return STORE_AWAY_TLS;
     case ERR_RESET: return STORE_AWAY_RESET;
     case ERR_REFUSED: return STORE_AWAY_LOGIN;
     case ERR_AGAIN: return STORE_AWAY_LOADING;
@@ -205,7 +206,7 @@ static void on_conn_ready(struct redis_conn *c, void *user)
 static void learn_from(struct redis_sync *s, enum err e)
 {
     if (e == ERR_LIMIT && s->range_count > 1) s->range_count = s->range_count / 8 + 1;
-    if (e == ERR_CONFLICT || e == ERR_REFUSED || e == ERR_UNREACHABLE || e == ERR_TIMEOUT)
+    if (e == ERR_CONFLICT || e == ERR_REFUSED || e == ERR_UNREACHABLE || e == ERR_TLS || e == ERR_TIMEOUT)
         redis_master_distrust(s->master);
 }
 
@@ -239,25 +240,25 @@ enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *addr
                          struct errmsg *why)
 {
     const struct config_redis *config = &s->config->redis;
-    char password[SECRET_BYTES_MAX + 1] = "", name[160];
-    if (config->password_file && secret_file_read(config->password_file, password, why)) return ERR_REFUSED;
-    const struct redis_options o = {.address = address,
-                                    .user = config->user,
-                                    .password = config->password_file ? password : NULL,
-                                    .client_name = "proofgw",
-                                    .must_be_master = true,
-                                    .connect_timeout_ms = config->connect_timeout_ms,
-                                    .command_timeout_ms = config->command_timeout_ms};
-    enum err e = redis_open(s->loop, &o, events, user, out);
-    explicit_bzero(password, sizeof password);
-    socket_address_format(address, name, sizeof name);
-    if (e) errmsg_set(why, 0, 0, "%s: cannot connect: %s", name, err_text(e));
-    return e;
+    const struct redis_access access = {.user = config->user,
+                                        .password_file = config->password_file,
+                                        .tls = &config->tls,
+                                        .client_name = "proofgw",
+                                        .must_be_master = true,
+                                        .connect_timeout_ms = config->connect_timeout_ms,
+                                        .command_timeout_ms = config->command_timeout_ms};
+    return redis_dial(s->loop, &access, address, redis_master_name(s->master), events, user, out, why);
 }
 
 static bool same_address(const struct socket_address *a, const struct socket_address *b)
 {
     return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
+}
+
+static enum store_away_reason reason_of_dial(enum err e)
+{
+    if (e == ERR_TLS) return STORE_AWAY_TLS;
+    return e == ERR_REFUSED ? STORE_AWAY_LOGIN : STORE_AWAY_UNREACHABLE;
 }
 
 static void connect_to(struct redis_sync *s, const struct socket_address *address)
@@ -268,7 +269,7 @@ static void connect_to(struct redis_sync *s, const struct socket_address *addres
     enum err e = redis_sync_dial(s, address, &conn_events, s, &s->conn, &why);
     if (e) {
         redis_master_distrust(s->master);
-        failed(s, e == ERR_REFUSED ? STORE_AWAY_LOGIN : STORE_AWAY_UNREACHABLE, why.text);
+        failed(s, reason_of_dial(e), why.text);
         return;
     }
     redis_sync_set_state(s, SYNC_CONNECTING);

@@ -7,7 +7,7 @@
 
 #include "store/backoff.h"
 #include "store/ledger.h"
-#include "store/redis_conn.h"
+#include "store/redis_dial.h"
 #include "store/redis_log.h"
 #include "store/redis_master.h"
 #include "store/redis_record.h"
@@ -114,8 +114,7 @@ bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char 
 /* The same for a reply that must be an array. */
 bool redis_sync_check_array(struct redis_sync *s, const redisReply *reply, const char *doing);
 
-/* Opens a connection to `address` with the configured login. Errors: those of redis_open(), ERR_REFUSED (the
- * password file cannot be used); `why` filled. */
+/* redis_dial() to `address` as the configuration asks for. */
 enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *address,
                          const struct redis_events *events, void *user, struct redis_conn **out,
                          struct errmsg *why);

@@ -46,6 +46,7 @@ const char *store_load_reason_text(enum store_load_reason r);
     XX(CLOSED, "closed")           /* the server closed the connection */                                    \
     XX(RESET, "reset")             /* the connection broke */                                                \
     XX(LOGIN, "login")             /* NOAUTH, WRONGPASS, NOPERM, or a password file that cannot be used */   \
+    XX(TLS, "tls")                 /* the server is not who it should be, or files cannot be used */         \
     XX(LOADING, "loading")         /* LOADING, BUSY */                                                       \
     XX(NOT_MASTER, "not_master")   /* a replica, or the Sentinels name another server now */                 \
     XX(SENTINEL, "sentinel")       /* no Sentinel says where the master is */                                \

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -64,13 +65,15 @@ def fields_of(record):
 
 
 class Connection:
-    """Commands in, replies out. `address`: the path of a unix socket, or a port on 127.0.0.1."""
+    """Commands in, replies out. `address`: the path of a unix socket, or a port on 127.0.0.1; with `authority`, of TLS."""
 
-    def __init__(self, address, user=None, password=None):
+    def __init__(self, address, user=None, password=None, authority=None):
         is_port = isinstance(address, int)
         self.socket = socket.socket(socket.AF_INET if is_port else socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE_S)
         self.socket.connect(("127.0.0.1", address) if is_port else address)
+        if authority:
+            self.socket = ssl.create_default_context(cafile=authority.file).wrap_socket(self.socket, server_hostname="localhost")
         self.stream = self.socket.makefile("rb")
         if user:
             self("AUTH", user, password)
@@ -185,6 +188,17 @@ class Redis:
 
         wait_for(opened, "a port")
         return self.port
+
+    def open_tls_port(self, authority, certificate, key, clients="no"):
+        """Listens on a TLS port as well, and returns it. `clients`: whether they must show a certificate."""
+        self.admin("CONFIG", "SET", "tls-ca-cert-file", authority.file, "tls-auth-clients", clients)
+        self.use_certificate(certificate, key)
+        port = free_port()
+        self.admin("CONFIG", "SET", "tls-port", port)
+        return port
+
+    def use_certificate(self, certificate, key):
+        self.admin("CONFIG", "SET", "tls-cert-file", certificate, "tls-key-file", key)
 
     def follow(self, master):
         """Becomes a replica."""
@@ -312,10 +326,10 @@ class Sentinel:
 
     NAME = "partners"
 
-    def __init__(self, folder, master, replicas, auth_user="admin", extra=(), login=()):
+    def __init__(self, folder, master, replicas, auth_user="admin", extra=(), login=(), tls=None):
         """It logs in to the servers as `auth_user`. `extra`: further lines of sentinel.conf; `login`: user and password by
-        which the test logs in to it."""
-        self.folder = folder
+        which the test logs in to it; `tls`: (authority, certificate, key), for its own port and to the master."""
+        self.folder, self.tls = folder, tls
         self.login = login
         self.port = free_port()
         self.passwords = {user: f"pw_canary_{secrets.token_hex(16)}" for user in ("gateway", "admin")}
@@ -327,7 +341,7 @@ class Sentinel:
         config.touch(mode=0o600)
         lines = [
             "bind 127.0.0.1",
-            f"port {self.port}",
+            *(self._tls_lines() if tls else [f"port {self.port}"]),
             f"dir {json.dumps(str(folder))}",
             "user default off resetkeys resetchannels -@all",
             f"user gateway on >{self.passwords['gateway']} {SENTINEL_RIGHTS}",
@@ -349,13 +363,19 @@ class Sentinel:
             self("SENTINEL", "DEBUG", "info-period", 500)
         self.wait_replicas(replicas)
 
+    def _tls_lines(self):
+        authority, certificate, key = self.tls
+        files = [f"tls-ca-cert-file {authority.file}", f"tls-cert-file {certificate}", f"tls-key-file {key}"]
+        return ["port 0", f"tls-port {self.port}", "tls-auth-clients no", "tls-replication yes", *files]
+
     def log(self):
         return (self.folder / "sentinel.log").read_text()
 
     def _connects(self):
         assert self.process.poll() is None, self.log()
         with contextlib.suppress(OSError):
-            self.connection = Connection(self.port, *(self.login or ("admin", self.passwords["admin"])))
+            login = self.login or ("admin", self.passwords["admin"])
+            self.connection = Connection(self.port, *login, self.tls[0] if self.tls else None)
             return True
 
     def wait_replicas(self, number):

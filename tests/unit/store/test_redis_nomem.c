@@ -196,7 +196,7 @@ static bool ask(struct wire *w)
     struct redis_sentinel *s;
     enum err e = redis_sentinel_open(&w->loop, &o, on_told, &t, &s);
     if (!e) {
-        assert_int_equal(redis_sentinel_ask(s, &p.address, 1), ERR_OK);
+        assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
         if (s->conn) {
             peer_accept(w, &p);
             PEER_SAY(&p, "+OK\r\n+OK\r\n*2\r\n$8\r\n10.1.2.3\r\n$4\r\n6380\r\n");

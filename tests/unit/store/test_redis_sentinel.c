@@ -37,7 +37,7 @@ static void on_answer(struct redis_sentinel *s, enum err e, const struct socket_
     (void)snprintf(t->cause, sizeof t->cause, "%s", cause);
     const struct peer *again = t->asks_again;
     t->asks_again = NULL;
-    if (again) assert_int_equal(redis_sentinel_ask(s, &again->address, 1), ERR_OK);
+    if (again) assert_int_equal(redis_sentinel_ask(s, &again->address, NULL, 1), ERR_OK);
     if (t->closes) redis_sentinel_close(s);
 }
 
@@ -64,7 +64,7 @@ static void ask_all(struct redis_sentinel *s, const struct peer peers[static PEE
     struct socket_address addresses[PEERS];
     for (unsigned i = 0; i < PEERS; i++)
         addresses[i] = peers[i].address;
-    assert_int_equal(redis_sentinel_ask(s, addresses, PEERS), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, addresses, NULL, PEERS), ERR_OK);
 }
 
 /* The Sentinel is asked, says `answer`, and the connection to it ends. */
@@ -125,7 +125,7 @@ static void logs_in_as_a_sentinel_user(void **state)
                                              .timeout_ms = 5000};
     struct redis_sentinel *s;
     assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, &t, &s), ERR_OK);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, 1), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
     peer_accept(w, &p);
     PEER_EXPECT(w, &p, "*3\r\n$4\r\nAUTH\r\n$2\r\ngw\r\n$2\r\npw\r\n");
     PEER_SAY(&p, "+OK\r\n");
@@ -241,11 +241,11 @@ static void nobody_can_be_dialled(void **state)
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(socket_address_unix("/nonexistent/sentinel.sock", &missing[i]), ERR_OK);
     struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, missing, 2), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, missing, NULL, 2), ERR_OK);
     assert_int_equal(t.answers, 0);
     WIRE_UNTIL(w, t.answers);
     assert_int_equal(t.error, ERR_NOT_FOUND);
-    assert_int_equal(redis_sentinel_ask(s, missing, 2), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, missing, NULL, 2), ERR_OK);
     redis_sentinel_close(s); /* with the answer on its way */
     wire_settle(w);
     assert_int_equal(t.answers, 1);
@@ -301,7 +301,8 @@ static void the_list_may_change_between_rounds(void **state)
     play(w, &peers[1], "*-1\r\n");
     play(w, &peers[2], ANSWER);
     WIRE_UNTIL(w, t.answers == 1);
-    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, 1), ERR_OK); /* shorter than the last index */
+    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, NULL, 1),
+                     ERR_OK); /* shorter than the last index */
     play(w, &peers[1], ANSWER);
     WIRE_UNTIL(w, t.answers == 2);
     assert_int_equal(t.error, ERR_OK);
@@ -330,7 +331,7 @@ static void only_one_round_at_a_time(void **state)
     listen_all(peers);
     struct redis_sentinel *s = open_sentinel(w, &t);
     ask_all(s, peers);
-    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, 1), ERR_AGAIN);
+    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, NULL, 1), ERR_AGAIN);
     play(w, &peers[0], ANSWER);
     WIRE_UNTIL(w, t.answers == 1);
     finish(s, peers);
@@ -344,9 +345,9 @@ static void a_list_has_one_to_sixteen_sentinels(void **state)
     for (unsigned i = 0; i < sizeof many / sizeof *many; i++)
         assert_int_equal(socket_address_unix("/nonexistent/sentinel.sock", &many[i]), ERR_OK);
     struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, many, 0), ERR_RANGE);
-    assert_int_equal(redis_sentinel_ask(s, many, REDIS_SENTINELS_MAX + 1), ERR_RANGE);
-    assert_int_equal(redis_sentinel_ask(s, many, REDIS_SENTINELS_MAX), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, many, NULL, 0), ERR_RANGE);
+    assert_int_equal(redis_sentinel_ask(s, many, NULL, REDIS_SENTINELS_MAX + 1), ERR_RANGE);
+    assert_int_equal(redis_sentinel_ask(s, many, NULL, REDIS_SENTINELS_MAX), ERR_OK);
     WIRE_UNTIL(w, t.answers);
     redis_sentinel_close(s);
 }
@@ -358,7 +359,7 @@ static void closing_in_the_answer(void **state)
     struct peer p;
     peer_listen(&p);
     struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, 1), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
     play(w, &p, ANSWER);
     WIRE_UNTIL(w, t.answers);
     peer_stop(&p);
@@ -371,7 +372,7 @@ static void closing_during_a_round(void **state)
     struct peer p;
     peer_listen(&p);
     struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, 1), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
     peer_accept(w, &p);
     PEER_EXPECT(w, &p, QUESTION);
     redis_sentinel_close(s);
@@ -411,7 +412,7 @@ static void ask_real(struct wire *w, const char *master_name, const char *passwo
         o.password_file = folder_path(server.folder, "password");
     }
     assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, t, &s), ERR_OK);
-    assert_int_equal(redis_sentinel_ask(s, &server.address, 1), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(s, &server.address, NULL, 1), ERR_OK);
     WIRE_UNTIL(w, t->answers);
     redis_sentinel_close(s);
     redis_server_remove(&server);

@@ -1,0 +1,86 @@
+#include "store/redis_dial.h"
+
+#include "net/tls_client.h"
+#include "store/secret_file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { HOST_MAX = 256 };
+
+/* What a connection needs for a moment. */
+struct dialling {
+    char password[SECRET_BYTES_MAX + 1]; /* wiped */
+    char host[HOST_MAX];
+    struct tls_client *client; /* owned; NULL = plain */
+};
+
+static enum err read_password(const struct redis_access *access, struct dialling *d, struct errmsg *why)
+{
+    if (!access->password_file) return ERR_OK;
+    return secret_file_read(access->password_file, d->password, why) ? ERR_REFUSED : ERR_OK;
+}
+
+/* Whom the certificate must be for. */
+static void choose_host(const struct config_tls_client *tls, const char *name,
+                        const struct socket_address *address, struct dialling *d)
+{
+    char text[ADDR_TEXT_MAX];
+    const char *host = tls->server_name ? tls->server_name : name;
+    if (!host) {
+        struct addr a = addr_from_sockaddr(&address->any);
+        (void)addr_format(&a, text);
+        host = text;
+    }
+    (void)snprintf(d->host, sizeof d->host, "%s", host); /* the configuration has no longer ones */
+}
+
+static enum err prepare_tls(const struct config_tls_client *tls, struct dialling *d, struct errmsg *why)
+{
+    const struct tls_certificate_files files = {.certificate = tls->certificate_file, .key = tls->key_file};
+    const struct tls_client_settings settings = {.authorities = tls->ca_file,
+                                                 .certificate = files.certificate ? &files : NULL,
+                                                 .minimum = TLS_MINIMUM_12};
+    const struct tls_warnings unwanted = {0}; /* they would come at each dialling */
+    struct errmsg cause;
+    if (tls_client_create(&settings, &unwanted, &cause, &d->client) == ERR_OK) return ERR_OK;
+    errmsg_set(why, 0, 0, "TLS: %.200s", cause.text);
+    return ERR_TLS;
+}
+
+static enum err open_conn(struct loop *l, const struct redis_access *access,
+                          const struct socket_address *address, const struct dialling *d,
+                          const struct redis_events *events, void *user, struct redis_conn **out)
+{
+    const struct tls_target target = {.client = d->client, .host = d->host};
+    const struct redis_options o = {.address = address,
+                                    .tls = d->client ? &target : NULL,
+                                    .user = access->user,
+                                    .password = access->password_file ? d->password : NULL,
+                                    .client_name = access->client_name,
+                                    .must_be_master = access->must_be_master,
+                                    .connect_timeout_ms = access->connect_timeout_ms,
+                                    .command_timeout_ms = access->command_timeout_ms};
+    return redis_open(l, &o, events, user, out);
+}
+
+enum err redis_dial(struct loop *l, const struct redis_access *access, const struct socket_address *address,
+                    const char *name, const struct redis_events *events, void *user, struct redis_conn **out,
+                    struct errmsg *why)
+{
+    struct dialling d = {.client = NULL};
+    char text[sizeof(struct sockaddr_un) + 8];
+    enum err e = read_password(access, &d, why);
+    if (!e && access->tls && access->tls->enabled) {
+        choose_host(access->tls, name, address, &d);
+        e = prepare_tls(access->tls, &d, why);
+    }
+    if (!e) {
+        e = open_conn(l, access, address, &d, events, user, out);
+        socket_address_format(address, text, sizeof text);
+        if (e) errmsg_set(why, 0, 0, "%s: cannot connect: %s", text, err_text(e));
+    }
+    tls_client_unref(d.client);
+    explicit_bzero(d.password, sizeof d.password);
+    return e;
+}
