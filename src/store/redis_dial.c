@@ -39,8 +39,7 @@ static enum err prepare_tls(const struct config_tls_client *tls, struct dialling
 {
     const struct tls_certificate_files files = {.certificate = tls->certificate_file, .key = tls->key_file};
     const struct tls_client_settings settings = {.authorities = tls->ca_file,
-                                                 .certificate = files.certificate ? &files : NULL,
-                                                 .minimum = TLS_MINIMUM_12};
+                                                 .certificate = files.certificate ? &files : NULL};
     const struct tls_warnings unwanted = {0}; /* they would come at each dialling */
     struct errmsg cause;
     if (tls_client_create(&settings, &unwanted, &cause, &d->client) == ERR_OK) return ERR_OK;
