@@ -81,8 +81,9 @@ static inline struct conn *conn_of(struct stream *s)
     return (struct conn *)s;
 }
 
-/* Takes over an accepted socket. Over a connection limit it is answered 503 or reset. */
-void conn_accept(struct worker *w, int fd, const struct sockaddr *from);
+/* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with
+ * an answer, and with conn_update(). NULL when memory is out. */
+struct conn *conn_create(struct worker *w, int fd, const struct sockaddr *from);
 
 /* The exchange is over and freed; the connection goes on with the next request or ends, as close_after and
  * cut say. */
@@ -108,6 +109,10 @@ void conn_count_bytes(struct conn *c);
 
 /* Wipes the remembered verdict. */
 void conn_forget_verdict(struct conn *c);
+
+/* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it
+ * ends too. Closes at once when the client has sent its FIN. */
+void conn_linger(struct conn *c);
 
 /* Closes: with FIN, or with RST when what was sent must not be taken for whole (`cut`, or bytes still wait).
  * Idempotent; the memory goes in a later turn. The exchange must be over. */

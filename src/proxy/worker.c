@@ -3,6 +3,7 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "http/reply.h"
+#include "proxy/accept.h"
 #include "proxy/conn.h"
 #include "proxy/exchange.h"
 #include "proxy/tunnel.h"
@@ -130,7 +131,7 @@ void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg)
 static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
 {
     struct worker_listener *wl = l->user;
-    conn_accept(wl->worker, fd, from);
+    accept_client(wl->worker, fd, from);
 }
 
 static void block_signals(void)
