@@ -8,6 +8,7 @@
 #include "control/commands.h"
 #include "control/sockets.h"
 #include "control/status.h"
+#include "http/proxy_header.h"
 #include "proxy/end.h"
 #include "proxy/worker.h"
 #include "store/store.h"
@@ -441,6 +442,7 @@ static void init_metrics(void)
         .end_phase = {end_phase_names, END_PHASE_COUNT},
         .limit = {limit_names, LIMIT_COUNT},
         .tunnel_close = {tunnel_end_names, TUNNEL_END_COUNT},
+        .proxy_refusal = {proxy_refusal_names, PROXY_REFUSAL_COUNT},
     };
     metrics_init(&labels);
 }

@@ -1,7 +1,9 @@
 #include "proxy/accept.h"
 
+#include "base/log.h"
 #include "http/reply.h"
 #include "proxy/conn.h"
+#include "proxy/greeting.h"
 #include "proxy/worker.h"
 
 #include <unistd.h>
@@ -29,31 +31,60 @@ static void answer_refused(struct conn *c, enum limit_id limit)
         conn_linger(c);
 }
 
-static void note_source(struct conn *c)
+/* Some partner of an environment that is served here has this address on its list. True for every address
+ * while there is no policy. */
+static bool source_is_known(const struct worker *w, const struct addr *a)
 {
-    const struct policy *p = c->worker->policy;
-    if (!policy_is_ready(p)) return;
-    c->source_known =
-        policy_source_known(p, ENV_PRODUCTION, &c->source) || policy_source_known(p, ENV_SANDBOX, &c->source);
-    if (!c->source_known) metrics_add(c->worker->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
+    for (unsigned env = 0; env < ENV_COUNT; env++)
+        if (w->config->environments[env].present && policy_source_known(w->policy, (enum environment)env, a))
+            return true;
+    return false;
+}
+
+static void log_shielded(struct worker *w, const struct caller *caller)
+{
+    char text[ADDR_TEXT_MAX];
+    uint64_t unlogged;
+    if (!log_sample_take(&w->shield_sample, w->loop.now_ms, &unlogged)) return;
+    (void)addr_format(&caller->address, text);
+    log_info("shield_dropped", KV_STR("client_ip", text),
+             KV_SPAN("client_ip_source", caller_origin_names[caller->origin]), KV_UINT("unlogged", unlogged));
+}
+
+/* Nobody's address: counted, and dropped where the listener has its shield up. What has no address at all (a
+ * unix socket, a balancer's health check) came by somebody who is trusted with that. */
+static bool is_shielded(struct worker *w, const struct config_listener *l, const struct caller *caller)
+{
+    if (source_is_known(w, &caller->address)) return false;
+    metrics_add(w->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
+    if (!l->shield || caller->address.family == ADDR_NONE) return false;
+    metrics_add(w->metrics, METRIC_SHIELD_DROPPED, 0, 1);
+    log_shielded(w, caller);
+    return true;
 }
 
 /* Counts the connection for its address; a unix socket has none. Errors: those of sources_add(). */
 static enum err count_source(struct conn *c)
 {
     uint32_t max = c->worker->config->limits.connections_per_source;
-    if (c->source.family == ADDR_NONE) return ERR_OK;
-    enum err e = sources_add(&c->worker->sources, &c->source, max);
+    if (c->caller.address.family == ADDR_NONE) return ERR_OK;
+    c->counted_source = c->caller.address;
+    enum err e = sources_add(&c->worker->sources, &c->counted_source, max);
     c->source_counted = e == ERR_OK;
     return e;
 }
 
-void accept_client(struct worker *w, int fd, const struct sockaddr *from)
+void accept_caller(struct worker_listener *l, int fd, const struct caller *caller)
 {
+    struct worker *w = l->worker;
     const struct config_limits *limits = &w->config->limits;
-    metrics_add(w->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
+    bool is_proxy = caller_is_proxy(l->config, caller);
+    if (!is_proxy && is_shielded(w, l->config, caller)) {
+        socket_reset(fd);
+        return;
+    }
     struct conn *c =
-        w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? conn_create(w, fd, from) : NULL;
+        w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? conn_create(l, fd, caller) : NULL;
     if (!c) {
         if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
             (void)close(fd); /* else conn_create() did */
@@ -61,14 +92,22 @@ void accept_client(struct worker *w, int fd, const struct sockaddr *from)
         return;
     }
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
-    enum err counted = count_source(c);
-    if (w->nconns > limits->connections_per_worker) {
+    enum err counted = is_proxy ? ERR_OK : count_source(c);
+    if (w->nconns > limits->connections_per_worker)
         answer_refused(c, LIMIT_CONNECTIONS_PER_WORKER);
-    } else if (counted) {
+    else if (counted)
         answer_refused(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
-    } else {
-        note_source(c);
+    else
         stream_read_now(&c->stream); /* TCP_DEFER_ACCEPT: the request is usually there */
-    }
     conn_update(c);
+}
+
+void accept_client(struct worker_listener *l, int fd, const struct sockaddr *from)
+{
+    const struct caller caller = caller_of_peer(addr_from_sockaddr(from));
+    metrics_add(l->worker->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
+    if (l->config->proxy_protocol)
+        greeting_begin(l, fd, &caller);
+    else
+        accept_caller(l, fd, &caller);
 }

@@ -3,6 +3,7 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "proxy/exchange.h"
+#include "proxy/greeting.h"
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
@@ -253,7 +254,7 @@ void conn_close(struct conn *c)
         w->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     w->nconns--;
-    if (c->source_counted) sources_remove(&w->sources, &c->source);
+    if (c->source_counted) sources_remove(&w->sources, &c->counted_source);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
@@ -403,8 +404,9 @@ static const struct stream_events events = {
 
 /* --- life ------------------------------------------------------------------------------------------ */
 
-struct conn *conn_create(struct worker *w, int fd, const struct sockaddr *from)
+struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller)
 {
+    struct worker *w = l->worker;
     struct conn *c = calloc(1, sizeof *c);
     if (!c) {
         (void)close(fd);
@@ -415,7 +417,8 @@ struct conn *conn_create(struct worker *w, int fd, const struct sockaddr *from)
         return NULL;
     }
     c->worker = w;
-    c->source = addr_from_sockaddr(from);
+    c->listener = l;
+    c->caller = *caller;
     c->since_ms = w->loop.now_ms;
     wheel_entry_init(&c->timer, on_timer);
     c->next = w->conns;
@@ -482,5 +485,6 @@ void conn_drain_all(struct worker *w)
 
 void conn_cut_all(struct worker *w)
 {
+    greeting_cut_all(w);
     for_each(w, cut);
 }

@@ -6,22 +6,24 @@
  *
  * The next request is parsed only when the current exchange is over and its last byte is with the kernel;
  * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer. The
- * connection remembers its last verdict, keyed by the exact Authorization bytes, the environment and the
- * policy generation.
+ * connection remembers its last verdict, keyed by the exact Authorization bytes, the address, the
+ * environment and the policy generation.
  *
  * Thread: [worker].
  */
 #ifndef PROXY_CONN_H
 #define PROXY_CONN_H
 
+#include "http/scan.h"
 #include "net/stream.h"
 #include "policy/decide.h"
+#include "proxy/caller.h"
 #include "proxy/end.h"
-#include "http/scan.h"
 
 struct exchange;
 struct tunnel;
 struct worker;
+struct worker_listener;
 
 enum conn_state {
     CONN_IDLE = 0, /* between requests; no buffer. Deadline: keep_alive */
@@ -39,6 +41,7 @@ enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up eac
 struct verdict_cache {
     uint64_t generation;
     uint64_t valid_until_ms;
+    struct addr source;
     uint32_t partner;
     uint8_t slot;
     uint8_t env;
@@ -50,7 +53,8 @@ struct verdict_cache {
 struct conn {
     struct stream stream; /* first: conn_of() */
     struct worker *worker;
-    struct conn *prev, *next; /* worker->conns */
+    struct worker_listener *listener; /* it came by */
+    struct conn *prev, *next;         /* worker->conns */
     struct wheel_entry timer;
     union {
         struct exchange *exchange; /* CONN_EXCHANGE */
@@ -59,11 +63,12 @@ struct conn {
     char *input; /* owned: received, not yet used */
     uint32_t input_at, input_n, input_cap;
     struct head_scan scan;
-    struct addr source;
-    uint64_t since_ms;       /* of the current deadline class */
-    uint64_t head_us;        /* when the first byte of the current request came */
-    uint64_t write_since_ms; /* no byte has gone out since; 0 = nothing waits */
-    uint64_t write_mark;     /* stream.bytes_out at write_since_ms */
+    struct caller caller;       /* with forwarded_for: of the current request */
+    struct addr counted_source; /* source_counted: the key in worker->sources */
+    uint64_t since_ms;          /* of the current deadline class */
+    uint64_t head_us;           /* when the first byte of the current request came */
+    uint64_t write_since_ms;    /* no byte has gone out since; 0 = nothing waits */
+    uint64_t write_mark;        /* stream.bytes_out at write_since_ms */
     uint64_t nrequests;
     uint64_t counted_in, counted_out; /* of the stream's bytes, what the metrics have already */
     uint8_t state;                    /* enum conn_state */
@@ -72,7 +77,6 @@ struct conn {
     bool close_after;                 /* the current answer is the last one */
     bool cut;                         /* end with RST instead of FIN: what was sent must not look complete */
     bool source_counted;              /* in worker->sources */
-    bool source_known;                /* on some partner's list when it was accepted */
     struct verdict_cache verdict;
 };
 
@@ -83,7 +87,7 @@ static inline struct conn *conn_of(struct stream *s)
 
 /* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with
  * an answer, and with conn_update(). NULL when memory is out. */
-struct conn *conn_create(struct worker *w, int fd, const struct sockaddr *from);
+struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller);
 
 /* The exchange is over and freed; the connection goes on with the next request or ends, as close_after and
  * cut say. */
@@ -119,8 +123,12 @@ void conn_linger(struct conn *c);
 void conn_close(struct conn *c);
 
 /* Shutdown: idle connections get a moment for a request that is already on its way, then close; others end
- * after their answer; tunnels are closed with 1001. */
+ * after their answer; tunnels are closed with 1001. Those that wait for a PROXY header have its deadline
+ * anyway.
+ */
 void conn_drain_all(struct worker *w);
+
+/* Closes all at once, also those that wait for a PROXY header. */
 void conn_cut_all(struct worker *w);
 
 #endif

@@ -114,7 +114,8 @@ struct worker *worker_create(unsigned index, const struct config *config, struct
     epoch_offline(w->reader); /* loop_init() began a turn; nothing reads before the thread runs */
     w->nlisteners = nfds;
     for (uint32_t i = 0; i < nfds; i++)
-        w->listeners[i] = (struct worker_listener){.worker = w, .fd = fds[i]};
+        w->listeners[i] =
+            (struct worker_listener){.worker = w, .config = &config->listeners[i], .fd = fds[i]};
     for (unsigned e = 0; e < ENV_COUNT; e++)
         upstream_init(&w->upstreams[e], w, (enum environment)e);
     return w;
@@ -130,8 +131,7 @@ void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg)
 
 static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
 {
-    struct worker_listener *wl = l->user;
-    accept_client(wl->worker, fd, from);
+    accept_client(l->user, fd, from);
 }
 
 static void block_signals(void)

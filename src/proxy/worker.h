@@ -13,6 +13,7 @@
 #define PROXY_WORKER_H
 
 #include "base/arena.h"
+#include "base/log_sample.h"
 #include "base/metrics.h"
 #include "base/random.h"
 #include "config/config.h"
@@ -28,11 +29,13 @@
 
 struct conn;
 struct exchange;
+struct greeting;
 
 /* A listening socket that control has opened for this worker. */
 struct worker_listener {
     struct listener listener;
     struct worker *worker;
+    const struct config_listener *config;
     int fd; /* before the start */
 };
 
@@ -70,7 +73,9 @@ struct worker {
     struct sources sources;
     struct tunnel_index tunnels;
     struct denials denials;
-    struct conn *conns; /* list of all client connections */
+    struct conn *conns;         /* list of all client connections whose caller is known */
+    struct greeting *greetings; /* list of those that wait for their PROXY header; nconns has them too */
+    struct log_sample shield_sample, greeting_sample;
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
     uint32_t nupgrades; /* exchanges that may become tunnels */
     uint32_t nobjects;  /* connections of both kinds that libuv still knows */
