@@ -23,6 +23,7 @@ test|module cmocka|libcmocka-dev|libcmocka-devel|cmocka-dev
 test|command redis-check-rdb|redis-tools|redis|redis
 test|command git|git|git|git
 test|command openssl|openssl|openssl|openssl
+test|command /usr/sbin/haproxy|haproxy|haproxy|haproxy
 test|python pytest|python3-pytest|python3-pytest|py3-pytest
 test|python xdist|python3-pytest-xdist|python3-pytest-xdist|py3-pytest-xdist
 test|python pytest_timeout|python3-pytest-timeout|python3-pytest-timeout|py3-pytest-timeout

@@ -8,10 +8,11 @@
 
 enum { V6_GROUPS = 8, V6_GROUP_DIGITS_MAX = 4, V4_OCTETS = 4 };
 
-static uint64_t load_be64(const uint8_t *p)
+/* The first `n` octets of `p`, at most 8, most significant first. */
+static uint64_t load_be(const uint8_t *p, unsigned n)
 {
     uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
+    for (unsigned i = 0; i < n; i++)
         v = v << 8 | p[i];
     return v;
 }
@@ -21,6 +22,13 @@ static struct addr addr_of_v6(uint64_t hi, uint64_t lo)
 {
     if (hi == 0 && lo >> 32 == 0xffff) return (struct addr){.family = ADDR_V4, .v4 = (uint32_t)lo};
     return (struct addr){.family = ADDR_V6, .v6 = {hi, lo}};
+}
+
+struct addr addr_from_octets(enum addr_family family, const uint8_t *octets)
+{
+    if (family == ADDR_V4) return (struct addr){.family = ADDR_V4, .v4 = (uint32_t)load_be(octets, 4)};
+    if (family == ADDR_V6) return addr_of_v6(load_be(octets, 8), load_be(octets + 8, 8));
+    return (struct addr){.family = ADDR_NONE};
 }
 
 struct addr addr_from_sockaddr(const struct sockaddr *sa)
@@ -33,7 +41,7 @@ struct addr addr_from_sockaddr(const struct sockaddr *sa)
     if (sa->sa_family == AF_INET6) {
         struct sockaddr_in6 in6;
         memcpy(&in6, sa, sizeof in6);
-        return addr_of_v6(load_be64(in6.sin6_addr.s6_addr), load_be64(in6.sin6_addr.s6_addr + 8));
+        return addr_from_octets(ADDR_V6, in6.sin6_addr.s6_addr);
     }
     return (struct addr){.family = ADDR_NONE};
 }
@@ -172,6 +180,12 @@ enum err addr_parse(struct span text, struct addr *out)
     if (!v4_parse(text, &v4)) return ERR_PARSE;
     *out = (struct addr){.family = ADDR_V4, .v4 = v4};
     return ERR_OK;
+}
+
+bool addr_port_is_valid(struct span text)
+{
+    uint64_t port;
+    return span_to_u64(text, &port) && port <= UINT16_MAX && (text.n == 1 || text.p[0] != '0');
 }
 
 /* The longest run of at least two zero groups, the first of equal ones (RFC 5952 section 4.2). */

@@ -40,9 +40,16 @@ enum { ADDR_TEXT_MAX = 46 }; /* longest text with its NUL */
 /* From a socket address; a mapped IPv6 address becomes IPv4. AF_UNIX and anything else give ADDR_NONE. */
 struct addr addr_from_sockaddr(const struct sockaddr *sa);
 
+/* From the octets of a packet in network order: 4 for ADDR_V4, 16 for ADDR_V6. A mapped IPv6 address becomes
+ * IPv4. */
+struct addr addr_from_octets(enum addr_family family, const uint8_t *octets);
+
 /* Parses an address by length (an embedded NUL is refused). A mapped IPv6 address becomes IPv4.
  * Errors: ERR_PARSE. Spec: RFC 4291 section 2.2, RFC 6943 section 3.1.1 (strict IPv4). */
 enum err addr_parse(struct span text, struct addr *out);
+
+/* The text of a port: 0 to 65535 in decimal, no leading zero. */
+bool addr_port_is_valid(struct span text);
 
 /* Writes the RFC 5952 text ("-" for ADDR_NONE) and a NUL; returns the length without it. IPv6 is always
  * written in hexadecimal, also where inet_ntop(3) prefers a dotted tail (::192.0.2.1). */

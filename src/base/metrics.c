@@ -102,6 +102,7 @@ void metrics_init(const struct metrics_labels *labels)
     labels_set(LABEL_END_PHASE, labels->end_phase);
     labels_set(LABEL_LIMIT, labels->limit);
     labels_set(LABEL_TUNNEL_CLOSE, labels->tunnel_close);
+    labels_set(LABEL_PROXY_REFUSAL, labels->proxy_refusal);
 }
 
 void metrics_deinit(void)

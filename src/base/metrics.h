@@ -41,7 +41,8 @@
     XX(END_WHO, "who", 8)                                                                                    \
     XX(END_PHASE, "phase", 12)                                                                               \
     XX(LIMIT, "limit", 32)                                                                                   \
-    XX(TUNNEL_CLOSE, "reason", 24)
+    XX(TUNNEL_CLOSE, "reason", 24)                                                                           \
+    XX(PROXY_REFUSAL, "reason", 16)
 
 /* symbol, name without "proofgw_", kind, up to four labels, help. */
 /* clang-format off */
@@ -66,6 +67,10 @@
        "Client connections closed right after accept because of a limit.") \
     XX(UNKNOWN_SOURCE, "unknown_source_connections_total", COUNTER, NONE, NONE, NONE, NONE, \
        "Client connections from an address on no partner's allowlist.") \
+    XX(SHIELD_DROPPED, "shield_dropped_total", COUNTER, NONE, NONE, NONE, NONE, \
+       "Client connections dropped unanswered by a listener's shield: from an address on no partner's allowlist.") \
+    XX(PROXY_HEADERS_REFUSED, "proxy_headers_refused_total", COUNTER, PROXY_REFUSAL, NONE, NONE, NONE, \
+       "Connections to a listener with proxy_protocol that were reset for want of an acceptable PROXY header.") \
     XX(CONNECTIONS_OPEN, "connections_open", GAUGE, NONE, NONE, NONE, NONE, \
        "Client connections open now, tunnels included.") \
     XX(EXCHANGES_ACTIVE, "exchanges_active", GAUGE, NONE, NONE, NONE, NONE, \
@@ -178,12 +183,13 @@ struct metrics_label_values {
 };
 
 struct metrics_labels {
-    struct metrics_label_values deny;         /* enum deny */
-    struct metrics_label_values bad_request;  /* enum head_refusal */
-    struct metrics_label_values end_who;      /* who ended an exchange */
-    struct metrics_label_values end_phase;    /* and in which phase */
-    struct metrics_label_values limit;        /* which limit was met */
-    struct metrics_label_values tunnel_close; /* why a tunnel was closed */
+    struct metrics_label_values deny;          /* enum deny */
+    struct metrics_label_values bad_request;   /* enum head_refusal */
+    struct metrics_label_values end_who;       /* who ended an exchange */
+    struct metrics_label_values end_phase;     /* and in which phase */
+    struct metrics_label_values limit;         /* which limit was met */
+    struct metrics_label_values tunnel_close;  /* why a tunnel was closed */
+    struct metrics_label_values proxy_refusal; /* enum proxy_refusal */
 };
 
 /* Says which texts the labels have. Call once, before the first metrics_write(). */

@@ -139,7 +139,8 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
     const struct explain_query q = {
         .host = span_of(d->host, d->nhost),
         .path = span_of(d->path, d->npath),
-        .source = d->source,
+        .source = d->caller.address,
+        .seen = &d->caller,
         .digest = d->has_digest ? d->digest : NULL,
         .wall_ms = clock_wall_ms(),
     };

@@ -9,6 +9,7 @@
 #include "control/reload.h"
 #include "control/sockets.h"
 #include "control/status.h"
+#include "http/proxy_header.h"
 #include "proxy/end.h"
 #include "store/store.h"
 
@@ -273,6 +274,7 @@ static void init_metrics(void)
         .end_phase = {end_phase_names, END_PHASE_COUNT},
         .limit = {limit_names, LIMIT_COUNT},
         .tunnel_close = {tunnel_end_names, TUNNEL_END_COUNT},
+        .proxy_refusal = {proxy_refusal_names, PROXY_REFUSAL_COUNT},
     };
     metrics_init(&labels);
 }

@@ -4,6 +4,7 @@
 #include "http/reply.h"
 #include "http/target.h"
 #include "proxy/admission.h"
+#include "proxy/caller.h"
 
 /* What is known once decide() has spoken. */
 struct findings {
@@ -95,7 +96,14 @@ static void write_address(const struct findings *f, struct outbuf *o)
 {
     char text[ADDR_TEXT_MAX];
     (void)addr_format(&f->query->source, text);
-    outbuf_fmt(o, "{\"check\":\"caller\",\"result\":\"known\",\"address\":\"%s\"}", text);
+    outbuf_fmt(o, "{\"check\":\"caller\",\"result\":\"known\",\"address\":\"%s\"", text);
+    if (f->query->seen) {
+        (void)addr_format(&f->query->seen->peer, text);
+        outbuf_str(o, ",\"believed_from\":");
+        outbuf_json(o, caller_origin_names[f->query->seen->origin]);
+        outbuf_fmt(o, ",\"peer\":\"%s\"", text);
+    }
+    outbuf_char(o, '}');
 }
 
 static void write_route(const struct findings *f, struct outbuf *o)

@@ -11,11 +11,14 @@
 
 enum { EXPLAIN_BYTES_MAX = 8192 };
 
+struct caller;
+
 struct explain_query {
     struct span host; /* without port */
     struct span path; /* "/widget/session" */
     struct addr source;
-    const uint8_t *digest; /* of the token; NULL = a request without one */
+    const struct caller *seen; /* how `source` came to be believed; NULL = it was only asked for */
+    const uint8_t *digest;     /* of the token; NULL = a request without one */
     uint64_t wall_ms;
 };
 

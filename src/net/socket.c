@@ -51,6 +51,13 @@ uint16_t socket_address_port(const struct socket_address *a)
     return 0;
 }
 
+void socket_reset(int fd)
+{
+    const struct linger hard = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard); /* else it is an ordinary close */
+    (void)close(fd);
+}
+
 void socket_address_format(const struct socket_address *a, char *out, size_t cap)
 {
     if (a->any.sa_family == AF_UNIX) {

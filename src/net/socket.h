@@ -56,6 +56,9 @@ enum err socket_connect(const struct socket_address *a, int *fd);
 /* The address that a listening socket was really bound to. Errors: ERR_IO. */
 enum err socket_local(int fd, struct socket_address *out);
 
+/* Closes so that the other side gets a RST and nothing is kept of the connection. */
+void socket_reset(int fd);
+
 /* "127.0.0.1:8080", "[::1]:8080" or "unix:/path" with a NUL. */
 void socket_address_format(const struct socket_address *a, char *out, size_t cap);
 

@@ -58,9 +58,12 @@ static void begin_line(struct outbuf *o, const struct worker *w, struct span eve
 static void write_client(struct outbuf *o, const struct conn *c)
 {
     char text[ADDR_TEXT_MAX];
-    size_t n = addr_format(&c->source, text);
+    size_t n = addr_format(&c->caller.address, text);
     write_plain(o, SPAN("client_ip"), span_of(text, n));
-    write_plain(o, SPAN("client_ip_source"), SPAN("socket"));
+    write_plain(o, SPAN("client_ip_source"), caller_origin_names[c->caller.origin]);
+    if (c->caller.origin == CALLER_SOCKET) return;
+    n = addr_format(&c->caller.peer, text);
+    write_plain(o, SPAN("peer_ip"), span_of(text, n));
 }
 
 static void write_end(struct outbuf *o, const char *who, const char *phase)

@@ -29,6 +29,7 @@ static enum reply_id reply_of_refusal(enum head_refusal r)
     case HEAD_REFUSAL_TRANSFER_ENCODING:
     case HEAD_REFUSAL_STATUS:
     case HEAD_REFUSAL_UPGRADE:
+    case HEAD_REFUSAL_FORWARDED_FOR:
     case HEAD_REFUSAL_COUNT: break;
     }
     return REPLY_DECODE_ERROR;
@@ -92,7 +93,7 @@ static bool verdict_is_cached(const struct conn *c, const struct decide_query *q
     return v->n && q->has_route && q->has_environment && q->nauthorization == 1 &&
            v->n == q->authorization.n && v->env == q->env &&
            v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
-           bytes_equal_secret(v->key, q->authorization.p, v->n);
+           addr_eq(&v->source, q->source) && bytes_equal_secret(v->key, q->authorization.p, v->n);
 }
 
 static void keep_verdict(struct conn *c, const struct decide_query *q, const struct decision *d)
@@ -102,6 +103,7 @@ static void keep_verdict(struct conn *c, const struct decide_query *q, const str
     if (d->deny != DENY_NONE || q->authorization.n > VERDICT_KEY_MAX) return;
     v->generation = d->generation;
     v->valid_until_ms = d->valid_until_ms;
+    v->source = *q->source;
     v->partner = d->partner;
     v->slot = (uint8_t)d->slot;
     v->env = (uint8_t)q->env;
@@ -170,7 +172,7 @@ static void note_denial(const struct exchange *x, const struct req_head *req)
     struct worker *w = x->conn->worker;
     struct denial *d = denials_next(&w->denials);
     d->wall_ms = w->loop.wall_ms;
-    d->source = x->conn->source;
+    d->caller = x->conn->caller;
     d->partner = x->partner;
     d->deny = x->deny;
     d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_ADDRESS;
@@ -194,7 +196,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         .env = env,
         .nauthorization = req->nauthorization,
         .authorization = req->authorization,
-        .source = &c->source,
+        .source = &c->caller.address,
         .wall_ms = w->loop.wall_ms,
     };
     x->route = (uint8_t)req->parts.route;
@@ -276,7 +278,7 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
 {
     struct worker *w = x->conn->worker;
     char client[ADDR_TEXT_MAX];
-    size_t nclient = addr_format(&x->conn->source, client);
+    size_t nclient = addr_format(&x->conn->caller.address, client);
     const struct forward_identity id = {
         .request_id = span_of(x->request_id, UUID_LEN),
         .client = span_of(client, nclient),
@@ -312,6 +314,9 @@ void exchange_start(struct conn *c, const char *head, size_t n)
     }
     enum head_refusal refusal = http_parse_request(w->parser, head, n, &c->settings->head_limits, req);
     note_request(x, req, n);
+    if (!refusal && c->listener->config->forwarded_for &&
+        !caller_read_forwarded_for(c->listener->config, req, &c->caller))
+        refusal = HEAD_REFUSAL_FORWARDED_FOR;
     if (refusal) {
         refuse(x, refusal);
         return;

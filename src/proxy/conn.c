@@ -2,8 +2,8 @@
 
 #include "base/container.h"
 #include "base/log.h"
-#include "http/reply.h"
 #include "proxy/exchange.h"
+#include "proxy/greeting.h"
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
@@ -13,9 +13,7 @@
 
 enum {
     CRLF_PAIRS_MAX = 4,  /* empty lines before a request that are forgiven */
-    REFUSED_EXTRA = 256, /* connections over the limit that still get a 503 */
     DRAIN_IDLE_MS = 300, /* an idle connection of a draining worker waits for a request on its way */
-    REPLY_BYTES_MAX = 1024,
 };
 
 static void take_settings(struct conn *c)
@@ -266,7 +264,7 @@ void conn_close(struct conn *c)
         w->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     w->nconns--;
-    if (c->source_counted) sources_remove(&w->sources, &c->source);
+    if (c->source_counted) sources_remove(&w->sources, &c->counted_source);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
@@ -275,9 +273,8 @@ void conn_close(struct conn *c)
     stream_close(&c->stream, c->cut || stream_is_blocked(&c->stream) ? STREAM_END_RESET : STREAM_END_CLOSE);
 }
 
-/* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it
- * ends too. Closing with unread input would make the kernel send RST and destroy our answer on its way. */
-static void begin_linger(struct conn *c)
+/* Closing with unread input would make the kernel send RST and destroy our answer on its way. */
+void conn_linger(struct conn *c)
 {
     if (c->stream.eof && !stream_is_blocked(&c->stream)) {
         conn_close(c);
@@ -292,7 +289,7 @@ static void begin_linger(struct conn *c)
 static void after_flush(struct conn *c)
 {
     if (c->close_after) {
-        begin_linger(c);
+        conn_linger(c);
     } else {
         set_state(c, CONN_IDLE);
         head_scan_init(&c->scan);
@@ -326,7 +323,7 @@ static void on_timer(struct wheel_entry *e)
         return;
     }
     switch ((enum conn_state)c->state) {
-    case CONN_IDLE: begin_linger(c); break;
+    case CONN_IDLE: conn_linger(c); break;
     case CONN_HEAD:
         set_state(c, CONN_EXCHANGE);
         exchange_refuse_late(c);
@@ -417,36 +414,9 @@ static const struct stream_events events = {
     .on_closed = on_closed,
 };
 
-/* --- accept ---------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------------ */
 
-/* 503 without looking at the request. */
-static void answer_refused(struct conn *c, enum limit_id limit)
-{
-    char id[UUID_LEN], text[REPLY_BYTES_MAX];
-    struct worker *w = c->worker;
-    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
-    uuid7_write(&w->random, w->loop.wall_ms, id);
-    struct outbuf o = outbuf_of(text, sizeof text);
-    reply_write(&o, REPLY_UNAVAILABLE,
-                &(struct reply_options){.request_id = span_of(id, UUID_LEN), .wall_ms = w->loop.wall_ms});
-    struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
-    if (stream_write(&c->stream, &iov, 1))
-        conn_close(c);
-    else
-        begin_linger(c);
-}
-
-static void note_source(struct conn *c)
-{
-    const struct policy *p = c->worker->policy;
-    if (!policy_is_ready(p)) return;
-    c->source_known =
-        policy_source_known(p, ENV_PRODUCTION, &c->source) || policy_source_known(p, ENV_SANDBOX, &c->source);
-    if (!c->source_known) metrics_add(c->worker->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
-}
-
-static struct conn *create(struct worker_listener *l, int fd, const struct sockaddr *from)
+struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller)
 {
     struct worker *w = l->worker;
     struct conn *c = calloc(1, sizeof *c);
@@ -461,7 +431,7 @@ static struct conn *create(struct worker_listener *l, int fd, const struct socka
     c->worker = w;
     c->listener = worker_listener_retain(l);
     c->settings = settings_retain(w->settings);
-    c->source = addr_from_sockaddr(from);
+    c->caller = *caller;
     c->since_ms = w->loop.now_ms;
     wheel_entry_init(&c->timer, on_timer);
     c->next = w->conns;
@@ -470,41 +440,6 @@ static struct conn *create(struct worker_listener *l, int fd, const struct socka
     w->nconns++;
     worker_object_opened(w);
     return c;
-}
-
-/* Counts the connection for its address; a unix socket has none. Errors: those of sources_add(). */
-static enum err count_source(struct conn *c)
-{
-    uint32_t max = c->settings->config->limits.connections_per_source;
-    if (c->source.family == ADDR_NONE) return ERR_OK;
-    enum err e = sources_add(&c->worker->sources, &c->source, max);
-    c->source_counted = e == ERR_OK;
-    return e;
-}
-
-void conn_accept(struct worker_listener *l, int fd, const struct sockaddr *from)
-{
-    struct worker *w = l->worker;
-    const struct config_limits *limits = &w->settings->config->limits;
-    metrics_add(w->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
-    struct conn *c = w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? create(l, fd, from) : NULL;
-    if (!c) {
-        if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
-            (void)close(fd); /* else create() did */
-        metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-        return;
-    }
-    metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
-    enum err counted = count_source(c);
-    if (w->nconns > limits->connections_per_worker) {
-        answer_refused(c, LIMIT_CONNECTIONS_PER_WORKER);
-    } else if (counted) {
-        answer_refused(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
-    } else {
-        note_source(c);
-        stream_read_now(&c->stream); /* TCP_DEFER_ACCEPT: the request is usually there */
-    }
-    update(c);
 }
 
 /* --- tunnels and shutdown -------------------------------------------------------------------------- */
@@ -529,7 +464,7 @@ void conn_tunnel_done(struct conn *c, bool linger)
     c->stream.events = &events;
     stream_read_resume(&c->stream);
     if (linger && !c->stream.write_failed)
-        begin_linger(c);
+        conn_linger(c);
     else
         conn_close(c);
     update(c);
@@ -580,5 +515,6 @@ void conn_drain_all(struct worker *w)
 
 void conn_cut_all(struct worker *w)
 {
+    greeting_cut_all(w);
     for_each(w, cut);
 }

@@ -8,17 +8,18 @@
  * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer, and
  * goes by the worker's current settings; from the first byte of a head to the end of the answer it keeps the
  * settings that it began with. The connection remembers its last verdict, keyed by the exact Authorization
- * bytes, the environment and the policy generation.
+ * bytes, the address, the environment and the policy generation.
  *
  * Thread: [worker].
  */
 #ifndef PROXY_CONN_H
 #define PROXY_CONN_H
 
+#include "http/scan.h"
 #include "net/stream.h"
 #include "policy/decide.h"
+#include "proxy/caller.h"
 #include "proxy/end.h"
-#include "http/scan.h"
 
 struct exchange;
 struct tunnel;
@@ -42,6 +43,7 @@ enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up eac
 struct verdict_cache {
     uint64_t generation;
     uint64_t valid_until_ms;
+    struct addr source;
     uint32_t partner;
     uint8_t slot;
     uint8_t env;
@@ -64,11 +66,12 @@ struct conn {
     char *input; /* owned: received, not yet used */
     uint32_t input_at, input_n, input_cap;
     struct head_scan scan;
-    struct addr source;
-    uint64_t since_ms;       /* of the current deadline class */
-    uint64_t head_us;        /* when the first byte of the current request came */
-    uint64_t write_since_ms; /* no byte has gone out since; 0 = nothing waits */
-    uint64_t write_mark;     /* stream.bytes_out at write_since_ms */
+    struct caller caller;       /* with forwarded_for: of the current request */
+    struct addr counted_source; /* source_counted: the key in worker->sources */
+    uint64_t since_ms;          /* of the current deadline class */
+    uint64_t head_us;           /* when the first byte of the current request came */
+    uint64_t write_since_ms;    /* no byte has gone out since; 0 = nothing waits */
+    uint64_t write_mark;        /* stream.bytes_out at write_since_ms */
     uint64_t nrequests;
     uint64_t counted_in, counted_out; /* of the stream's bytes, what the metrics have already */
     uint8_t state;                    /* enum conn_state */
@@ -77,7 +80,6 @@ struct conn {
     bool close_after;                 /* the current answer is the last one */
     bool cut;                         /* end with RST instead of FIN: what was sent must not look complete */
     bool source_counted;              /* in worker->sources */
-    bool source_known;                /* on some partner's list when it was accepted */
     struct verdict_cache verdict;
 };
 
@@ -86,8 +88,9 @@ static inline struct conn *conn_of(struct stream *s)
     return (struct conn *)s;
 }
 
-/* Takes over an accepted socket. Over a connection limit it is answered 503 or reset. */
-void conn_accept(struct worker_listener *l, int fd, const struct sockaddr *from);
+/* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with
+ * an answer, and with conn_update(). NULL when memory is out. */
+struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller);
 
 /* The worker has gone over to other settings: idle connections follow at once, with a new deadline. */
 void conn_adopt_all(struct worker *w);
@@ -117,13 +120,21 @@ void conn_count_bytes(struct conn *c);
 /* Wipes the remembered verdict. */
 void conn_forget_verdict(struct conn *c);
 
+/* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it
+ * ends too. Closes at once when the client has sent its FIN. */
+void conn_linger(struct conn *c);
+
 /* Closes: with FIN, or with RST when what was sent must not be taken for whole (`cut`, or bytes still wait).
  * Idempotent; the memory goes in a later turn. The exchange must be over. */
 void conn_close(struct conn *c);
 
 /* Shutdown: idle connections get a moment for a request that is already on its way, then close; others end
- * after their answer; tunnels are closed with 1001. */
+ * after their answer; tunnels are closed with 1001. Those that wait for a PROXY header have its deadline
+ * anyway.
+ */
 void conn_drain_all(struct worker *w);
+
+/* Closes all at once, also those that wait for a PROXY header. */
 void conn_cut_all(struct worker *w);
 
 #endif

@@ -8,15 +8,15 @@
 #ifndef PROXY_DENIALS_H
 #define PROXY_DENIALS_H
 
-#include "base/addr.h"
 #include "base/random.h"
 #include "policy/decide.h"
+#include "proxy/caller.h"
 
 enum { DENIALS_MAX = 256, DENIAL_HOST_MAX = 80, DENIAL_PATH_MAX = 120 };
 
 struct denial {
     uint64_t wall_ms;
-    struct addr source;
+    struct caller caller;
     uint32_t partner; /* index then, or PARTNER_INDEX_NONE */
     uint8_t deny;     /* enum deny */
     uint8_t nhost, npath;

@@ -135,7 +135,8 @@ static void recheck(struct tunnel *t)
     struct worker *w = t->worker;
     struct decision d;
     if (t->ending) return;
-    decide_again(w->policy, t->digest, (enum environment)t->env, &t->conn->source, w->loop.wall_ms, &d);
+    decide_again(w->policy, t->digest, (enum environment)t->env, &t->conn->caller.address, w->loop.wall_ms,
+                 &d);
     if (d.deny) {
         tunnel_end(t, end_of_deny(d.deny));
         return;

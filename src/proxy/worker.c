@@ -3,6 +3,7 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "http/reply.h"
+#include "proxy/accept.h"
 #include "proxy/conn.h"
 #include "proxy/exchange.h"
 #include "proxy/tunnel.h"

@@ -14,6 +14,7 @@
 #define PROXY_WORKER_H
 
 #include "base/arena.h"
+#include "base/log_sample.h"
 #include "base/metrics.h"
 #include "base/random.h"
 #include "net/resolver.h"
@@ -29,6 +30,7 @@
 
 struct conn;
 struct exchange;
+struct greeting;
 
 struct worker {
     /* set once */
@@ -62,7 +64,9 @@ struct worker {
     struct sources sources;
     struct tunnel_index tunnels;
     struct denials denials;
-    struct conn *conns; /* list of all client connections */
+    struct conn *conns;         /* list of all client connections whose caller is known */
+    struct greeting *greetings; /* list of those that wait for their PROXY header; nconns has them too */
+    struct log_sample shield_sample, greeting_sample;
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
     uint32_t nupgrades; /* exchanges that may become tunnels */
     uint32_t nobjects;  /* connections of both kinds that libuv still knows */

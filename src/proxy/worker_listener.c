@@ -1,7 +1,7 @@
 #include "proxy/worker_listener.h"
 
 #include "base/container.h"
-#include "proxy/conn.h"
+#include "proxy/accept.h"
 #include "proxy/worker.h"
 
 #include <stdlib.h>
@@ -37,7 +37,7 @@ void worker_listener_discard(struct worker_listener *l)
 
 static void on_accept(struct listener *listener, int fd, const struct sockaddr *from)
 {
-    conn_accept(CONTAINER_OF(listener, struct worker_listener, listener), fd, from);
+    accept_client(CONTAINER_OF(listener, struct worker_listener, listener), fd, from);
 }
 
 static void set_settings(struct worker_listener *l, struct worker_settings *s, uint32_t index)

@@ -224,6 +224,34 @@ static void socket_addresses(void **state)
     assert_string_equal(out, "-");
 }
 
+static void octets_of_a_packet(void **state)
+{
+    static const uint8_t mapped[16] = {[10] = 0xff, [11] = 0xff, [12] = 192, [13] = 0, [14] = 2, [15] = 1};
+    static const uint8_t v6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 1};
+    char text[ADDR_TEXT_MAX];
+    (void)state;
+    struct addr a = addr_from_octets(ADDR_V4, mapped + 12), b = addr_from_octets(ADDR_V6, mapped);
+    assert_int_equal(addr_format(&a, text), strlen("192.0.2.1"));
+    assert_string_equal(text, "192.0.2.1");
+    assert_true(addr_eq(&a, &b));
+    a = addr_from_octets(ADDR_V6, v6);
+    (void)addr_format(&a, text);
+    assert_string_equal(text, "2001:db8::1");
+    assert_int_equal(addr_from_octets(ADDR_NONE, v6).family, ADDR_NONE);
+}
+
+static void ports(void **state)
+{
+    static const char *const good[] = {"0", "1", "80", "65535"};
+    static const char *const bad[] = {"",   "00", "080", "65536", "99999999999999999999",
+                                      "-1", "+1", "1 ",  "0x1"};
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_true(addr_port_is_valid(span_str(good[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(addr_port_is_valid(span_str(bad[i])));
+}
+
 static void equality_needs_the_same_family(void **state)
 {
     (void)state;
@@ -346,6 +374,8 @@ int main(void)
         cmocka_unit_test(mapped_addresses_become_v4),
         cmocka_unit_test(other_addresses_that_hold_a_v4_stay_v6),
         cmocka_unit_test(socket_addresses),
+        cmocka_unit_test(octets_of_a_packet),
+        cmocka_unit_test(ports),
         cmocka_unit_test(equality_needs_the_same_family),
         cmocka_unit_test(same_answers_as_inet_pton),
         cmocka_unit_test(same_text_as_inet_ntop),

@@ -116,6 +116,10 @@ static void option_apply(struct reader *r, struct golden_case *c, char *word)
         char *copy = strdup(value);
         if (!copy) abort();
         c->alias_allowed[o->head.nalias_allowed++] = span_str(copy);
+    } else if (strcmp(word, "proxy") == 0) {
+        o->has_proxy_header = *value == 'y';
+    } else if (strcmp(word, "trusted") == 0 && o->ntrusted < TRACE_TRUSTED_MAX) {
+        if (addr_parse(span_str(value), &o->trusted[o->ntrusted++])) fault(r, "no address");
     } else if (strcmp(word, "body-max") == 0) {
         o->body.body_bytes_max = number;
     } else if (strcmp(word, "ext-max") == 0) {

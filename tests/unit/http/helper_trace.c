@@ -126,6 +126,31 @@ static const char *route_text(enum route route)
     return "?";
 }
 
+static bool is_trusted(const void *arg, const struct addr *a)
+{
+    const struct trace_options *o = arg;
+    for (unsigned i = 0; i < o->ntrusted; i++)
+        if (addr_eq(&o->trusted[i], a)) return true;
+    return false;
+}
+
+static void addr_trace(struct tracer *t, const char *key, const struct addr *a)
+{
+    char text[ADDR_TEXT_MAX];
+    (void)addr_format(a, text);
+    fact_str(t, key, text);
+}
+
+static void caller_trace(struct tracer *t, const struct req_head *head)
+{
+    struct addr caller;
+    switch (forwarded_for_find(head->fields, head->nfields, is_trusted, t->options, &caller)) {
+    case FORWARDED_FOR_ABSENT: fact_str(t, "caller", "peer"); break;
+    case FORWARDED_FOR_FOUND: addr_trace(t, "caller", &caller); break;
+    case FORWARDED_FOR_MALFORMED: fact_str(t, "caller", "malformed"); break;
+    }
+}
+
 static void request_trace(struct tracer *t, const struct req_head *head)
 {
     struct span key;
@@ -142,6 +167,7 @@ static void request_trace(struct tracer *t, const struct req_head *head)
     if (head->nauthorization > 1) fact_u64(t, "authorizations", head->nauthorization);
     if (head->authorization.p) fact(t, "authorization", head->authorization);
     fields_trace(t, head->fields, head->nfields);
+    if (t->options->ntrusted) caller_trace(t, head);
     if (head->naliases) fact_u64(t, "aliases", head->naliases);
     if (head->expect_continue) fact_str(t, "expect", "100-continue");
     if (head->has_upgrade) fact_str(t, "upgrade", "asked");
@@ -279,11 +305,33 @@ static size_t body_feed(struct tracer *t, const char *p, size_t n)
     return n - used;
 }
 
+/* Returns how many bytes are behind the header. */
+static size_t proxy_feed(struct tracer *t, const char *p, size_t n)
+{
+    size_t used = n;
+    switch (proxy_header_feed(&t->proxy, p, n, &used)) {
+    case PROXY_HEADER_MORE: BUG_IF(used != n, "bytes of an unfinished header are left over"); break;
+    case PROXY_HEADER_DONE:
+        if (t->proxy.is_local)
+            fact_str(t, "proxy", "local");
+        else
+            addr_trace(t, t->proxy.version == 1 ? "proxy v1" : "proxy v2", &t->proxy.source);
+        head_begin(t);
+        break;
+    case PROXY_HEADER_REFUSED:
+        fact_str(t, "proxy refused", proxy_refusal_names[t->proxy.refusal]);
+        t->state = TRACER_REFUSED;
+        return 0;
+    }
+    return n - used;
+}
+
 void tracer_init(struct tracer *t, const struct trace_options *options, char *text, size_t cap)
 {
     *t = (struct tracer){.options = options, .parser = http_parser_create(), .out = outbuf_of(text, cap)};
     BUG_IF(!t->parser, "out of memory in a test");
-    head_begin(t);
+    proxy_header_init(&t->proxy);
+    if (!options->has_proxy_header) head_begin(t);
 }
 
 void tracer_feed(struct tracer *t, const char *p, size_t n)
@@ -291,6 +339,7 @@ void tracer_feed(struct tracer *t, const char *p, size_t n)
     while (n) {
         size_t behind = 0;
         switch (t->state) {
+        case TRACER_PROXY: behind = proxy_feed(t, p, n); break;
         case TRACER_HEAD: behind = head_feed(t, p, n); break;
         case TRACER_BODY: behind = body_feed(t, p, n); break;
         case TRACER_REST: run_append(t, "rest", span_of(p, n)); break;
@@ -303,6 +352,7 @@ void tracer_feed(struct tracer *t, const char *p, size_t n)
 
 void tracer_finish(struct tracer *t)
 {
+    if (t->state == TRACER_PROXY) fact_str(t, "incomplete", "proxy header");
     if (t->state == TRACER_HEAD && t->npending) fact_str(t, "incomplete", "head");
     if (t->state == TRACER_BODY) {
         if (t->body.kind == BODY_UNTIL_CLOSE)

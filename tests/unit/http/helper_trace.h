@@ -8,20 +8,28 @@
 
 #include "base/outbuf.h"
 #include "http/body.h"
+#include "http/forwarded_for.h"
 #include "http/head.h"
+#include "http/proxy_header.h"
 #include "http/scan.h"
+
+enum { TRACE_TRUSTED_MAX = 4 };
 
 struct trace_options {
     bool is_response;
+    bool has_proxy_header;                  /* the connection begins with one */
+    struct addr trusted[TRACE_TRUSTED_MAX]; /* proxies; with any, the caller of each request is traced */
+    unsigned ntrusted;
     enum http_method request_method; /* what the response answers */
     struct head_limits head;
     struct body_limits body;
 };
 
 enum tracer_state {
-    TRACER_HEAD = 0, /* collecting a head in `pending` */
-    TRACER_BODY,     /* `body` is reading */
-    TRACER_REST,     /* bytes that belong to no message */
+    TRACER_PROXY = 0, /* reading `proxy` */
+    TRACER_HEAD,      /* collecting a head in `pending` */
+    TRACER_BODY,      /* `body` is reading */
+    TRACER_REST,      /* bytes that belong to no message */
     TRACER_REFUSED,
 };
 
@@ -30,6 +38,7 @@ struct tracer {
     struct http_parser *parser;
     enum tracer_state state;
     struct outbuf out;
+    struct proxy_header proxy;
     char *pending; /* bytes of a head that is not complete; owned */
     size_t npending;
     struct head_scan scan;

@@ -1,0 +1,115 @@
+#include "proxy/accept.h"
+
+#include "base/log.h"
+#include "http/reply.h"
+#include "proxy/conn.h"
+#include "proxy/greeting.h"
+#include "proxy/worker.h"
+#include "proxy/worker_listener.h"
+
+#include <unistd.h>
+
+enum {
+    REFUSED_EXTRA = 256, /* connections over the limit that still get a 503 */
+    REPLY_BYTES_MAX = 1024,
+};
+
+/* 503 without looking at the request. */
+static void answer_refused(struct conn *c, enum limit_id limit)
+{
+    char id[UUID_LEN], text[REPLY_BYTES_MAX];
+    struct worker *w = c->worker;
+    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+    uuid7_write(&w->random, w->loop.wall_ms, id);
+    struct outbuf o = outbuf_of(text, sizeof text);
+    reply_write(&o, REPLY_UNAVAILABLE,
+                &(struct reply_options){.request_id = span_of(id, UUID_LEN), .wall_ms = w->loop.wall_ms});
+    struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
+    if (stream_write(&c->stream, &iov, 1))
+        conn_close(c);
+    else
+        conn_linger(c);
+}
+
+/* Some partner of an environment that is served here has this address on its list. True for every address
+ * while there is no policy. */
+static bool source_is_known(const struct worker *w, const struct addr *a)
+{
+    for (unsigned env = 0; env < ENV_COUNT; env++)
+        if (w->settings->config->environments[env].present &&
+            policy_source_known(w->policy, (enum environment)env, a))
+            return true;
+    return false;
+}
+
+static void log_shielded(struct worker *w, const struct caller *caller)
+{
+    char text[ADDR_TEXT_MAX];
+    uint64_t unlogged;
+    if (!log_sample_take(&w->shield_sample, w->loop.now_ms, &unlogged)) return;
+    (void)addr_format(&caller->address, text);
+    log_info("shield_dropped", KV_STR("client_ip", text),
+             KV_SPAN("client_ip_source", caller_origin_names[caller->origin]), KV_UINT("unlogged", unlogged));
+}
+
+/* Nobody's address: counted, and dropped where the listener has its shield up. What has no address at all (a
+ * unix socket, a balancer's health check) came by somebody who is trusted with that. */
+static bool is_shielded(struct worker *w, const struct config_listener *l, const struct caller *caller)
+{
+    if (source_is_known(w, &caller->address)) return false;
+    metrics_add(w->metrics, METRIC_UNKNOWN_SOURCE, 0, 1);
+    if (!l->shield || caller->address.family == ADDR_NONE) return false;
+    metrics_add(w->metrics, METRIC_SHIELD_DROPPED, 0, 1);
+    log_shielded(w, caller);
+    return true;
+}
+
+/* Counts the connection for its address; a unix socket has none. Errors: those of sources_add(). */
+static enum err count_source(struct conn *c)
+{
+    uint32_t max = c->settings->config->limits.connections_per_source;
+    if (c->caller.address.family == ADDR_NONE) return ERR_OK;
+    c->counted_source = c->caller.address;
+    enum err e = sources_add(&c->worker->sources, &c->counted_source, max);
+    c->source_counted = e == ERR_OK;
+    return e;
+}
+
+void accept_caller(struct worker_listener *l, int fd, const struct caller *caller)
+{
+    struct worker *w = l->worker;
+    const struct config_limits *limits = &w->settings->config->limits;
+    bool is_proxy = caller_is_proxy(l->config, caller);
+    if (!is_proxy && is_shielded(w, l->config, caller)) {
+        socket_reset(fd);
+        return;
+    }
+    struct conn *c =
+        w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? conn_create(l, fd, caller) : NULL;
+    if (!c) {
+        if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
+            (void)close(fd); /* else conn_create() did */
+        metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+        return;
+    }
+    metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
+    enum err counted = is_proxy ? ERR_OK : count_source(c);
+    if (w->nconns > limits->connections_per_worker)
+        answer_refused(c, LIMIT_CONNECTIONS_PER_WORKER);
+    else if (counted)
+        answer_refused(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
+    else
+        stream_read_now(&c->stream); /* TCP_DEFER_ACCEPT: the request is usually there */
+    conn_update(c);
+}
+
+void accept_client(struct worker_listener *l, int fd, const struct sockaddr *from)
+{
+    const struct caller caller = caller_of_peer(addr_from_sockaddr(from));
+    metrics_add(l->worker->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
+    if (l->config->proxy_protocol)
+        greeting_begin(l, fd, &caller);
+    else
+        accept_caller(l, fd, &caller);
+}
