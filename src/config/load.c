@@ -353,27 +353,37 @@ enum err config_digest(struct span text, uint8_t digest[static 32])
     return EVP_Digest(text.p, text.n, digest, NULL, EVP_sha256(), NULL) == 1 ? ERR_OK : ERR_NOMEM;
 }
 
+/* Reads what there is to read; every fault is in the report. Errors: ERR_NOMEM. */
+static enum err load(struct loader *l, const char *path, struct span text)
+{
+    *l = (struct loader){.text = text, .folder = folder_of(path)};
+    if (span_starts(l->text, SPAN("\xef\xbb\xbf")))
+        l->text = span_of(text.p + 3, text.n - 3); /* byte order mark */
+    enum err e = ERR_NOMEM;
+    l->config = calloc(1, sizeof *l->config);
+    l->report = report_create(path, l->text);
+    if (l->config) l->config->path = strdup(path);
+    if (l->report && l->config && l->config->path) e = config_digest(text, l->config->digest);
+    if (!e) e = store_defaults(NULL, l->config);
+    return e ? e : load_document(l);
+}
+
+static void unload(struct loader *l, bool with_config)
+{
+    document_deinit(&l->doc);
+    report_destroy(l->report);
+    if (with_config) config_destroy(l->config);
+}
+
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report)
 {
-    struct loader l = {.text = text, .folder = folder_of(path)};
-    if (span_starts(l.text, SPAN("\xef\xbb\xbf")))
-        l.text = span_of(text.p + 3, text.n - 3); /* byte order mark */
-    enum err e = ERR_NOMEM;
-    l.config = calloc(1, sizeof *l.config);
-    l.report = report_create(path, l.text);
-    if (l.config) l.config->path = strdup(path);
-    if (l.report && l.config && l.config->path) e = config_digest(text, l.config->digest);
-    if (!e) e = store_defaults(NULL, l.config);
-    if (!e) e = load_document(&l);
+    struct loader l;
+    enum err e = load(&l, path, text);
     if (!e && report_count(l.report)) e = ERR_PARSE;
     if (e == ERR_PARSE) report_print(l.report, report);
     if (e == ERR_NOMEM) fprintf(report, "%s: error: out of memory\n", path);
-    document_deinit(&l.doc);
-    report_destroy(l.report);
-    if (e) {
-        config_destroy(l.config);
-        return e;
-    }
+    unload(&l, e != ERR_OK);
+    if (e) return e;
     complete(l.config);
     *out = l.config;
     return ERR_OK;
@@ -420,6 +430,26 @@ enum err config_load(const char *path, struct config **out, FILE *report)
     enum err e = config_read(path, &bytes, &n, report);
     if (e) return e;
     e = config_load_text(path, span_of(bytes, n), out, report);
+    free(bytes);
+    return e;
+}
+
+enum err config_peek_control_socket(const char *path, char *out, size_t cap)
+{
+    struct loader l;
+    char *bytes = NULL;
+    size_t n;
+    FILE *unwanted = fopen("/dev/null", "we");
+    if (unwanted == NULL) return ERR_IO;
+    enum err e = config_read(path, &bytes, &n, unwanted);
+    (void)fclose(unwanted); /* nothing of it is needed */
+    if (e) return e;
+    e = load(&l, path, span_of(bytes, n));
+    if (e == ERR_OK) {
+        const char *value = l.config->admin.control_socket;
+        if (!span_to_cstr(span_str(value ? value : ""), out, cap)) e = ERR_RANGE;
+    }
+    unload(&l, true);
     free(bytes);
     return e;
 }

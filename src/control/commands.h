@@ -1,15 +1,17 @@
 /* commands.h - the control socket: what proofctl asks a running gateway for, as HTTP over a unix socket.
  *
  *   GET  /status                              version, uptime, connections, policy, store, last reload
- *   GET  /explain?host=&ip=&path=&token_sha256=    why such a request is let in or refused
+ *   GET  /explain?host=&ip=&path=&token_sha256=
+ *                                             why such a request is let in or refused
  *   GET  /explain?request_id=                 why that one was refused (the last ones of each worker)
  *   GET  /tunnels?partner=&request_id=        open tunnels
  *   POST /tunnels/close?partner=&request_id=  closes them (1012)
  *   POST /log-level?level=                    until the next reload
  *   GET  /reload/plan                         what a reload would change, and whether it is live
- *   POST /reload                              reloads; answers when every worker has taken over, or says why
- * not POST /drain                               SIGTERM without the end of the process POST
- * /confirm-deletions                   lets a held resynchronisation go on
+ *   POST /reload                              answers when every worker has taken over, or why not
+ *   POST /drain                               out of service, without an end
+ *   POST /undrain                             and back
+ *   POST /confirm-deletions                   lets a held resynchronisation go on
  *
  * By hand: curl --unix-socket /run/proofgw/control.sock http://gateway/status
  *

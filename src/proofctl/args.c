@@ -6,10 +6,10 @@
 #include <stdlib.h>
 
 /* May stand before the command is known. */
-static const uint32_t anywhere = UINT32_C(1) << OPT_STORE | UINT32_C(1) << OPT_CONFIG |
-                                 UINT32_C(1) << OPT_JSON | UINT32_C(1) << OPT_BY | UINT32_C(1) << OPT_YES |
-                                 UINT32_C(1) << OPT_HELP | UINT32_C(1) << OPT_USER |
-                                 UINT32_C(1) << OPT_PASSWORD_FILE;
+static const uint64_t anywhere = UINT64_C(1) << OPT_STORE | UINT64_C(1) << OPT_CONFIG |
+                                 UINT64_C(1) << OPT_JSON | UINT64_C(1) << OPT_BY | UINT64_C(1) << OPT_YES |
+                                 UINT64_C(1) << OPT_HELP | UINT64_C(1) << OPT_USER |
+                                 UINT64_C(1) << OPT_PASSWORD_FILE | UINT64_C(1) << OPT_SOCKET;
 
 static bool is_possible(const struct args *a, enum option o)
 {

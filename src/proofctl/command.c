@@ -3,11 +3,14 @@
 #include "config/suggest.h"
 #include "proofctl/commands.h"
 
-#define BIT(option) (UINT32_C(1) << OPT_##option)
+#define BIT(option) (UINT64_C(1) << OPT_##option)
 
 /* What goes with every command that reads the store, and with every one that changes it. */
 #define READS   (BIT(STORE) | BIT(CONFIG) | BIT(USER) | BIT(PASSWORD_FILE) | BIT(JSON))
 #define CHANGES (READS | BIT(BY) | BIT(YES) | BIT(WAIT))
+
+/* What goes with every command that asks a running gateway. */
+#define ASKS (BIT(SOCKET) | BIT(CONFIG) | BIT(JSON))
 
 const struct option_def option_defs[OPT_COUNT] = {
     [OPT_STORE] = {"store", 0, "FILE", .is_path = true,
@@ -54,6 +57,19 @@ const struct option_def option_defs[OPT_COUNT] = {
     [OPT_LINE_PASSWORD] =
         {"password-file", 0, "FILE", .is_path = true,
          .help = "file with the password that the user of --role gets; the line holds its hash"},
+    [OPT_SOCKET] = {"socket", 0, "FILE", .is_path = true,
+                    .help =
+                        "the gateway's control socket (default: admin.control_socket of the configuration)"},
+    [OPT_HOST] = {"host", 0, "NAME", .help = "the host that the request is for"},
+    [OPT_CALLER] = {"ip", 0, "ADDRESS", .help = "the address that calls"},
+    [OPT_PATH] = {"path", 0, "PATH", .help = "the path that is asked for (default: /widget/)"},
+    [OPT_TOKEN_STDIN] = {"token-stdin", 0, NULL,
+                         .help = "read the token from standard input; only its SHA-256 goes to the gateway"},
+    [OPT_TOKEN_SHA256] = {"token-sha256", 0, "HEX", .help = "the SHA-256 of the token"},
+    [OPT_REQUEST_ID] = {"request-id", 0, "ID", .help = "the X-Request-Id of a request"},
+    [OPT_PARTNER] = {"partner", 0, "ID", .help = "only those of this partner"},
+    [OPT_ALL] = {"all", 0, NULL, .help = "those of everybody"},
+    [OPT_PLAN] = {"plan", 0, NULL, .help = "only say what would change, and whether it needs a restart"},
 };
 
 /* clang-format off */
@@ -245,6 +261,70 @@ const struct command commands[] = {
                  "proofctl gateways --json | jq '.[] | select(.lag > 0)'",
      .options = READS,
      .needs = NEEDS_STORE, .run = cmd_gateways},
+    {.words = "status",
+     .arguments = "",
+     .summary = "show how a running gateway is",
+     .details = "Version, readiness, connections, tunnels, partner data, the last reload and the certificates.",
+     .examples = "proofctl status\n"
+                 "proofctl status --json | jq .store",
+     .options = ASKS, .run = cmd_status},
+    {.words = "reload",
+     .arguments = "[--plan]",
+     .summary = "let a running gateway read its configuration again",
+     .details = "Returns when every worker has taken it over, and prints what has changed. A faulty configuration changes\n"
+                "nothing: every error is printed, and the exit code is 1.",
+     .examples = "proofctl reload --plan\n"
+                 "proofctl reload",
+     .options = ASKS | BIT(PLAN), .run = cmd_reload},
+    {.words = "drain",
+     .arguments = "",
+     .summary = "take a running gateway out of service, without ending it",
+     .details = "/readyz says no from now on, answers end their connections, and tunnels are closed evenly over\n"
+                "timeouts.drain_tunnels. Whoever still connects is served. `proofctl undrain` takes it back.",
+     .examples = "proofctl drain --yes",
+     .options = ASKS | BIT(YES), .run = cmd_drain},
+    {.words = "undrain",
+     .arguments = "",
+     .summary = "put a drained gateway back into service",
+     .details = "",
+     .examples = "proofctl undrain",
+     .options = ASKS, .run = cmd_undrain},
+    {.words = "tunnels list",
+     .arguments = "[--partner ID] [--request-id ID]",
+     .summary = "list the open tunnels of a running gateway",
+     .details = "One line each: request id, partner, environment, client, age, idle time, messages in and out.",
+     .examples = "proofctl tunnels list --partner acme\n"
+                 "proofctl tunnels list --json | jq .count",
+     .options = ASKS | BIT(PARTNER) | BIT(REQUEST_ID), .run = cmd_tunnels_list},
+    {.words = "tunnels close",
+     .arguments = "--partner ID | --request-id ID | --all",
+     .summary = "close open tunnels of a running gateway",
+     .details = "Clients get the close code 1012, service restart, and may come back.",
+     .examples = "proofctl tunnels close --partner acme\n"
+                 "proofctl tunnels close --all --yes",
+     .options = ASKS | BIT(PARTNER) | BIT(REQUEST_ID) | BIT(ALL) | BIT(YES), .run = cmd_tunnels_close},
+    {.words = "log-level",
+     .arguments = "debug|info|warn|error",
+     .summary = "change which lines a running gateway logs",
+     .details = "Until the next reload.",
+     .examples = "proofctl log-level debug",
+     .options = ASKS, .positional_min = 1, .positional_max = 1, .run = cmd_log_level},
+    {.words = "explain",
+     .arguments = "--host NAME --ip ADDRESS [--path PATH] [--token-stdin | --token-sha256 HEX] | --request-id ID",
+     .summary = "tell why a running gateway lets a request in or refuses it",
+     .details = "Every check in its order, and the answer that the partner gets. With --request-id, why that request was\n"
+                "refused, and what would become of it now: each worker remembers its last 256 denials.",
+     .examples = "proofctl explain --request-id 01931c5e-7a80-7000-8000-5726c469a97f\n"
+                 "read -rs TOKEN && printf %s \"$TOKEN\" | proofctl explain --host api.example.com --ip 192.0.2.7 --token-stdin",
+     .options = ASKS | BIT(HOST) | BIT(CALLER) | BIT(PATH) | BIT(TOKEN_STDIN) | BIT(TOKEN_SHA256) | BIT(REQUEST_ID),
+     .run = cmd_explain},
+    {.words = "confirm-deletions",
+     .arguments = "",
+     .summary = "let a held mass deletion go through",
+     .details = "A gateway that would lose more partners than store.redis.deletion_limit by one load keeps them until\n"
+                "somebody confirms. Look at `proofctl status` first, and find out who has deleted them.",
+     .examples = "proofctl confirm-deletions",
+     .options = ASKS | BIT(YES), .run = cmd_confirm_deletions},
     {.words = "completion bash",
      .arguments = "",
      .summary = "print the completion for bash",
@@ -281,7 +361,7 @@ bool command_find(const char *words, const struct command **found)
 
 const char *command_suggest(const char *words)
 {
-    static const char *const first_words[] = {"partner", "ip", "token", "completion"};
+    static const char *const first_words[] = {"partner", "ip", "token", "tunnels", "completion"};
     struct suggestion s = {.word = span_str(words)};
     for (size_t i = 0; i < sizeof first_words / sizeof *first_words; i++)
         suggestion_offer(&s, first_words[i]);

@@ -48,6 +48,16 @@ enum option {
     OPT_REPAIR,
     OPT_ROLE,
     OPT_LINE_PASSWORD, /* acl: the file with the password of the line */
+    OPT_SOCKET,
+    OPT_HOST,
+    OPT_CALLER, /* explain: --ip of one caller */
+    OPT_PATH,
+    OPT_TOKEN_STDIN,
+    OPT_TOKEN_SHA256,
+    OPT_REQUEST_ID,
+    OPT_PARTNER,
+    OPT_ALL,
+    OPT_PLAN,
     OPT_COUNT
 };
 
@@ -77,7 +87,7 @@ struct command {
     const char *summary;                    /* one line, after the words and a dash */
     const char *details;                    /* sentences, wrapped */
     const char *examples;                   /* whole lines, without indentation */
-    uint32_t options;                       /* bit i: takes enum option i; --help goes with every command */
+    uint64_t options;                       /* bit i: takes enum option i; --help goes with every command */
     uint8_t positional_min, positional_max; /* UINT8_MAX: no maximum */
     enum command_needs needs;
     enum ctl_exit (*run)(struct session *s);

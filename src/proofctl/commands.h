@@ -29,6 +29,15 @@ enum ctl_exit cmd_audit(struct session *s);
 enum ctl_exit cmd_init(struct session *s);
 enum ctl_exit cmd_acl(struct session *s);
 enum ctl_exit cmd_gateways(struct session *s);
+enum ctl_exit cmd_status(struct session *s);
+enum ctl_exit cmd_reload(struct session *s);
+enum ctl_exit cmd_drain(struct session *s);
+enum ctl_exit cmd_undrain(struct session *s);
+enum ctl_exit cmd_tunnels_list(struct session *s);
+enum ctl_exit cmd_tunnels_close(struct session *s);
+enum ctl_exit cmd_log_level(struct session *s);
+enum ctl_exit cmd_explain(struct session *s);
+enum ctl_exit cmd_confirm_deletions(struct session *s);
 enum ctl_exit cmd_completion_bash(struct session *s);
 enum ctl_exit cmd_reference(struct session *s);
 

@@ -40,12 +40,12 @@ static void print_summaries(const char *words, FILE *out)
     size_t n = strlen(words);
     for (size_t i = 0; i < ncommands; i++)
         if (strncmp(commands[i].words, words, n) == 0)
-            (void)fprintf(out, "  %-16s %s\n", commands[i].words, commands[i].summary);
+            (void)fprintf(out, "  %-17s  %s\n", commands[i].words, commands[i].summary);
 }
 
 void reference_help(FILE *out)
 {
-    (void)fputs("proofctl - take partners in, change their addresses, rotate their tokens\n"
+    (void)fputs("proofctl - take partners in, change their addresses, rotate their tokens; ask a running gateway\n"
                 "\n"
                 "usage: proofctl [--store FILE | -c CONFIG] COMMAND [OPTION...] [ARGUMENT...]\n"
                 "       proofctl COMMAND --help\n"

@@ -550,7 +550,13 @@ def test_every_command_has_help_with_examples():
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("", {"partner", "ip", "token", "import", "export", "verify", "audit", "init", "acl", "gateways", "completion", "reference"}),
+        (
+            "",
+            {"partner", "ip", "token", "import", "export", "verify", "audit", "init", "acl", "gateways", "completion", "reference"}
+            | {"status", "reload", "drain", "undrain", "tunnels", "log-level", "explain", "confirm-deletions"},
+        ),
+        ("tunnels ", {"list", "close"}),
+        ("explain --req", {"--request-id"}),
         ("--user op --password-file /x ip ", {"add", "remove", "list"}),
         ("verify --rep", {"--repair"}),
         ("acl --role g", {"gateway"}),

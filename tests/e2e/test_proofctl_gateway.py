@@ -1,0 +1,166 @@
+"""proofctl and a running gateway: status, reload, explain, tunnels, log level.
+
+Goal: what an operator types at 3 a.m. tells the truth about the running process, in words and in JSON, and finds its socket by itself.
+Method: the real command beside the real gateway, over the control socket that the configuration names.
+"""
+
+import json
+import subprocess
+
+import pytest
+
+from support.client import request
+from support.partners import Partner, digest
+from support.proofctl import ENVIRONMENT, PROOFCTL, Run
+from support.wait import DEADLINE_S, wait_for
+from support.websocket import CLOSE, TEXT, read_frame, upgrade
+
+
+def run(*arguments, code=0, stdin=None):
+    command = [str(PROOFCTL), *map(str, arguments)]
+    done = subprocess.run(
+        command, input=stdin or "", capture_output=True, text=True, timeout=DEADLINE_S, env=ENVIRONMENT, check=False
+    )
+    result = Run(arguments, done.returncode, done.stdout, done.stderr)
+    assert done.returncode == code, result
+    return result
+
+
+@pytest.fixture
+def gateway(proofgw, demo, partner):
+    return proofgw([partner], upstream=demo.address, admin={"control_socket": "control.sock"})
+
+
+@pytest.fixture
+def ctl(gateway):
+    wait_for((gateway.folder / "control.sock").exists, "the control socket")
+
+    def call(*arguments, **options):
+        return run("-c", gateway.config_file, *arguments, **options)
+
+    return call
+
+
+def edit(gateway, old, new):
+    text = gateway.config_file.read_text(encoding="utf-8")
+    assert old in text
+    gateway.config_file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_status_in_words_and_in_json(gateway, ctl):
+    words = ctl("status").out
+    assert f"pid {gateway.process.pid}" in words and "ready         yes" in words and "1 partners" in words
+    status = ctl("status", "--json").json
+    assert status["pid"] == gateway.process.pid and status["ready"] is True
+
+
+def test_the_socket_may_be_named(gateway, ctl):
+    path = gateway.folder / "control.sock"
+    assert "ready" in run("--socket", path, "status").out
+    assert "ready" in run("status", "--socket", path).out
+
+
+def test_without_a_gateway_it_says_so(gateway, ctl, tmp_path):
+    assert "no gateway runs with this socket" in run("--socket", tmp_path / "none", "status", code=1).sentence
+    failed = json.loads(run("--socket", tmp_path / "none", "status", "--json", code=1).err)
+    assert failed["error"] == "failed"
+    long_path = tmp_path / ("x" * 120)
+    assert "107 bytes" in run("--socket", long_path, "status", code=1).sentence
+
+
+def test_no_control_socket(tmp_path):
+    config = tmp_path / "gateway.yaml"
+    config.write_text("admin: {control_socket: none}\n", encoding="utf-8")
+    assert "admin.control_socket is none" in run("-c", config, "status", code=1).sentence
+
+
+def test_reload_shows_what_changes_and_changes_it(gateway, ctl):
+    assert ctl("reload", "--plan").out == "no changes\n"
+    edit(gateway, "workers: 1", "workers: 2\nreload_on_change: false\nlimits:\n  body: 1KiB")
+    plan = ctl("reload", "--plan").out
+    assert "limits.body: 10MiB -> 1KiB\n" in plan and "workers: 1 -> 2 (needs a restart)\n" in plan
+    assert "limits.body: 10MiB -> 1KiB\n" in ctl("reload").out or ctl("reload", "--plan").out.count("\n") == 1
+    changes = ctl("reload", "--plan", "--json").json["changes"]
+    assert [c["key"] for c in changes] == ["workers"]
+    partner = gateway.partners[0]
+    too_large = gateway.client().ask(
+        request("POST", "/widget/session", fields=partner.authorization, body=b"x" * 2000)
+    )
+    assert too_large.status == 413
+
+
+def test_a_faulty_configuration_is_told_with_every_place(gateway, ctl):
+    edit(gateway, "workers: 1", "workers: 1\nreload_on_change: false\nlimitz: {}\ntimeouts: {keep_alive: 5}")
+    for arguments in (["reload"], ["reload", "--plan"]):
+        failed = ctl(*arguments, code=1).err
+        assert "unknown key; did you mean" in failed and "timeouts.keep_alive" in failed
+    assert ctl("status", "--json").json["pid"] == gateway.process.pid
+
+
+def test_explain_takes_the_token_from_standard_input(gateway, ctl, partner):
+    query = ["explain", "--host", "api.test", "--ip", "127.0.0.1"]
+    let_in = ctl(*query, "--token-stdin", stdin=partner.token + "\n")
+    assert let_in.out.startswith("let in\n") and "partner_id acme" in let_in.out
+    assert ctl(*query, "--token-sha256", digest(partner.token), "--json").json["allowed"] is True
+    refused = ctl("explain", "--host", "api.test", "--ip", "192.0.2.1", "--token-stdin", stdin=partner.token)
+    assert '403 {"error":"forbidden","code":"forbidden_origin"' in refused.out
+    assert "not on the list; nearest entry: 127.0.0.1/32" in refused.out
+
+
+def test_explain_by_request_id(gateway, ctl, partner):
+    refused = gateway.client().ask(request(host="sandbox.test", fields=partner.authorization))
+    assert refused.status == 403
+    words = ctl("explain", "--request-id", refused["x-request-id"]).out
+    assert "was refused at" in words and "the same request now:" in words and "it is empty" in words
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["explain"], "give --host and --ip"),
+        (["explain", "--host", "a", "--ip", "127.0.0.1", "--request-id", "x"], "--request-id alone"),
+        (["explain", "--host", "a&b", "--ip", "127.0.0.1"], "has a character"),
+        (["tunnels", "close"], "or --all"),
+        (["tunnels", "close", "--all", "--partner", "acme"], "or --all"),
+        (["log-level"], "log-level"),
+    ],
+)
+def test_wrong_usage(ctl, arguments, words):
+    assert words in ctl(*arguments, code=2).err
+
+
+def test_what_the_gateway_refuses_is_told_in_its_words(ctl):
+    assert "level is debug, info, warn or error" in ctl("log-level", "loud", code=1).sentence
+    assert "36 characters" in ctl("explain", "--request-id", "x", code=1).sentence
+    assert "not an IPv4 or IPv6 address" in ctl("explain", "--host", "a", "--ip", "1.2.3", code=1).sentence
+
+
+def test_tunnels_are_listed_and_closed(gateway, ctl, partner):
+    client = gateway.client()
+    answer = client.ask(upgrade(partner, "/ws?tx_id=1&echo=1&interval_ms=0"))
+    assert answer.status == 101
+    line = ctl("tunnels", "list").out
+    assert line.startswith(answer["x-request-id"]) and " acme " in line and " production " in line
+    assert ctl("tunnels", "list", "--partner", "nobody").out == ""
+    assert "add --yes" in ctl("tunnels", "close", "--all", code=1).sentence
+    assert "1 tunnels are being closed" in ctl("tunnels", "close", "--partner", "acme", "--yes").out
+    opcode = TEXT
+    while opcode == TEXT:
+        _, opcode, payload = read_frame(client.reader)
+    assert opcode == CLOSE and payload[:2] == (1012).to_bytes(2, "big")
+
+
+def test_log_level(gateway, ctl):
+    assert "level error" in ctl("log-level", "error").out
+    ctl("tunnels", "close", "--all", "--yes")
+    ctl("log-level", "info")
+    ctl("tunnels", "close", "--all", "--yes")
+    gateway.wait_event("tunnels_closed_by_operator")
+    assert len(gateway.events("tunnels_closed_by_operator")) == 1
+
+
+def test_two_gateways_are_told_apart_by_their_configuration(proofgw, gateway, ctl):
+    other = proofgw([Partner("other")], admin={"control_socket": "control.sock"})
+    wait_for((other.folder / "control.sock").exists, "the control socket")
+    assert ctl("status", "--json").json["pid"] == gateway.process.pid
+    assert run("-c", other.config_file, "status", "--json").json["pid"] == other.process.pid
