@@ -228,8 +228,8 @@ enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);
 void config_destroy(struct config *c);
 
-/* The value of admin.control_socket in a configuration that may be faulty elsewhere: who mends it wants to ask
- * the gateway that runs with the one before. "" = none. Errors: ERR_IO, ERR_NOMEM, ERR_RANGE (longer than
+/* The value of admin.control_socket in a configuration that may be faulty elsewhere: who mends it wants to
+ * ask the gateway that runs with the one before. "" = none. Errors: ERR_IO, ERR_NOMEM, ERR_RANGE (longer than
  * `cap`). */
 enum err config_peek_control_socket(const char *path, char *out, size_t cap);
 

@@ -45,13 +45,14 @@ static void print_summaries(const char *words, FILE *out)
 
 void reference_help(FILE *out)
 {
-    (void)fputs("proofctl - take partners in, change their addresses, rotate their tokens; ask a running gateway\n"
-                "\n"
-                "usage: proofctl [--store FILE | -c CONFIG] COMMAND [OPTION...] [ARGUMENT...]\n"
-                "       proofctl COMMAND --help\n"
-                "\n"
-                "commands:\n",
-                out);
+    (void)fputs(
+        "proofctl - take partners in, change their addresses, rotate their tokens; ask a running gateway\n"
+        "\n"
+        "usage: proofctl [--store FILE | -c CONFIG] COMMAND [OPTION...] [ARGUMENT...]\n"
+        "       proofctl COMMAND --help\n"
+        "\n"
+        "commands:\n",
+        out);
     print_summaries("", out);
     (void)fputs("\noptions of most commands:\n", out);
     static const enum option common[] = {OPT_STORE, OPT_CONFIG, OPT_USER, OPT_PASSWORD_FILE, OPT_JSON,
