@@ -84,7 +84,7 @@ bool tls_tickets_find(const struct tls_tickets *t, const uint8_t name[TLS_TICKET
     struct keys k;
     bool found = false;
     read_keys(t, &k);
-    for (uint64_t i = 0; i < k.n && !found; i++) {
+    for (size_t i = 0; i < TLS_TICKET_KEYS_MAX && i < k.n && !found; i++) {
         found = memcmp(k.keys[i].name, name, TLS_TICKET_NAME_BYTES) == 0;
         if (found) *out = k.keys[i];
     }

@@ -114,7 +114,7 @@ enum err redis_reader_next(struct redis_reader *r, redisReply **out)
 /* Hands out what is complete. Errors: ERR_CLOSED when fn wants no more. */
 static enum err drain(struct redis_reader *r, redis_reader_fn fn, void *arg)
 {
-    redisReply *reply;
+    redisReply *reply = NULL;
     enum err e;
     while ((e = redis_reader_next(r, &reply)) == ERR_OK) {
         bool goes_on = fn(reply, arg);

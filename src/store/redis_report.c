@@ -25,7 +25,7 @@ enum {
 
 struct redis_report {
     char instance[INSTANCE_CHARS + 1]; /* this process */
-    char key[REDIS_KEY_MAX];
+    char key[REDIS_KEY_MAX + INSTANCE_CHARS];
     char host[HOST_MAX];
     uint64_t started_ms; /* wall clock */
     /* what is reported, as far as it is not read off the store */
@@ -229,7 +229,7 @@ enum err redis_report_open(struct redis_sync *s)
     if (!r) return ERR_NOMEM;
     for (size_t i = 0; i < sizeof random; i++)
         (void)snprintf(r->instance + 2 * i, 3, "%02x", random[i]);                /* fits */
-    (void)snprintf(r->key, sizeof r->key, "%s%s", s->keys.gateways, r->instance); /* fits, as an id would */
+    (void)snprintf(r->key, sizeof r->key, "%s%s", s->keys.gateways, r->instance); /* fits */
     if (uv_os_gethostname(r->host, &host_bytes)) r->host[0] = '\0';
     r->started_ms = clock_wall_ms();
     s->report = r;
