@@ -200,7 +200,7 @@ def test_proofctl_finds_the_new_master_through_a_sentinel_with_users(tmp_path):
             server.open_port()
         first.admin("CONFIG", "SET", "masteruser", "replica", "masterauth", first.passwords["replica"])
         second.replicate(first)
-        users = ["user default off", first.acl_line("asker"), f"user test on >{first.passwords['admin']} ~* &* +@all"]
+        users = [first.acl_line("asker"), f"user test on >{first.passwords['admin']} ~* &* +@all"]
         sentinel = Sentinel(tmp_path / "sentinel", first, 1, "sentinel", users, ("test", first.passwords["admin"]))
         stack.callback(sentinel.close)
         asker = {"user": "asker", "password_file": str(first.password_of("asker"))}

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import re
 import secrets
 import shutil
@@ -234,6 +235,7 @@ class Redis:
     def stopped(self):
         """SIGSTOP: connections stay open, nothing is answered."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
         try:
             yield
         finally:
