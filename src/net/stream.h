@@ -24,13 +24,11 @@
 
 #include "net/loop.h"
 #include "net/socket.h"
+#include "net/tls.h"
 
 #include <sys/uio.h>
 
 struct stream;
-struct tls_info;
-struct tls_server;
-struct tls_target;
 
 struct stream_events {
     void (*on_connected)(struct stream *s); /* connected, and with TLS the handshake is done; not for
@@ -90,8 +88,19 @@ enum err stream_connect_tls(struct stream *s, struct loop *l, const struct socke
 /* For logs, metrics and policy: from on_connected until stream_close(); false without TLS. See net/tls.h. */
 bool stream_tls_info(const struct stream *s, struct tls_info *out);
 
+/* This host is served by the connection's certificate (net/tls.h); true without TLS. From on_connected until
+ * stream_close(). */
+bool stream_covers_host(const struct stream *s, struct span host);
+
+/* SHA-256 of the other side's certificate; false when it has shown none. From on_connected until
+ * stream_close(). */
+bool stream_tls_fingerprint(const struct stream *s, uint8_t out[static 32]);
+
 /* Why TLS failed, until stream_close(); NULL when it has not. Static text. */
 const char *stream_tls_reason(const struct stream *s);
+
+/* The class of `e`, the error of on_failed: what TLS says, or that the other side is gone. */
+enum tls_failure stream_tls_failure(const struct stream *s, enum err e);
 
 /* Pauses or resumes on_read and on_eof (a handshake goes on). */
 void stream_read_pause(struct stream *s);

@@ -257,3 +257,20 @@ const char *stream_tls_reason(const struct stream *s)
 {
     return s->tls ? tls_reason(s->tls->engine) : NULL;
 }
+
+bool stream_covers_host(const struct stream *s, struct span host)
+{
+    return !s->tls || tls_covers_host(s->tls->engine, host);
+}
+
+bool stream_tls_fingerprint(const struct stream *s, uint8_t out[static 32])
+{
+    return s->tls && tls_fingerprint(s->tls->engine, out);
+}
+
+enum tls_failure stream_tls_failure(const struct stream *s, enum err e)
+{
+    enum tls_failure said = s->tls ? tls_failure(s->tls->engine) : TLS_FAILURE_NONE;
+    if (said) return said;
+    return e == ERR_NOMEM ? TLS_FAILURE_MEMORY : TLS_FAILURE_CLOSED;
+}

@@ -36,6 +36,7 @@ struct tls {
     const char *reason;          /* static text */
     uint32_t handshake_bytes;    /* fed before it was done */
     uint8_t nmessages;           /* besides data, in this feed */
+    uint8_t failure;             /* enum tls_failure */
     bool is_secured;
     bool has_failed; /* OpenSSL must not be asked again */
 };
@@ -206,6 +207,36 @@ void tls_destroy(struct tls *t)
 
 /* --- failing --------------------------------------------------------------------------------------- */
 
+const char *const tls_failure_names[TLS_FAILURE_COUNT] = {
+#define XX(id, text) text,
+    TLS_FAILURE_MAP(XX)
+#undef XX
+};
+
+static enum tls_failure class_of(int reason)
+{
+    if (reason > SSL_AD_REASON_OFFSET) return TLS_FAILURE_ALERT; /* that came in */
+    switch (reason) {
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_WRONG_VERSION_NUMBER: return TLS_FAILURE_NOT_TLS;
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_VERSION_TOO_LOW:
+    case SSL_R_NO_SHARED_CIPHER:
+    case SSL_R_NO_SUITABLE_KEY_SHARE:
+    case SSL_R_NO_SHARED_GROUPS:
+    case SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM:
+    case SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS:
+    case SSL_R_NO_APPLICATION_PROTOCOL: return TLS_FAILURE_NO_AGREEMENT;
+    case SSL_R_CALLBACK_FAILED:
+        return TLS_FAILURE_UNKNOWN_NAME; /* choose_context() is the only one that refuses */
+    case SSL_R_CERTIFICATE_VERIFY_FAILED:
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return TLS_FAILURE_CERTIFICATE;
+    case ERR_R_MALLOC_FAILURE: return TLS_FAILURE_MEMORY;
+    default: return TLS_FAILURE_PROTOCOL;
+    }
+}
+
 /* After a call of OpenSSL that failed: notes why. */
 static enum err fail(struct tls *t)
 {
@@ -215,15 +246,16 @@ static enum err fail(struct tls *t)
     if (ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED)
         t->reason = X509_verify_cert_error_string(SSL_get_verify_result(t->ssl));
     if (!t->reason) t->reason = "protocol error";
-    bool no_memory = ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+    t->failure = (uint8_t)class_of(ERR_GET_REASON(code));
     ERR_clear_error();
-    return no_memory ? ERR_NOMEM : ERR_TLS;
+    return t->failure == TLS_FAILURE_MEMORY ? ERR_NOMEM : ERR_TLS;
 }
 
 static enum err fail_limit(struct tls *t, const char *reason)
 {
     t->has_failed = true;
     t->reason = reason;
+    t->failure = TLS_FAILURE_LIMIT;
     return ERR_LIMIT;
 }
 
@@ -333,15 +365,30 @@ struct span tls_finish(struct tls *t)
 bool tls_describe(const struct tls *t, struct tls_info *out)
 {
     if (!t->is_secured) return false;
-    X509 *peer = SSL_get0_peer_certificate(t->ssl);
     *out = (struct tls_info){
         .version = SSL_get_version(t->ssl),
         .cipher = SSL_get_cipher_name(t->ssl),
         .server_name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name),
         .resumed = SSL_session_reused(t->ssl),
+        .has_certificate = SSL_get0_peer_certificate(t->ssl) != NULL,
     };
-    out->has_certificate = peer && X509_digest(peer, EVP_sha256(), out->fingerprint, NULL);
     return true;
+}
+
+bool tls_covers_host(const struct tls *t, struct span host)
+{
+    return tls_server_covers(t->server, t->ssl, host);
+}
+
+bool tls_fingerprint(const struct tls *t, uint8_t out[static 32])
+{
+    X509 *peer = t->is_secured ? SSL_get0_peer_certificate(t->ssl) : NULL;
+    return peer && X509_digest(peer, EVP_sha256(), out, NULL);
+}
+
+enum tls_failure tls_failure(const struct tls *t)
+{
+    return (enum tls_failure)t->failure;
 }
 
 const char *tls_reason(const struct tls *t)

@@ -76,12 +76,44 @@ struct tls_info {
     const char *cipher;      /* "TLS_AES_256_GCM_SHA384" */
     const char *server_name; /* SNI; NULL = none */
     bool resumed;
-    bool has_certificate;    /* the other side showed one, and it was verified */
-    uint8_t fingerprint[32]; /* SHA-256 of that certificate (DER) */
+    bool has_certificate; /* the other side showed one, and it was verified */
 };
 
 /* False before the handshake is done. */
 bool tls_describe(const struct tls *t, struct tls_info *out);
+
+/* This host is served by the certificate of the connection, as tls_server_covers() has it. The server's side,
+ * after the handshake. */
+bool tls_covers_host(const struct tls *t, struct span host);
+
+/* SHA-256 of the other side's certificate (DER), which was verified; false when it has shown none. */
+bool tls_fingerprint(const struct tls *t, uint8_t out[static 32]);
+
+/* symbol, label */
+#define TLS_FAILURE_MAP(XX)                                                                                  \
+    XX(NONE, "none")                                                                                         \
+    XX(NOT_TLS, "not_tls")           /* what came is no TLS: plain HTTP, a scanner */                        \
+    XX(NO_AGREEMENT, "no_agreement") /* no version, cipher, group or ALPN protocol in common */              \
+    XX(UNKNOWN_NAME, "unknown_name") /* SNI that no certificate has */                                       \
+    XX(CERTIFICATE, "certificate")   /* the other side's is missing or cannot be verified */                 \
+    XX(ALERT, "alert")               /* the other side gave up: it does not trust us, as a rule */           \
+    XX(PROTOCOL, "protocol")         /* anything else that breaks the rules */                               \
+    XX(LIMIT, "limit")               /* too much input */                                                    \
+    XX(MEMORY, "memory")                                                                                     \
+    XX(CLOSED, "closed")   /* the other side closed or reset */                                              \
+    XX(TIMEOUT, "timeout") /* the user's time limit passed */
+
+enum tls_failure {
+#define XX(id, text) TLS_FAILURE_##id,
+    TLS_FAILURE_MAP(XX)
+#undef XX
+        TLS_FAILURE_COUNT
+};
+
+extern const char *const tls_failure_names[TLS_FAILURE_COUNT];
+
+/* The class of the failure; NONE when it has not failed. CLOSED and TIMEOUT are for users to say. */
+enum tls_failure tls_failure(const struct tls *t);
 
 /* Why it failed, for logs: "certificate has expired", "tlsv1 alert unknown ca". NULL when it has not. */
 const char *tls_reason(const struct tls *t);

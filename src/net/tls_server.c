@@ -77,6 +77,14 @@ static int choose_context(SSL *ssl, int *alert, void *arg)
     return s->refuse_unknown_names ? SSL_TLSEXT_ERR_ALERT_FATAL : SSL_TLSEXT_ERR_NOACK;
 }
 
+bool tls_server_covers(const struct tls_server *s, const SSL *ssl, struct span host)
+{
+    const char *sent = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    if (sent && span_ieq(span_str(sent), host)) return true;
+    SSL_CTX *ctx = context_for(s, host);
+    return (ctx ? ctx : s->choices[0].ctx) == SSL_get_SSL_CTX(ssl);
+}
+
 /* --- ALPN ------------------------------------------------------------------------------------------ */
 
 /* A client that names protocols but not ours would not understand what we say (RFC 7301 section 3.2). */

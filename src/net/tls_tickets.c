@@ -70,6 +70,11 @@ uint64_t tls_tickets_rotate_ms(const struct tls_tickets *t)
     return t->rotate_ms;
 }
 
+const char *tls_tickets_file(const struct tls_tickets *t)
+{
+    return t->file;
+}
+
 void tls_tickets_current(const struct tls_tickets *t, struct tls_ticket_key *out)
 {
     struct keys k;

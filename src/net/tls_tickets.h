@@ -49,6 +49,7 @@ void tls_tickets_unref(struct tls_tickets *t); /* the last one wipes the keys; N
 enum err tls_tickets_refresh(struct tls_tickets *t, uint64_t now_ms, bool *changed, struct errmsg *why);
 
 uint64_t tls_tickets_rotate_ms(const struct tls_tickets *t);
+const char *tls_tickets_file(const struct tls_tickets *t); /* NULL: keys of our own */
 
 /* A copy of the key to seal with, or of the one with this name (false: not known). The caller wipes it. */
 void tls_tickets_current(const struct tls_tickets *t, struct tls_ticket_key *out);
