@@ -1,5 +1,6 @@
 /* main.c - arguments, process set-up, exit code. */
 #include "config/config.h"
+#include "control/certificates.h"
 #include "control/control.h"
 #include "gw_version.h"
 #include "http/reply.h"
@@ -106,7 +107,9 @@ static int check(const char *path)
 {
     struct config *config;
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
+    enum err e = certificates_check(config, stderr);
     config_destroy(config);
+    if (e) return EXIT_CONFIG;
     return finish_output(printf("%s: ok\n", path) > 0);
 }
 

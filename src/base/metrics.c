@@ -28,6 +28,8 @@ static const char *const route_values[] = {"none", "widget", "ws"};
 static const char *const method_values[] = {"none", "GET",    "HEAD",  "POST",
                                             "PUT",  "DELETE", "PATCH", "OPTIONS"};
 static const char *const direction_values[] = {"client", "backend"};
+static const char *const tls_version_values[] = {"1.2", "1.3"};
+static const char *const tls_resumed_values[] = {"false", "true"};
 /* clang-format off */
 static const char *const code_values[] = {
     "other",
@@ -46,6 +48,8 @@ static struct metrics_label_values label_values[LABEL_COUNT] = {
     [LABEL_METHOD] = {method_values, COUNT_OF(method_values)},
     [LABEL_CODE] = {code_values, COUNT_OF(code_values)},
     [LABEL_DIRECTION] = {direction_values, COUNT_OF(direction_values)},
+    [LABEL_TLS_VERSION] = {tls_version_values, COUNT_OF(tls_version_values)},
+    [LABEL_TLS_RESUMED] = {tls_resumed_values, COUNT_OF(tls_resumed_values)},
 };
 
 static const struct label_def {
@@ -103,6 +107,7 @@ void metrics_init(const struct metrics_labels *labels)
     labels_set(LABEL_LIMIT, labels->limit);
     labels_set(LABEL_TUNNEL_CLOSE, labels->tunnel_close);
     labels_set(LABEL_PROXY_REFUSAL, labels->proxy_refusal);
+    labels_set(LABEL_TLS_FAILURE, labels->tls_failure);
 }
 
 void metrics_deinit(void)

@@ -42,7 +42,10 @@
     XX(END_PHASE, "phase", 12)                                                                               \
     XX(LIMIT, "limit", 32)                                                                                   \
     XX(TUNNEL_CLOSE, "reason", 24)                                                                           \
-    XX(PROXY_REFUSAL, "reason", 16)
+    XX(PROXY_REFUSAL, "reason", 16)                                                                          \
+    XX(TLS_FAILURE, "reason", 16)                                                                            \
+    XX(TLS_VERSION, "version", 2)                                                                            \
+    XX(TLS_RESUMED, "resumed", 2)
 
 /* symbol, name without "proofgw_", kind, up to four labels, help. */
 /* clang-format off */
@@ -71,6 +74,12 @@
        "Client connections dropped unanswered by a listener's shield: from an address on no partner's allowlist.") \
     XX(PROXY_HEADERS_REFUSED, "proxy_headers_refused_total", COUNTER, PROXY_REFUSAL, NONE, NONE, NONE, \
        "Connections to a listener with proxy_protocol that were reset for want of an acceptable PROXY header.") \
+    XX(TLS_HANDSHAKES, "tls_handshakes_total", COUNTER, TLS_VERSION, TLS_RESUMED, NONE, NONE, \
+       "TLS handshakes with clients that were completed, by version, and whether a session was resumed.") \
+    XX(TLS_HANDSHAKE_FAILURES, "tls_handshake_failures_total", COUNTER, TLS_FAILURE, NONE, NONE, NONE, \
+       "TLS handshakes with clients that failed, by reason.") \
+    XX(TLS_HANDSHAKES_ACTIVE, "tls_handshakes_active", GAUGE, NONE, NONE, NONE, NONE, \
+       "TLS handshakes with clients going on now.") \
     XX(CONNECTIONS_OPEN, "connections_open", GAUGE, NONE, NONE, NONE, NONE, \
        "Client connections open now, tunnels included.") \
     XX(EXCHANGES_ACTIVE, "exchanges_active", GAUGE, NONE, NONE, NONE, NONE, \
@@ -89,6 +98,10 @@
        "Connections opened to the backend.") \
     XX(UPSTREAM_CONNECT_FAILURES, "upstream_connect_failures_total", COUNTER, ENV, NONE, NONE, NONE, \
        "Connections to the backend that failed or timed out while being opened.") \
+    XX(UPSTREAM_TLS_HANDSHAKES, "upstream_tls_handshakes_total", COUNTER, ENV, TLS_RESUMED, NONE, NONE, \
+       "TLS handshakes with the backend that were completed, and whether a session was resumed.") \
+    XX(UPSTREAM_TLS_FAILURES, "upstream_tls_failures_total", COUNTER, ENV, NONE, NONE, NONE, \
+       "Connections to the backend that failed because of TLS: its certificate, a version, or ours was refused.") \
     XX(UPSTREAM_REUSES, "upstream_reuses_total", COUNTER, ENV, NONE, NONE, NONE, \
        "Requests sent on a backend connection that was already open.") \
     XX(UPSTREAM_RETRIES, "upstream_retries_total", COUNTER, ENV, NONE, NONE, NONE, \
@@ -190,6 +203,7 @@ struct metrics_labels {
     struct metrics_label_values limit;         /* which limit was met */
     struct metrics_label_values tunnel_close;  /* why a tunnel was closed */
     struct metrics_label_values proxy_refusal; /* enum proxy_refusal */
+    struct metrics_label_values tls_failure;   /* enum tls_failure */
 };
 
 /* Says which texts the labels have. Call once, before the first metrics_write(). */

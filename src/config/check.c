@@ -303,6 +303,15 @@ static void check_tls_client(const struct checker *c, const struct config_tls_cl
         node_report(c->report, ca, "TLS is not enabled: write enabled: true beside it");
 }
 
+/* What certificate could belong to a path? */
+static void check_upstream_tls(const struct checker *c, const struct config_environment *env)
+{
+    const struct node *node = document_find_field(c->doc, &env->upstream_tls.enabled);
+    if (!env->upstream_tls.enabled || env->upstream_tls.server_name || env->upstream.kind != ENDPOINT_UNIX)
+        return;
+    node_report(c->report, node, "which name has the certificate? upstream_tls.server_name is missing");
+}
+
 void config_check(const struct config *c, const struct document *doc, struct report *report)
 {
     struct checker checker = {c, doc, report};
@@ -312,6 +321,8 @@ void config_check(const struct config *c, const struct document *doc, struct rep
     check_fields(&checker);
     check_store(&checker);
     check_listeners(&checker);
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        check_upstream_tls(&checker, &c->environments[e]);
     for (unsigned e = 0; e < ENV_COUNT; e++)
         check_tls_client(&checker, &c->environments[e].upstream_tls);
     check_tls_client(&checker, &c->store.redis.tls);

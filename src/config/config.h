@@ -14,6 +14,7 @@
 #include "policy/cidr.h"
 #include "policy/partner.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -196,8 +197,9 @@ struct config_admin {
 };
 
 struct config {
-    char *path;         /* of the file; owned */
-    uint8_t digest[32]; /* SHA-256 of its content */
+    _Atomic uint32_t further; /* references besides the first */
+    char *path;               /* of the file; owned */
+    uint8_t digest[32];       /* SHA-256 of its content */
     uint32_t workers; /* resolved: "auto" is the number of processors available, at most CONFIG_WORKERS_MAX */
     uint32_t nlisteners;
     struct config_listener listeners[CONFIG_LISTENERS_MAX];
@@ -226,6 +228,11 @@ enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
 
 /* The same with the content of the file in memory; `path` is for messages and for relative names. */
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);
+
+/* One more reference, for a generation with the same configuration. Any thread. */
+struct config *config_retain(struct config *c);
+
+/* Gives a reference back; the last one frees. Any thread. NULL is fine. */
 void config_destroy(struct config *c);
 
 /* The value of admin.control_socket in a configuration that may be faulty elsewhere: who mends it wants to

@@ -466,9 +466,15 @@ static void release_fields(const struct schema_key *section, void *base)
     }
 }
 
+struct config *config_retain(struct config *c)
+{
+    (void)atomic_fetch_add_explicit(&c->further, 1, memory_order_relaxed);
+    return c;
+}
+
 void config_destroy(struct config *c)
 {
-    if (c == NULL) return;
+    if (c == NULL || atomic_fetch_sub_explicit(&c->further, 1, memory_order_acq_rel) > 0) return;
     release_fields(NULL, c);
     free(c->path);
     free(c);

@@ -260,7 +260,7 @@ const struct schema_key schema_keys[] = {
     {"timeouts.tls_handshake", SCHEMA_DURATION, RELOAD, FIELD(timeouts.tls_handshake_ms),
      RANGE(SHORTEST, 5 * MINUTE),
      .value = "10s",
-     .help = "A TLS handshake, with clients and with backends."},
+     .help = "A TLS handshake with a client. One with a backend is part of upstream_connect."},
     {"timeouts.request_head", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_head_ms),
      RANGE(SHORTEST, 5 * MINUTE),
      .value = "10s",

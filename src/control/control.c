@@ -10,6 +10,7 @@
 #include "control/sockets.h"
 #include "control/status.h"
 #include "http/proxy_header.h"
+#include "net/tls.h"
 #include "proxy/end.h"
 #include "store/store.h"
 
@@ -21,7 +22,7 @@ enum {
     COLLECT_MS = 1000, /* how often memory of replaced policy objects is freed */
     CONTROL_BUFFER_BYTES = 64 * 1024,
     ADMIN_BACKLOG = 64,
-    STATUS_BYTES_MAX = 32 * 1024, /* families of control in /metrics */
+    STATUS_BYTES_MAX = 96 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
     SIGNALS = 5,
@@ -275,6 +276,7 @@ static void init_metrics(void)
         .limit = {limit_names, LIMIT_COUNT},
         .tunnel_close = {tunnel_end_names, TUNNEL_END_COUNT},
         .proxy_refusal = {proxy_refusal_names, PROXY_REFUSAL_COUNT},
+        .tls_failure = {tls_failure_names, TLS_FAILURE_COUNT},
     };
     metrics_init(&labels);
 }
@@ -353,6 +355,7 @@ int control_run(struct config *config, const char *version, const char *commit)
     c->policy = policy_create();
     c->status = (struct status){.deployment = &c->deployment,
                                 .reload = &c->reload.status,
+                                .certificates = &c->reload.certificates.status,
                                 .policy = c->policy,
                                 .version = version,
                                 .commit = commit,

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "config/diff.h"
+#include "control/certificates.h"
 
 #include <stdlib.h>
 
@@ -23,6 +24,14 @@ static void set_state(struct reload *r, enum reload_state to)
     };
     BUG_IF(!(moves[r->state] >> to & 1), "a reload makes a move that does not exist");
     r->state = to;
+}
+
+/* The trigger of a renewal: files that the configuration names have changed, not the configuration. */
+static const char renewal[] = "certificates";
+
+static bool is_renewal(const struct reload *r)
+{
+    return r->trigger == renewal;
 }
 
 /* --- results --------------------------------------------------------------------------------------- */
@@ -56,8 +65,10 @@ static void go_on(struct reload *r)
 /* Ends the one that runs. */
 static void conclude(struct reload *r, enum reload_outcome outcome, const char *text)
 {
-    r->status.total[outcome]++;
-    r->status.last_successful = outcome == RELOAD_DONE;
+    if (!is_renewal(r)) {
+        r->status.total[outcome]++;
+        r->status.last_successful = outcome == RELOAD_DONE;
+    }
     if (r->state == RELOAD_RESOLVING || r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
     answer(r, &r->waiters, outcome, text);
     go_on(r);
@@ -82,10 +93,12 @@ static void log_reasons(const struct reload *r, const char *text)
 
 static void fail(struct reload *r, const char *text)
 {
-    log_reasons(r, text);
+    bool renews = is_renewal(r);
+    if (!renews) log_reasons(r, text);
     free(r->plan);
     r->plan = NULL;
     conclude(r, RELOAD_FAILED, text);
+    if (renews) certificate_watch_failed(&r->certificates, text);
 }
 
 struct tally {
@@ -110,15 +123,32 @@ static void count_change(const struct config_change *c, void *arg)
 
 /* --- the way --------------------------------------------------------------------------------------- */
 
+static void log_certificate(const struct tls_certificate *c, void *arg)
+{
+    char until[CLOCK_RFC3339_LEN];
+    (void)arg;
+    clock_rfc3339(c->not_after_ms, until);
+    log_info("certificates_replaced", KV_STR("file", c->file), KV_STR("names", c->names),
+             KV_SPAN("not_after", span_of(until, sizeof until)));
+}
+
 /* Every worker goes by it. */
 static void on_done(struct rollout *rollout)
 {
     struct reload *r = CONTAINER_OF(rollout, struct reload, rollout);
     char *plan = r->plan;
     r->plan = NULL;
+    certificate_watch_follow(&r->certificates);
     if (!plan) { /* the start */
         if (r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
         go_on(r);
+        return;
+    }
+    if (is_renewal(r)) {
+        r->certificates.status.renewals_total++;
+        certificates_each(&r->deployment->current->tls, log_certificate, NULL);
+        conclude(r, RELOAD_DONE, plan);
+        free(plan);
         return;
     }
     r->status.generation = r->deployment->current->number;
@@ -134,7 +164,8 @@ static void publish(struct reload *r)
     const struct deployment *d = r->deployment;
     struct tally tally = {0};
     loop_deadline_clear(d->loop, &r->bound);
-    config_diff(d->first->config, d->current->config, r->rollout.next->config, count_change, &tally);
+    if (!is_renewal(r))
+        config_diff(d->first->config, d->current->config, r->rollout.next->config, count_change, &tally);
     if (tally.live + tally.restart > CHANGES_LOGGED_MAX)
         log_info("config_changed", KV_UINT("and_more", tally.live + tally.restart - CHANGES_LOGGED_MAX));
     set_state(r, RELOAD_PUBLISHING);
@@ -196,7 +227,7 @@ static void build(struct reload *r, struct config *config)
 {
     struct deployment *d = r->deployment;
     struct errmsg why;
-    struct generation *next = generation_create(d->current->number + 1, config);
+    struct generation *next = generation_create(d->current->number + !is_renewal(r), config);
     if (!next) config_destroy(config);
     r->plan = next ? write_plan(d, config) : NULL;
     if (!r->plan) {
@@ -250,6 +281,10 @@ static void start(struct reload *r)
     struct config *config;
     char *report;
     r->started_us = clock_mono_us();
+    if (is_renewal(r)) {
+        build(r, config_retain(r->deployment->current->config));
+        return;
+    }
     if (load(r->path, r->digest, &config, &report))
         fail(r, report && *report ? report : "out of memory");
     else
@@ -269,7 +304,7 @@ void reload_request(struct reload *r, const char *trigger, struct reload_waiter 
         log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
         answer(r, &r->next_waiters, RELOAD_REFUSED, "the gateway is draining\n");
     } else if (r->state != RELOAD_IDLE) {
-        r->again = trigger;
+        if (!r->again || trigger != renewal) r->again = trigger; /* a reload renews as well */
     } else {
         r->trigger = trigger;
         start(r);
@@ -321,6 +356,7 @@ void reload_close(struct reload *r)
     static const char text[] = "the gateway is draining\n";
     bool was_resolving = r->state == RELOAD_RESOLVING;
     if (r->state == RELOAD_CLOSED) return;
+    certificate_watch_close(&r->certificates);
     file_watch_close(&r->watch, NULL); /* harmless when the start did not get so far */
     set_state(r, RELOAD_CLOSED);       /* what is being published still ends */
     if (was_resolving) {
@@ -334,6 +370,11 @@ void reload_close(struct reload *r)
     answer(r, &r->next_waiters, RELOAD_REFUSED, text);
 }
 
+static void on_certificates(struct certificate_watch *w)
+{
+    reload_request(CONTAINER_OF(w, struct reload, certificates), renewal, NULL);
+}
+
 enum err reload_open(struct reload *r, struct deployment *d)
 {
     struct errmsg why;
@@ -341,9 +382,15 @@ enum err reload_open(struct reload *r, struct deployment *d)
     r->rollout.on_progress = on_progress;
     r->rollout.on_done = on_done;
     wheel_entry_init(&r->bound, on_bound);
+    certificate_watch_open(&r->certificates, d, on_certificates);
     memcpy(r->digest, d->first->config->digest, sizeof r->digest);
     r->path = d->first->config->path;
-    enum err e = rollout_prepare(&r->rollout, d, generation_retain(d->first), &why);
+    struct generation *next = generation_create(d->first->number, config_retain(d->first->config));
+    if (!next) {
+        config_destroy(d->first->config); /* the reference that it would have taken */
+        return ERR_NOMEM;
+    }
+    enum err e = rollout_prepare(&r->rollout, d, next, &why);
     if (e) {
         log_error("listen_failed", KV_STR("cause", why.text));
         return e;

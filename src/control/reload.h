@@ -10,6 +10,9 @@
  * RELOAD_RESOLVE_MS: a name that does not exist is a mistake in the file, and nothing goes there before it is
  * known.
  *
+ * New certificates go the same way, with the configuration in force instead of the file
+ * (certificate_watch.h). They are no reload to those who count: the number of the generation stays.
+ *
  * The file is watched (net/file_watch.h). With reload_on_change, a content that is not the one read last is a
  * request; a file that is faulty is thus reported once, and again when it has changed or is asked for.
  *
@@ -21,6 +24,7 @@
 #ifndef CONTROL_RELOAD_H
 #define CONTROL_RELOAD_H
 
+#include "control/certificate_watch.h"
 #include "control/rollout.h"
 #include "net/file_watch.h"
 
@@ -65,6 +69,7 @@ struct reload {
     char *plan;                                   /* owned; RESOLVING, PUBLISHING: as in reload_plan() */
     uint8_t digest[32];                           /* SHA-256 of the file as it was last read */
     struct file_watch watch;
+    struct certificate_watch certificates;
 };
 
 /* Puts the first generation in force; the workers exist and have not been started. Errors (logged): those of

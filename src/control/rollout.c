@@ -1,7 +1,9 @@
 #include "control/rollout.h"
 
+#include "base/clock.h"
 #include "base/container.h"
 #include "config/diff.h"
+#include "control/certificates.h"
 #include "control/sockets.h"
 
 #include <stdlib.h>
@@ -165,6 +167,22 @@ static void publish_logs(struct rollout *r)
     r->outputs = NULL;
 }
 
+/* --- TLS ------------------------------------------------------------------------------------------- */
+
+static void on_warning(const char *text, void *arg)
+{
+    (void)arg;
+    log_warn("certificate_warning", KV_STR("text", text));
+}
+
+static enum err prepare_tls(struct rollout *r, struct errmsg *why)
+{
+    static const struct tls_warnings warnings = {.fn = on_warning};
+    const struct generation *current = r->deployment->current;
+    return certificates_build(r->next->config, current ? &current->tls : NULL, clock_mono_us() / 1000,
+                              &warnings, &r->next->tls, why);
+}
+
 /* --- the whole ------------------------------------------------------------------------------------- */
 
 /* The read buffer was made at the start, for heads of at most half its size. */
@@ -194,6 +212,7 @@ enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generat
         (struct rollout){.deployment = d, .next = next, .on_progress = r->on_progress, .on_done = r->on_done};
     match_listeners(r);
     enum err e = check_buffer(r, why);
+    if (e == ERR_OK) e = prepare_tls(r, why);
     if (e == ERR_OK) e = prepare_logs(r, why);
     if (e == ERR_OK) e = prepare_updates(r, why);
     if (e == ERR_OK) e = prepare_backends(r, why);

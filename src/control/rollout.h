@@ -1,7 +1,8 @@
 /* rollout.h - one generation on its way into force: everything it needs is built aside, then all workers go
  * over to it.
  *
- *   prepare    log outputs, sockets, an update per worker, names to resolve; on failure nothing has changed
+ *   prepare    TLS, log outputs, sockets, an update per worker, names to resolve; on failure nothing has
+ *              changed
  *   publish    a message to each worker, backends and log outputs change; cannot fail
  *   done       every worker has acknowledged
  *
@@ -20,8 +21,9 @@
 struct deployment {
     struct loop *loop; /* control's */
     struct fleet fleet;
-    struct generation *first;   /* the one of the start: its keys marked `restart` are in force for good */
-    struct generation *current; /* NULL before the first rollout is published */
+    struct generation *first; /* the configuration of the start, without TLS: its keys marked `restart` are in
+                                 force for good */
+    struct generation *current;          /* NULL before the first rollout is published */
     struct backend *backends[ENV_COUNT]; /* NULL: no such environment */
     struct rollout *pending;             /* prepared and not published */
     unsigned nclosing;                   /* backends that a name server has not let go of */
@@ -43,8 +45,8 @@ struct rollout {
 };
 
 /* Builds everything for the next generation, whose reference it takes over, also on failure; the deployment
- * is as it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS, ERR_RANGE
- * (`why` is for the operator). */
+ * is as it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS,
+ * ERR_RANGE, those of certificates_build() (`why` is for the operator). */
 enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generation *next,
                          struct errmsg *why);
 

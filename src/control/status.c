@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "control/certificates.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -116,6 +117,29 @@ static void write_load(struct outbuf *o)
                (unsigned long long)metrics_sum(METRIC_TUNNELS_OPEN, ENV_SANDBOX));
 }
 
+enum { NAMES_SHOWN_MAX = 512 }; /* bytes of one certificate: some have a hundred names */
+
+static void write_certificate(const struct tls_certificate *c, void *arg)
+{
+    struct outbuf *o = arg;
+    size_t n = strlen(c->names);
+    outbuf_str(o, o->p[o->n - 1] == '[' ? "{\"names\":" : ",{\"names\":");
+    outbuf_json(o, span_of(c->names, n < NAMES_SHOWN_MAX ? n : NAMES_SHOWN_MAX));
+    outbuf_str(o, ",\"file\":");
+    outbuf_json(o, span_str(c->file));
+    write_time(o, "not_after", c->not_after_ms);
+    outbuf_char(o, '}');
+}
+
+static void write_certificates(const struct status *s, struct outbuf *o)
+{
+    const struct generation *current = s->deployment->current;
+    outbuf_str(o, ",\"certificates\":[");
+    if (current) certificates_each(&current->tls, write_certificate, o);
+    outbuf_str(o, "],\"certificates_refused\":");
+    outbuf_json(o, span_str(s->certificates->last_error));
+}
+
 void status_write_json(const struct status *s, struct outbuf *o)
 {
     const struct store_status store = read_store(s);
@@ -129,6 +153,7 @@ void status_write_json(const struct status *s, struct outbuf *o)
     bool ready = write_failed_checks(s, &store, o);
     outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
     write_reload(s->reload, o);
+    write_certificates(s, o);
     write_load(o);
     write_policy(s->policy, o);
     write_store(&store, o);
@@ -142,6 +167,7 @@ struct facts {
     const struct status *status;
     struct store_status store;
     struct reload_status reload;
+    struct certificate_status tls;
     struct policy_stats policy;
     struct rusage usage;
     struct rlimit fds;
@@ -177,6 +203,7 @@ static void read_facts(const struct status *s, struct facts *f)
     *f = (struct facts){.status = s};
     f->store = read_store(s);
     f->reload = *s->reload;
+    f->tls = *s->certificates;
     policy_stats(s->policy, &f->policy);
     (void)getrusage(RUSAGE_SELF, &f->usage); /* neither fails for the own process */
     (void)getrlimit(RLIMIT_NOFILE, &f->fds);
@@ -210,6 +237,14 @@ static bool is_ready(const struct facts *f)
        "1 while the configuration that was last read, at the start or by a reload, is in force; 0 = it was refused.") \
     XX("proofgw_config_last_reload_success_timestamp_seconds", GAUGE, true, f->reload.success_wall_ms, \
        "When the configuration in force was taken over.") \
+    XX("proofgw_tls_certificate_reloads_total", COUNTER, false, f->tls.renewals_total, \
+       "Changed certificate files that were taken over.") \
+    XX("proofgw_tls_certificate_reload_failures_total", COUNTER, false, f->tls.failures_total, \
+       "Changed certificate files that were refused; those before stay in force.") \
+    XX("proofgw_tls_ticket_key_changes_total", COUNTER, false, f->tls.ticket_changes_total, \
+       "Changes of the keys of session tickets, by time or by their file.") \
+    XX("proofgw_tls_ticket_key_failures_total", COUNTER, false, f->tls.ticket_failures_total, \
+       "Changes of the keys of session tickets that failed; those before stay in use.") \
     XX("proofgw_store_up", GAUGE, false, f->store.up, \
        "1 while the last read of the partner data succeeded.") \
     XX("proofgw_store_loads_total", COUNTER, false, f->store.loads_total, \
@@ -276,6 +311,8 @@ static bool is_ready(const struct facts *f)
 #define AWAY_HELP                                                                                            \
     "With Redis: how often the gateway fell out of step with it, or tried in vain to come back, by the "     \
     "reason."
+#define EXPIRY_NAME     "proofgw_tls_cert_not_after_timestamp_seconds"
+#define EXPIRY_HELP     "When the certificates that the gateway shows expire, by file."
 #define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
 
 static void write_full_loads(const struct store_status *store, struct outbuf *o)
@@ -310,6 +347,18 @@ static void write_away(const struct store_status *store, struct outbuf *o)
     }
 }
 
+static void write_expiry(const struct tls_certificate *c, void *arg)
+{
+    const struct metric_label file = {"file", c->file};
+    metrics_sample_milli(arg, EXPIRY_NAME, &file, 1, c->not_after_ms);
+}
+
+static void write_expiries(const struct status *s, struct outbuf *o)
+{
+    metrics_family(o, EXPIRY_NAME, METRIC_GAUGE, EXPIRY_HELP);
+    if (s->deployment->current) certificates_each(&s->deployment->current->tls, write_expiry, o);
+}
+
 void status_write_metrics(const struct status *s, struct outbuf *o)
 {
     struct facts facts, *f = &facts;
@@ -320,6 +369,7 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
     write_full_loads(&facts.store, o);
     write_reloads(&facts.reload, o);
     write_away(&facts.store, o);
+    write_expiries(s, o);
 #define XX(name, kind, milli, value, help)                                                                   \
     metrics_family(o, name, METRIC_##kind, help);                                                            \
     (milli ? metrics_sample_milli : metrics_sample)(o, name, NULL, 0, (uint64_t)(value));
@@ -335,6 +385,7 @@ void status_reference(struct outbuf *o)
     outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
     outbuf_str(o, "| `proofgw_config_reloads_total` | counter | " RELOADS_HELP " |\n");
     outbuf_str(o, "| `proofgw_store_away_total` | counter | " AWAY_HELP " |\n");
+    outbuf_str(o, "| `" EXPIRY_NAME "` | gauge | " EXPIRY_HELP " |\n");
 #define XX(name, kind, milli, value, help)                                                                   \
     outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
     FAMILY_MAP(XX)

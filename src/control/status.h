@@ -19,6 +19,7 @@ struct status {
     const char *version, *commit;
     const struct deployment *deployment;
     const struct reload_status *reload;
+    const struct certificate_status *certificates;
     unsigned workers;
     bool listening, draining;
     uint64_t started_wall_ms;
@@ -27,7 +28,7 @@ struct status {
 /* JSON for /readyz; true when ready. */
 bool status_write_ready(const struct status *s, struct outbuf *o);
 
-enum { STATUS_JSON_MAX = 16 * 1024 };
+enum { STATUS_JSON_MAX = 128 * 1024 };
 
 /* Everything at a glance, for `proofctl status`: one JSON object and a line break, at most STATUS_JSON_MAX.
  */

@@ -23,7 +23,8 @@ enum verdict deny_verdict(enum deny d)
     switch (d) {
     case DENY_NONE: return VERDICT_ALLOW;
     case DENY_NO_ROUTE:
-    case DENY_NO_HOST: return VERDICT_NOT_FOUND;
+    case DENY_NO_HOST:
+    case DENY_OTHER_CERTIFICATE: return VERDICT_NOT_FOUND;
     case DENY_NO_POLICY: return VERDICT_UNAVAILABLE;
     case DENY_TOKEN_MISSING:
     case DENY_TOKEN_REPEATED:
@@ -118,6 +119,8 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
         out->deny = DENY_NO_ROUTE;
     } else if (!q->has_environment) {
         out->deny = DENY_NO_HOST;
+    } else if (q->is_misdirected) {
+        out->deny = DENY_OTHER_CERTIFICATE;
     } else if (!policy_is_ready(p)) {
         out->deny = DENY_NO_POLICY;
     } else {

@@ -18,6 +18,7 @@
     XX(NONE, "none")                          /* let in */                                                  \
     XX(NO_ROUTE, "no_route")                  /* 404: the path is not ours */                               \
     XX(NO_HOST, "no_host")                    /* 404: the host belongs to no environment */                 \
+    XX(OTHER_CERTIFICATE, "other_certificate") /* 404: the host has another certificate than the connection's */\
     XX(NO_POLICY, "no_policy")                /* 503: no partner data yet */                                \
     XX(TOKEN_MISSING, "token_missing")        /* 401 missing_token: no Authorization field */               \
     XX(TOKEN_REPEATED, "token_repeated")      /* 401 missing_token: more than one */                        \
@@ -56,6 +57,7 @@ enum verdict deny_verdict(enum deny d);
 struct decide_query {
     bool has_route;            /* the path is one of ours */
     bool has_environment;      /* the host is one of ours */
+    bool is_misdirected;       /* but not one for this connection: its TLS certificate is another host's */
     enum environment env;      /* with has_environment */
     uint32_t nauthorization;   /* number of Authorization fields */
     struct span authorization; /* the value when there is exactly one */

@@ -7,20 +7,23 @@
 #include "proxy/worker.h"
 #include "proxy/worker_listener.h"
 
-#include <unistd.h>
-
 enum {
     REFUSED_EXTRA = 256, /* connections over the limit that still get a 503 */
     REPLY_BYTES_MAX = 1024,
 };
 
-/* 503 without looking at the request. */
-static void answer_refused(struct conn *c, enum limit_id limit)
+/* 503 without looking at the request; with TLS a reset. */
+static void refuse(struct conn *c, enum limit_id limit)
 {
     char id[UUID_LEN], text[REPLY_BYTES_MAX];
     struct worker *w = c->worker;
     metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
     metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+    if (c->state == CONN_HANDSHAKE) {
+        c->cut = true;
+        conn_close(c);
+        return;
+    }
     uuid7_write(&w->random, w->loop.wall_ms, id);
     struct outbuf o = outbuf_of(text, sizeof text);
     reply_write(&o, REPLY_UNAVAILABLE,
@@ -76,6 +79,25 @@ static enum err count_source(struct conn *c)
     return e;
 }
 
+/* No connection is made at all. */
+static void turn_away(struct worker *w, int fd, enum limit_id limit)
+{
+    socket_reset(fd);
+    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+}
+
+/* Before anything is spent on it. LIMIT_COUNT: there is room. */
+static enum limit_id find_room(const struct worker_listener *l)
+{
+    const struct worker *w = l->worker;
+    const struct config_limits *limits = &w->settings->config->limits;
+    if (w->nconns >= limits->connections_per_worker + (l->tls ? 0 : REFUSED_EXTRA))
+        return LIMIT_CONNECTIONS_PER_WORKER;
+    if (l->tls && w->nhandshakes >= limits->tls_handshakes_per_worker) return LIMIT_TLS_HANDSHAKES;
+    return LIMIT_COUNT;
+}
+
 void accept_caller(struct worker_listener *l, int fd, const struct caller *caller)
 {
     struct worker *w = l->worker;
@@ -85,20 +107,22 @@ void accept_caller(struct worker_listener *l, int fd, const struct caller *calle
         socket_reset(fd);
         return;
     }
-    struct conn *c =
-        w->nconns < limits->connections_per_worker + REFUSED_EXTRA ? conn_create(l, fd, caller) : NULL;
+    enum limit_id limit = find_room(l);
+    if (limit != LIMIT_COUNT) {
+        turn_away(w, fd, limit);
+        return;
+    }
+    struct conn *c = conn_create(l, fd, caller);
     if (!c) {
-        if (w->nconns >= limits->connections_per_worker + REFUSED_EXTRA)
-            (void)close(fd); /* else conn_create() did */
         metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
         return;
     }
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     enum err counted = is_proxy ? ERR_OK : count_source(c);
     if (w->nconns > limits->connections_per_worker)
-        answer_refused(c, LIMIT_CONNECTIONS_PER_WORKER);
+        refuse(c, LIMIT_CONNECTIONS_PER_WORKER);
     else if (counted)
-        answer_refused(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
+        refuse(c, counted == ERR_LIMIT ? LIMIT_CONNECTIONS_PER_SOURCE : LIMIT_MEMORY);
     else
         stream_read_now(&c->stream); /* TCP_DEFER_ACCEPT: the request is usually there */
     conn_update(c);

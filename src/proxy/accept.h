@@ -6,6 +6,9 @@
  * header. The shield drops who is on nobody's list before a byte is answered; a trusted proxy that speaks for
  * itself is not a caller, so it is neither shielded nor counted for its address.
  *
+ * Over a limit a plain connection is answered 503. With TLS it is reset: a handshake is what costs most, and
+ * there is too much to do already.
+ *
  * Thread: [worker].
  */
 #ifndef PROXY_ACCEPT_H
@@ -19,7 +22,7 @@ struct worker_listener;
 void accept_client(struct worker_listener *l, int fd, const struct sockaddr *from);
 
 /* The same once it is known who calls; nothing has been read of what the caller sends. Over a connection
- * limit it is answered 503 or reset. */
+ * limit it is answered 503, or reset. */
 void accept_caller(struct worker_listener *l, int fd, const struct caller *caller);
 
 #endif

@@ -6,7 +6,10 @@
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
-enum { LINE_MAX_BYTES = 8192 }; /* a path of 1,024 bytes may grow sixfold when escaped */
+enum {
+    LINE_MAX_BYTES = 10240, /* a path of 1,024 bytes and a name of 255 may grow sixfold when escaped */
+    SNI_MAX = 255,
+};
 
 static void write_text(struct outbuf *o, struct span key, struct span value)
 {
@@ -66,6 +69,25 @@ static void write_client(struct outbuf *o, const struct conn *c)
     write_plain(o, SPAN("peer_ip"), span_of(text, n));
 }
 
+/* The name is the client's choice: bounded like everything from outside, and escaped. */
+static void write_tls(struct outbuf *o, const struct conn *c)
+{
+    struct tls_info tls;
+    if (!stream_tls_info(&c->stream, &tls)) return;
+    write_plain(o, SPAN("tls_version"), span_str(tls.version));
+    write_plain(o, SPAN("tls_cipher"), span_str(tls.cipher));
+    outbuf_str(o, tls.resumed ? ",\"tls_resumed\":true" : ",\"tls_resumed\":false");
+    struct span name = tls.server_name ? span_str(tls.server_name) : SPAN("");
+    if (name.n) write_text(o, SPAN("sni"), span_of(name.p, name.n < SNI_MAX ? name.n : SNI_MAX));
+    if (!c->client_certificate) return;
+    char hex[2 * 32];
+    for (unsigned i = 0; i < 32; i++) {
+        hex[2 * i] = "0123456789abcdef"[c->client_certificate[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[c->client_certificate[i] & 15];
+    }
+    write_plain(o, SPAN("client_cert_sha256"), span_of(hex, sizeof hex));
+}
+
 static void write_end(struct outbuf *o, const char *who, const char *phase)
 {
     outbuf_span(o, SPAN(",\"end\":\""));
@@ -120,6 +142,7 @@ void access_log_exchange(struct worker *w, const struct exchange *x, enum end_wh
     write_number(&o, SPAN("bytes_out"), x->bytes_out);
     write_durations(&o, x, w->loop.now_us);
     write_client(&o, x->conn);
+    write_tls(&o, x->conn);
     write_end(&o, end_who_names[who], end_phase_names[phase]);
     end_line(&o);
 }
@@ -139,6 +162,7 @@ void access_log_tunnel_closed(struct worker *w, const struct tunnel *t, enum tun
     write_number(&o, SPAN("messages_out"), t->from_backend.messages);
     write_duration(&o, SPAN("duration_ms"), t->opened_us, w->loop.now_us);
     write_client(&o, t->conn);
+    write_tls(&o, t->conn);
     write_end(&o, tunnel_end_names[why], "tunnel");
     end_line(&o);
 }

@@ -90,7 +90,7 @@ void exchange_count_lost_head(struct conn *c)
 static bool verdict_is_cached(const struct conn *c, const struct decide_query *q)
 {
     const struct verdict_cache *v = &c->verdict;
-    return v->n && q->has_route && q->has_environment && q->nauthorization == 1 &&
+    return v->n && q->has_route && q->has_environment && !q->is_misdirected && q->nauthorization == 1 &&
            v->n == q->authorization.n && v->env == q->env &&
            v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
            addr_eq(&v->source, q->source) && bytes_equal_secret(v->key, q->authorization.p, v->n);
@@ -190,9 +190,11 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
     struct decision d;
     enum environment env = ENV_PRODUCTION;
     bool has_env = config_find_host(c->settings->config, req->host, &env);
+    bool is_misdirected = c->stream.tls && has_env && !stream_covers_host(&c->stream, req->host);
     const struct decide_query q = {
         .has_route = req->parts.route != ROUTE_NONE,
         .has_environment = has_env,
+        .is_misdirected = is_misdirected,
         .env = env,
         .nauthorization = req->nauthorization,
         .authorization = req->authorization,
@@ -282,7 +284,7 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
     const struct forward_identity id = {
         .request_id = span_of(x->request_id, UUID_LEN),
         .client = span_of(client, nclient),
-        .proto = SPAN("http"),
+        .proto = x->conn->stream.tls ? SPAN("https") : SPAN("http"),
         .env = (enum environment)x->env,
         .slot = (enum token_slot)x->slot,
         .partner = view,

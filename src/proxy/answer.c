@@ -282,6 +282,9 @@ static void on_connected(struct stream *s)
 {
     struct exchange *x = upconn_of(s)->user;
     struct conn *c = x->conn;
+    struct tls_info tls;
+    if (stream_tls_info(s, &tls))
+        metrics_add2(worker_of(x)->metrics, METRIC_UPSTREAM_TLS_HANDSHAKES, x->env, tls.resumed, 1);
     exchange_connected(x);
     conn_update(c);
 }
@@ -336,19 +339,31 @@ static void on_drained(struct stream *s)
     conn_update(c);
 }
 
+/* With TLS 1.3 the backend may refuse our certificate when we think that all is done: it counts as well. */
+static void note_tls_failure(const struct exchange *x, const struct stream *s)
+{
+    const char *reason = stream_tls_reason(s);
+    if (!reason) return;
+    metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_TLS_FAILURES, x->env, 1);
+    log_warn("upstream_tls_failed", KV_STR("env", environment_name((enum environment)x->env)),
+             KV_STR("cause", reason), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+}
+
 static void on_failed(struct stream *s, enum err e)
 {
     struct exchange *x = upconn_of(s)->user;
     struct conn *c = x->conn;
+    note_tls_failure(x, s);
     if (x->state == EXCHANGE_CONNECTING) {
+        enum end_phase phase = exchange_connect_phase(x);
         metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
         log_warn("upstream_connect_failed", KV_STR("env", environment_name((enum environment)x->env)),
                  KV_ERR(e), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
-        exchange_backend_failed(x, END_BACKEND, PHASE_CONNECT, REPLY_UPSTREAM_UNAVAILABLE);
+        exchange_backend_failed(x, END_BACKEND, phase, REPLY_UPSTREAM_UNAVAILABLE);
     } else if (x->res == SIDE_HEAD && !x->answer_began) {
         exchange_backend_failed(x, END_BACKEND, PHASE_RESPONSE_HEAD, REPLY_UPSTREAM_UNAVAILABLE);
     } else {
-        invalid_answer(x, "the connection was reset");
+        invalid_answer(x, e == ERR_TRUNCATED ? "cut without close_notify" : "the connection was reset");
     }
     conn_update(c);
 }

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "proxy/exchange.h"
 #include "proxy/greeting.h"
+#include "proxy/handshake.h"
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
@@ -36,8 +37,10 @@ static void set_state(struct conn *c, enum conn_state to)
         [CONN_LINGER] = 1 << CONN_CLOSED,
         [CONN_TUNNEL] = 1 << CONN_LINGER | 1 << CONN_CLOSED,
         [CONN_CLOSED] = 0,
+        [CONN_HANDSHAKE] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
     };
     BUG_IF(!(moves[c->state] & 1 << to), "a client connection makes a move that does not exist");
+    if (c->state == CONN_HANDSHAKE) handshake_leave(c->worker);
     c->state = (uint8_t)to;
     c->since_ms = c->worker->loop.now_ms;
     if (to == CONN_IDLE) take_settings(c);
@@ -135,6 +138,7 @@ static size_t step(struct conn *c, const char *p, size_t n)
     case CONN_HEAD: return take_head(c, p, n);
     case CONN_EXCHANGE: return exchange_feed(c->exchange, p, n);
     case CONN_FLUSH:
+    case CONN_HANDSHAKE:
     case CONN_TUNNEL: return 0;
     case CONN_LINGER:
     case CONN_CLOSED: return n;
@@ -186,6 +190,7 @@ static uint64_t deadline(struct conn *c)
     switch ((enum conn_state)c->state) {
     case CONN_IDLE: return c->since_ms + (c->worker->draining ? DRAIN_IDLE_MS : t->keep_alive_ms);
     case CONN_HEAD: return c->since_ms + t->request_head_ms;
+    case CONN_HANDSHAKE: return c->since_ms + t->tls_handshake_ms;
     case CONN_EXCHANGE:
         write = write_deadline(c);
         body = exchange_body_deadline(c->exchange);
@@ -257,6 +262,8 @@ void conn_close(struct conn *c)
 {
     struct worker *w = c->worker;
     if (c->state == CONN_CLOSED) return;
+    /* Bytes that never left would make what did leave look like all there was. */
+    bool is_cut = c->cut || (c->state != CONN_HANDSHAKE && stream_is_blocked(&c->stream));
     set_state(c, CONN_CLOSED);
     if (c->prev)
         c->prev->next = c->next;
@@ -269,8 +276,7 @@ void conn_close(struct conn *c)
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
     conn_forget_verdict(c);
-    /* Bytes that never left would make what did leave look like all there was. */
-    stream_close(&c->stream, c->cut || stream_is_blocked(&c->stream) ? STREAM_END_RESET : STREAM_END_CLOSE);
+    stream_close(&c->stream, is_cut ? STREAM_END_RESET : STREAM_END_CLOSE);
 }
 
 /* Closing with unread input would make the kernel send RST and destroy our answer on its way. */
@@ -331,6 +337,10 @@ static void on_timer(struct wheel_entry *e)
     case CONN_EXCHANGE:
         exchange_client_timeout(c->exchange, write_deadline(c) <= c->worker->loop.now_ms);
         break;
+    case CONN_HANDSHAKE:
+        handshake_failed(c->worker, &c->caller, TLS_FAILURE_TIMEOUT, NULL);
+        conn_close(c);
+        break;
     case CONN_FLUSH:
     case CONN_LINGER: conn_close(c); break;
     case CONN_TUNNEL:
@@ -340,6 +350,17 @@ static void on_timer(struct wheel_entry *e)
 }
 
 /* --- stream events --------------------------------------------------------------------------------- */
+
+/* TLS is up. What the client sent behind its handshake comes next, as on_read. */
+static void on_connected(struct stream *s)
+{
+    struct conn *c = conn_of(s);
+    if (handshake_done(c->worker, s, &c->client_certificate))
+        set_state(c, CONN_IDLE);
+    else
+        conn_close(c);
+    update(c);
+}
 
 static void on_read(struct stream *s, const char *p, size_t n)
 {
@@ -389,7 +410,8 @@ static void on_drained(struct stream *s)
 static void on_failed(struct stream *s, enum err e)
 {
     struct conn *c = conn_of(s);
-    (void)e; /* what matters is that the client is gone */
+    if (c->state == CONN_HANDSHAKE)
+        handshake_failed(c->worker, &c->caller, stream_tls_failure(s, e), stream_tls_reason(s));
     if (c->state == CONN_HEAD) exchange_count_lost_head(c);
     if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_CLIENT);
     conn_close(c);
@@ -402,11 +424,13 @@ static void on_closed(struct stream *s)
     conn_drop_input(c);
     settings_release(c->settings);
     worker_listener_release(c->listener);
+    free(c->client_certificate);
     free(c);
     worker_object_closed(w);
 }
 
 static const struct stream_events events = {
+    .on_connected = on_connected,
     .on_read = on_read,
     .on_eof = on_eof,
     .on_drained = on_drained,
@@ -424,10 +448,14 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
         (void)close(fd);
         return NULL;
     }
-    if (stream_open(&c->stream, &w->loop, fd, &events)) {
+    enum err e = l->tls ? stream_open_tls(&c->stream, &w->loop, fd, l->tls, &events)
+                        : stream_open(&c->stream, &w->loop, fd, &events);
+    if (e) {
         free(c);
         return NULL;
     }
+    if (l->tls) c->state = CONN_HANDSHAKE;
+    if (l->tls) handshake_begin(w);
     c->worker = w;
     c->listener = worker_listener_retain(l);
     c->settings = settings_retain(w->settings);

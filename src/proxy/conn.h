@@ -1,14 +1,17 @@
 /* conn.h - one client connection: whose turn it is, its input, its deadline, its end.
  *
- *   accept -> IDLE -> HEAD -> EXCHANGE -> FLUSH -> IDLE ...   one request after the other, answers in order
- *                               |           `----> LINGER -> CLOSED
- *                               `-> TUNNEL
+ *   accept -> (HANDSHAKE) -> IDLE -> HEAD -> EXCHANGE -> FLUSH -> IDLE ...   one request after the other,
+ *                                              |           `----> LINGER -> CLOSED    answers in order
+ *                                              `-> TUNNEL
  *
  * The next request is parsed only when the current exchange is over and its last byte is with the kernel;
  * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer, and
  * goes by the worker's current settings; from the first byte of a head to the end of the answer it keeps the
  * settings that it began with. The connection remembers its last verdict, keyed by the exact Authorization
  * bytes, the address, the environment and the policy generation.
+ *
+ * With TLS, a client that goes away without close_notify is like one that resets: routine while the
+ * connection is idle, the end of a request whose body is not whole (RFC 8446 section 6.1).
  *
  * Thread: [worker].
  */
@@ -28,13 +31,14 @@ struct worker_listener;
 struct worker_settings;
 
 enum conn_state {
-    CONN_IDLE = 0, /* between requests; no buffer. Deadline: keep_alive */
-    CONN_HEAD,     /* part of a head is in `input`. Deadline: request_head */
-    CONN_EXCHANGE, /* `exchange` is set. Deadline: request body rate, client write */
-    CONN_FLUSH,    /* answered; the last bytes wait in the stream. Deadline: client write */
-    CONN_LINGER,   /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
-    CONN_TUNNEL,   /* `tunnel` is set and owns the stream's events */
-    CONN_CLOSED,   /* waits for the stream's on_closed, then freed */
+    CONN_IDLE = 0,  /* between requests; no buffer. Deadline: keep_alive */
+    CONN_HEAD,      /* part of a head is in `input`. Deadline: request_head */
+    CONN_EXCHANGE,  /* `exchange` is set. Deadline: request body rate, client write */
+    CONN_FLUSH,     /* answered; the last bytes wait in the stream. Deadline: client write */
+    CONN_LINGER,    /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
+    CONN_TUNNEL,    /* `tunnel` is set and owns the stream's events */
+    CONN_CLOSED,    /* waits for the stream's on_closed, then freed */
+    CONN_HANDSHAKE, /* TLS, before the first IDLE. Deadline: tls_handshake */
 };
 
 enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up each time */
@@ -63,7 +67,8 @@ struct conn {
         struct exchange *exchange; /* CONN_EXCHANGE */
         struct tunnel *tunnel;     /* CONN_TUNNEL */
     };
-    char *input; /* owned: received, not yet used */
+    uint8_t *client_certificate; /* owned: SHA-256 of the one it has shown (TLS), 32 bytes; NULL = none */
+    char *input;                 /* owned: received, not yet used */
     uint32_t input_at, input_n, input_cap;
     struct head_scan scan;
     struct caller caller;       /* with forwarded_for: of the current request */

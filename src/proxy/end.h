@@ -28,6 +28,7 @@ enum end_who {
     XX(REQUEST_BODY, "request_body")                                                                         \
     XX(QUEUE, "queue")     /* waiting for an upstream connection */                                          \
     XX(CONNECT, "connect") /* to the backend */                                                              \
+    XX(TLS, "tls")         /* the handshake with it */                                                       \
     XX(RESPONSE_HEAD, "response_head")                                                                       \
     XX(RESPONSE_BODY, "response_body")                                                                       \
     XX(TUNNEL, "tunnel")                                                                                     \
@@ -53,6 +54,7 @@ extern const char *const end_phase_names[END_PHASE_COUNT];
     XX(REQUESTS_PER_CONNECTION, "requests_per_connection")                                                   \
     XX(CONNECTIONS_PER_WORKER, "connections_per_worker")                                                     \
     XX(CONNECTIONS_PER_SOURCE, "connections_per_source")                                                     \
+    XX(TLS_HANDSHAKES, "tls_handshakes_per_worker")                                                          \
     XX(TUNNELS_PER_WORKER, "tunnels_per_worker")                                                             \
     XX(RESPONSE_HEAD, "response_head")                                                                       \
     XX(UPSTREAM_WAITING, "upstream_waiting")                                                                 \

@@ -123,10 +123,15 @@ static bool awaits_continue(const struct exchange *x)
     return x->expect_continue && x->ninterim == 0 && x->req_body.total == 0 && x->state == EXCHANGE_ACTIVE;
 }
 
+enum end_phase exchange_connect_phase(const struct exchange *x)
+{
+    return x->up->stream.state == STREAM_HANDSHAKE ? PHASE_TLS : PHASE_CONNECT;
+}
+
 static enum end_phase current_phase(const struct exchange *x)
 {
     if (x->state == EXCHANGE_WAITING) return PHASE_QUEUE;
-    if (x->state == EXCHANGE_CONNECTING) return PHASE_CONNECT;
+    if (x->state == EXCHANGE_CONNECTING) return exchange_connect_phase(x);
     if (x->res == SIDE_BODY) return PHASE_RESPONSE_BODY;
     return x->req == SIDE_DONE || awaits_continue(x) ? PHASE_RESPONSE_HEAD : PHASE_REQUEST_BODY;
 }

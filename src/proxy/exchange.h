@@ -150,6 +150,9 @@ void exchange_lease(struct exchange *x, enum lease kind);
 /* Events of a leased upstream connection (answer.c). */
 extern const struct stream_events answer_events;
 
+/* CONNECTING: to the backend, or shaking hands with it. */
+enum end_phase exchange_connect_phase(const struct exchange *x);
+
 /* (Re)sets the deadline for what the backend has to do next. */
 void exchange_arm(struct exchange *x);
 

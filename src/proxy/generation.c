@@ -22,6 +22,7 @@ void generation_release(struct generation *g)
 {
     /* What the others did with it happens before it is freed. */
     if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) return;
+    tls_contexts_deinit(&g->tls);
     config_destroy(g->config);
     free(g);
 }

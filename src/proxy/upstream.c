@@ -36,11 +36,16 @@ void upstream_init(struct upstream *u, struct worker *w, enum environment env)
     u->waiting.prev = u->waiting.next = &u->waiting;
 }
 
+void upstream_deinit(struct upstream *u)
+{
+    tls_sessions_clear(&u->sessions);
+}
+
 void upstream_set_addresses(struct upstream *u, const struct address_list *list)
 {
     u->addresses = *list;
     u->next_address = 0;
-    u->addresses_version++;
+    u->version++;
     upstream_drain(u);
 }
 
@@ -115,6 +120,15 @@ static const struct stream_events idle_events = {
 
 /* --- lease ----------------------------------------------------------------------------------------- */
 
+static enum err connect_to(struct upstream *u, struct upconn *c, const struct socket_address *a,
+                           const struct stream_events *events)
+{
+    const struct tls_target target = {
+        .client = u->tls->client, .host = u->tls->host, .sessions = &u->sessions};
+    if (!target.client) return stream_connect(&c->stream, &u->worker->loop, a, events);
+    return stream_connect_tls(&c->stream, &u->worker->loop, a, &target, events);
+}
+
 /* Starts connecting to the next address, or to the one after it when that fails at once (no route, no IPv6).
  */
 static enum err connect_any(struct upstream *u, struct upconn *c, const struct stream_events *events)
@@ -122,7 +136,7 @@ static enum err connect_any(struct upstream *u, struct upconn *c, const struct s
     enum err e = ERR_NOT_FOUND;
     for (uint32_t i = 0; i < u->addresses.n; i++) {
         const struct socket_address *a = &u->addresses.addresses[u->next_address++ % u->addresses.n];
-        e = stream_connect(&c->stream, &u->worker->loop, a, events);
+        e = connect_to(u, c, a, events);
         if (e == ERR_OK || e == ERR_NOMEM) break;
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, u->env, 1);
     }
@@ -140,7 +154,7 @@ static enum err dial(struct upstream *u, const struct stream_events *events, str
         return e;
     }
     c->pool = u;
-    c->addresses_version = u->addresses_version;
+    c->version = u->version;
     wheel_entry_init(&c->timer, on_idle_due);
     metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECTS, u->env, 1);
     u->nconns++;
@@ -226,8 +240,8 @@ static void serve_queue(struct upstream *u)
 void upstream_return(struct upconn *c)
 {
     struct upstream *u = c->pool;
-    if (u->worker->draining || c->addresses_version != u->addresses_version || u->nidle >= u->idle_max ||
-        c->stream.eof || stream_is_blocked(&c->stream)) {
+    if (u->worker->draining || c->version != u->version || u->nidle >= u->idle_max || c->stream.eof ||
+        stream_is_blocked(&c->stream)) {
         upstream_discard(c);
         return;
     }
@@ -266,9 +280,22 @@ void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_ev
     c->head_n = c->head_cap = 0;
 }
 
-void upstream_configure(struct upstream *u, const struct config *c)
+/* The generation before is still there (worker_update.c), so an equal address means an equal context. */
+static void configure_tls(struct upstream *u, const struct tls_backend *tls)
 {
+    bool has_changed = u->tls && (u->tls->client != tls->client || strcmp(u->tls->host, tls->host) != 0);
+    u->tls = tls;
+    if (!has_changed) return;
+    u->version++;
+    tls_sessions_clear(&u->sessions);
+    upstream_drain(u);
+}
+
+void upstream_configure(struct upstream *u, const struct generation *g)
+{
+    const struct config *c = g->config;
     const struct config_limits *limits = &c->limits;
+    configure_tls(u, &g->tls.backends[u->env]);
     u->conns_max = limits->upstream_connections;
     u->idle_max = c->environments[u->env].present ? limits->upstream_idle_connections : 0;
     u->waiting_max = limits->upstream_waiting;

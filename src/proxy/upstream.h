@@ -19,10 +19,12 @@
 #include "http/scan.h"
 #include "net/resolver.h"
 #include "net/stream.h"
+#include "net/tls_client.h"
 #include "policy/partner.h"
 
-struct config;
 struct exchange;
+struct generation;
+struct tls_backend;
 struct upstream;
 struct worker;
 
@@ -43,11 +45,11 @@ struct upconn {
     struct wheel_entry timer;   /* IDLE: too old */
     char *head;                 /* owned: part of a response head */
     uint32_t head_n, head_cap;
-    struct head_scan scan;      /* over `head` */
-    uint8_t state;              /* enum upconn_state */
-    bool reused;                /* it has served an exchange before */
-    uint32_t addresses_version; /* of the pool when it was dialled */
-    uint64_t idle_since_ms;     /* IDLE */
+    struct head_scan scan;  /* over `head` */
+    uint8_t state;          /* enum upconn_state */
+    bool reused;            /* it has served an exchange before */
+    uint32_t version;       /* of the pool when it was dialled */
+    uint64_t idle_since_ms; /* IDLE */
 };
 
 /* An exchange in the queue. Embedded in struct exchange. */
@@ -61,7 +63,9 @@ struct upstream {
     enum environment env;
     struct address_list addresses; /* n == 0: the name has not been resolved yet */
     uint32_t next_address;
-    uint32_t addresses_version;       /* grows with each new list */
+    const struct tls_backend *tls;    /* of the worker's settings; client NULL = plain */
+    struct tls_sessions sessions;     /* to resume with the backend */
+    uint32_t version;                 /* grows when connections made before must not be used again */
     struct upconn idle;               /* list head, newest first */
     struct upstream_wait waiting;     /* list head, oldest first */
     uint32_t nconns, nidle, nwaiting; /* nconns: all that are not closed */
@@ -71,9 +75,12 @@ struct upstream {
 
 void upstream_init(struct upstream *u, struct worker *w, enum environment env);
 
-/* Takes limits and times from a configuration, now and for what is idle or waits. An environment that is not
- * in it any more keeps nothing for reuse: what is under way finishes. */
-void upstream_configure(struct upstream *u, const struct config *c);
+void upstream_deinit(struct upstream *u);
+
+/* Takes limits, times and TLS from a generation, now and for what is idle or waits. An environment that is
+ * not in it any more keeps nothing for reuse, nor does one with other settings or certificates of TLS: what
+ * is under way finishes. The generation must outlive the next call. */
+void upstream_configure(struct upstream *u, const struct generation *g);
 
 /* Closes idle connections; leased ones are closed by their users. */
 void upstream_drain(struct upstream *u);

@@ -53,6 +53,8 @@ static void free_parts(struct worker *w)
     exchange_pool_free(w);
     arena_pool_deinit(&w->arenas);
     if (w->reader) epochs_unregister(policy_epochs(w->policy), w->reader);
+    for (unsigned e = 0; e < ENV_COUNT; e++)
+        upstream_deinit(&w->upstreams[e]);
     sources_deinit(&w->sources);
     token_hasher_destroy(w->hasher);
     http_parser_destroy(w->parser);

@@ -66,10 +66,11 @@ struct worker {
     struct denials denials;
     struct conn *conns;         /* list of all client connections whose caller is known */
     struct greeting *greetings; /* list of those that wait for their PROXY header; nconns has them too */
-    struct log_sample shield_sample, greeting_sample;
+    struct log_sample shield_sample, greeting_sample, handshake_sample;
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
-    uint32_t nupgrades; /* exchanges that may become tunnels */
-    uint32_t nobjects;  /* connections of both kinds that libuv still knows */
+    uint32_t nhandshakes; /* of nconns: TLS with clients */
+    uint32_t nupgrades;   /* exchanges that may become tunnels */
+    uint32_t nobjects;    /* connections of both kinds that libuv still knows */
     bool draining;
     bool closing;      /* the loop's own handles are being closed */
     bool cut_by_bound; /* connections were cut at the end of the drain; read by control after worker_join() */

@@ -45,6 +45,7 @@ static void set_settings(struct worker_listener *l, struct worker_settings *s, u
     struct worker_settings *before = l->settings;
     l->settings = settings_retain(s);
     l->config = &s->config->listeners[index];
+    l->tls = s->generation->tls.listeners[index].server;
     settings_release(before);
 }
 

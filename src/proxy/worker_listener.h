@@ -21,6 +21,7 @@ struct worker_listener {
     struct worker *worker;
     struct worker_settings *settings;     /* one reference; NULL before it is open */
     const struct config_listener *config; /* its part of the settings */
+    struct tls_server *tls;               /* likewise; NULL = plain */
     int fd;                               /* -1 once the listener owns it */
     uint32_t refs; /* the open socket, and each connection that came by it and is no tunnel */
 };

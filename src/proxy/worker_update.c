@@ -76,7 +76,7 @@ static void apply(struct worker_update *u)
     conn_adopt_all(w);
     for (unsigned e = 0; e < ENV_COUNT; e++) {
         if (u->addresses[e].n) upstream_set_addresses(&w->upstreams[e], &u->addresses[e]);
-        upstream_configure(&w->upstreams[e], w->settings->config);
+        upstream_configure(&w->upstreams[e], w->settings->generation);
     }
     settings_release(before);
     if (u->nfailed) log_error("listen_failed", KV_UINT("worker", w->index), KV_UINT("listeners", u->nfailed));
