@@ -37,14 +37,14 @@ static enum err sum_end(struct sum *s, uint8_t digest[static TLS_DIGEST_BYTES])
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
-/* Name and content; of one that cannot be read, why. */
-static void sum_add_file(struct sum *s, const char *file)
+/* Name and content; of one that cannot be read, why. A secret that everybody may read is such a one. */
+static void sum_add_file(struct sum *s, const char *file, bool is_secret)
 {
     struct tls_file f = {0};
     struct errmsg why = {0};
     sum_add(s, file ? file : "", file ? strlen(file) : 0);
     if (!file) return;
-    enum err e = tls_file_read(file, false, &f, &why);
+    enum err e = tls_file_read(file, is_secret, &f, &why);
     sum_add(s, &e, sizeof e);
     sum_add(s, e ? why.text : f.p, e ? strlen(why.text) : f.n);
     tls_file_free(&f);
@@ -58,10 +58,10 @@ static enum err digest_listener(const struct config *c, const struct config_list
     sum_add(&s, &c->tls.minimum, sizeof c->tls.minimum);
     sum_add(&s, &c->tls.unknown_names, sizeof c->tls.unknown_names);
     sum_add(&s, &l->client_certificates, sizeof l->client_certificates);
-    if (l->client_certificates != CLIENT_CERTIFICATES_OFF) sum_add_file(&s, l->client_ca_file);
+    if (l->client_certificates != CLIENT_CERTIFICATES_OFF) sum_add_file(&s, l->client_ca_file, false);
     for (uint32_t i = 0; i < c->tls.ncertificates; i++) {
-        sum_add_file(&s, c->tls.certificates[i].chain_file);
-        sum_add_file(&s, c->tls.certificates[i].key_file);
+        sum_add_file(&s, c->tls.certificates[i].chain_file, false);
+        sum_add_file(&s, c->tls.certificates[i].key_file, true);
     }
     return sum_end(&s, digest);
 }
@@ -69,9 +69,9 @@ static enum err digest_listener(const struct config *c, const struct config_list
 static enum err digest_backend(const struct config_tls_client *t, uint8_t digest[static TLS_DIGEST_BYTES])
 {
     struct sum s = sum_begin();
-    sum_add_file(&s, t->ca_file);
-    sum_add_file(&s, t->certificate_file);
-    sum_add_file(&s, t->key_file);
+    sum_add_file(&s, t->ca_file, false);
+    sum_add_file(&s, t->certificate_file, false);
+    sum_add_file(&s, t->key_file, true);
     return sum_end(&s, digest);
 }
 

@@ -29,6 +29,7 @@ static void take_settings(struct conn *c)
 static void set_state(struct conn *c, enum conn_state to)
 {
     static const uint8_t moves[] = {
+        [CONN_HANDSHAKE] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
         [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSED,
         [CONN_HEAD] = 1 << CONN_IDLE | 1 << CONN_EXCHANGE | 1 << CONN_CLOSED,
         [CONN_EXCHANGE] =
@@ -37,7 +38,6 @@ static void set_state(struct conn *c, enum conn_state to)
         [CONN_LINGER] = 1 << CONN_CLOSED,
         [CONN_TUNNEL] = 1 << CONN_LINGER | 1 << CONN_CLOSED,
         [CONN_CLOSED] = 0,
-        [CONN_HANDSHAKE] = 1 << CONN_IDLE | 1 << CONN_CLOSED,
     };
     BUG_IF(!(moves[c->state] & 1 << to), "a client connection makes a move that does not exist");
     if (c->state == CONN_HANDSHAKE) handshake_leave(c->worker);
@@ -454,7 +454,7 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
         free(c);
         return NULL;
     }
-    if (l->tls) c->state = CONN_HANDSHAKE;
+    c->state = l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     if (l->tls) handshake_begin(w);
     c->worker = w;
     c->listener = worker_listener_retain(l);

@@ -31,14 +31,14 @@ struct worker_listener;
 struct worker_settings;
 
 enum conn_state {
-    CONN_IDLE = 0,  /* between requests; no buffer. Deadline: keep_alive */
-    CONN_HEAD,      /* part of a head is in `input`. Deadline: request_head */
-    CONN_EXCHANGE,  /* `exchange` is set. Deadline: request body rate, client write */
-    CONN_FLUSH,     /* answered; the last bytes wait in the stream. Deadline: client write */
-    CONN_LINGER,    /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
-    CONN_TUNNEL,    /* `tunnel` is set and owns the stream's events */
-    CONN_CLOSED,    /* waits for the stream's on_closed, then freed */
-    CONN_HANDSHAKE, /* TLS, before the first IDLE. Deadline: tls_handshake */
+    CONN_HANDSHAKE = 0, /* TLS. Deadline: tls_handshake */
+    CONN_IDLE,          /* where a plain one begins; between requests; no buffer. Deadline: keep_alive */
+    CONN_HEAD,          /* part of a head is in `input`. Deadline: request_head */
+    CONN_EXCHANGE,      /* `exchange` is set. Deadline: request body rate, client write */
+    CONN_FLUSH,         /* answered; the last bytes wait in the stream. Deadline: client write */
+    CONN_LINGER,        /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
+    CONN_TUNNEL,        /* `tunnel` is set and owns the stream's events */
+    CONN_CLOSED,        /* waits for the stream's on_closed, then freed */
 };
 
 enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up each time */

@@ -276,6 +276,7 @@ static void test_each_reason_has_a_label_and_a_verdict(void **state)
         {DENY_NONE, "none", VERDICT_ALLOW},
         {DENY_NO_ROUTE, "no_route", VERDICT_NOT_FOUND},
         {DENY_NO_HOST, "no_host", VERDICT_NOT_FOUND},
+        {DENY_OTHER_CERTIFICATE, "other_certificate", VERDICT_NOT_FOUND},
         {DENY_NO_POLICY, "no_policy", VERDICT_UNAVAILABLE},
         {DENY_TOKEN_MISSING, "token_missing", VERDICT_MISSING_TOKEN},
         {DENY_TOKEN_REPEATED, "token_repeated", VERDICT_MISSING_TOKEN},
