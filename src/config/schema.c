@@ -350,7 +350,7 @@ const struct schema_key schema_keys[] = {
     {"store.redis.deletion_limit", SCHEMA_COUNT, RESTART, FIELD(store.redis.deletion_limit), RANGE(0, 100),
      .value = "20",
      .help = "Percent of the partners. A complete reload that would drop more of them is held until an "
-             "operator confirms it with SIGHUP. 100 = never hold."},
+             "operator confirms it (proofctl confirm-deletions). 100 = never hold."},
     {"store.redis.scrub_interval", SCHEMA_DURATION, RESTART, FIELD(store.redis.scrub_interval_ms),
      RANGE(1 * SECOND, 7 * DAY), .value = "1h",
      .help = "How often all records are compared with those in memory, to find changes by hand."},

@@ -107,6 +107,31 @@ static unsigned answer_reload_plan(void *arg, struct admin_call *call)
     return status;
 }
 
+/* --- deletions ------------------------------------------------------------------------------------- */
+
+/* `partners`, if it is given, must be the number that is held: what somebody has looked at, and not what has
+ * taken its place meanwhile. */
+static unsigned answer_confirm_deletions(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    struct store *store = c->host.store;
+    struct span wanted = admin_parameter(call->query, "partners");
+    struct store_status status;
+    char held[24], why[160];
+    store->ops->status(store, &status);
+    (void)snprintf(held, sizeof held, "%llu", (unsigned long long)status.deletions_held); /* fits */
+    if (wanted.n && status.deletions_held && !span_eq(wanted, span_str(held))) {
+        (void)snprintf(why, sizeof why,
+                       "the load that is held now would drop %s partners; nothing was confirmed",
+                       held); /* fits */
+        return refuse(call, 409, why);
+    }
+    uint64_t confirmed = store->ops->confirm(store);
+    if (!confirmed) return refuse(call, 409, "no load is held: there is nothing to confirm");
+    outbuf_fmt(&call->out, "{\"partners\":%llu}\n", (unsigned long long)confirmed);
+    return 200;
+}
+
 /* --- explain --------------------------------------------------------------------------------------- */
 
 struct explain_job {
@@ -312,6 +337,7 @@ static const struct admin_route routes[] = {
     {METHOD_POST, "/log-level", "application/json", ANSWER_BYTES, answer_log_level},
     {METHOD_GET, "/reload/plan", "application/json", PLAN_BYTES, answer_reload_plan},
     {METHOD_POST, "/reload", "application/json", PLAN_BYTES, answer_reload},
+    {METHOD_POST, "/confirm-deletions", "application/json", ANSWER_BYTES, answer_confirm_deletions},
     {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain},
     {METHOD_GET, NULL, NULL, 0, NULL},
 };

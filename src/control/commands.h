@@ -11,7 +11,7 @@
  *   POST /reload                              answers when every worker has taken over, or why not
  *   POST /drain                               out of service, without an end
  *   POST /undrain                             and back
- *   POST /confirm-deletions                   lets a held resynchronisation go on
+ *   POST /confirm-deletions?partners=         lets a held load drop so many (docs/DATA.md, Mass deletion)
  *
  * By hand: curl --unix-socket /run/proofgw/control.sock http://gateway/status
  *
@@ -26,6 +26,7 @@
 #include "control/admin.h"
 #include "control/status.h"
 #include "proxy/worker.h"
+#include "store/store.h"
 
 struct commands;
 
@@ -37,6 +38,7 @@ struct commands_host {
     struct worker *const *workers;
     unsigned nworkers;
     struct reload *reload;
+    struct store *store;
     void (*drain)(void *arg);
     void *arg;
 };

@@ -247,6 +247,7 @@ static enum err start_commands(struct control *c)
         .workers = c->worker_list,
         .nworkers = f->n,
         .reload = &c->reload,
+        .store = c->store,
         .drain = drain_by_command,
         .arg = c,
     };

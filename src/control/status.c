@@ -264,7 +264,7 @@ static bool is_ready(const struct facts *f)
     XX("proofgw_store_inconsistent", GAUGE, false, f->store.is_inconsistent, \
        "With Redis: 1 while the count or digest that Redis keeps is not that of its own records.") \
     XX("proofgw_store_deletions_held", GAUGE, false, f->store.deletions_held, \
-       "With Redis: partners that a held resynchronisation would drop; an operator has to confirm it.") \
+       "With Redis: partners that a held resynchronisation would drop; an operator has to confirm it (proofctl confirm-deletions).") \
     XX("proofgw_store_scrubs_total", COUNTER, false, f->store.scrubs_total, \
        "With Redis: complete comparisons of all records.") \
     XX("proofgw_store_scrub_repairs_total", COUNTER, false, f->store.scrub_repairs_total, \

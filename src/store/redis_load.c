@@ -224,7 +224,7 @@ static bool may_drop(struct redis_sync *s)
     s->status.deletions_held = drop;
     log_error("store_deletion_held", KV_UINT("partners", before), KV_UINT("would_drop", drop),
               KV_UINT("limit_percent", s->config->redis.deletion_limit),
-              KV_STR("hint", "nothing was changed; if this is right, confirm it with SIGHUP"));
+              KV_STR("hint", "nothing was changed; if this is right: proofctl confirm-deletions"));
     return false;
 }
 
@@ -233,7 +233,7 @@ static void judge(struct redis_sync *s)
     if (!is_consistent(s)) {
         redis_sync_drop(s, "the records in Redis do not have the count and digest that it keeps");
     } else if (!may_drop(s)) {
-        redis_sync_drop(s, "a load that would drop too many partners waits for a confirmation (SIGHUP)");
+        redis_sync_drop(s, "a load that would drop too many partners waits for a confirmation");
     } else {
         s->load->current_at_ms = clock_wall_ms();
         begin_apply(s);

@@ -325,7 +325,6 @@ static void reload(struct store *store)
 {
     struct redis_sync *s = (struct redis_sync *)store;
     if (s->state == SYNC_CLOSING) return;
-    (void)confirm(store);
     /* While tailing, wait_for_changes() starts it; one that is under way already is what was asked for. */
     if (s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_OPERATOR;
     if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);

@@ -26,7 +26,7 @@ struct store;
     XX(GAP, "gap")                 /* a change is missing in the log */                                      \
     XX(DIGEST, "digest")           /* count or digest differ */                                              \
     XX(SCRUB, "scrub")             /* records were changed by hand */                                        \
-    XX(OPERATOR, "operator")       /* SIGHUP */
+    XX(OPERATOR, "operator")       /* SIGHUP: reload() */
 
 enum store_load_reason {
 #define XX(name, text) STORE_LOAD_##name,
@@ -90,7 +90,7 @@ struct store_status {
 };
 
 struct store_ops {
-    /* Reads everything again, and confirm(): with SIGHUP an operator says both. */
+    /* Reads everything again. A load that is held stays held. */
     void (*reload)(struct store *s);
     /* An operator agrees that the load that is held drops at most as many partners as it announced
      * (store_status.deletions_held). It is tried again at once. Returns that number; 0 = nothing is held,

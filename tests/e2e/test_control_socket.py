@@ -86,6 +86,8 @@ def test_status_tells_of_the_running_process(gateway, control):
         ("/tunnels/close", "GET", 405),
         ("/tunnels/close", "POST", 400),
         ("/log-level?level=loud", "POST", 400),
+        ("/confirm-deletions", "GET", 405),
+        ("/confirm-deletions", "POST", 409),
         ("/explain?ip=127.0.0.1", "GET", 400),
         ("/explain?host=api.test&ip=127.0.0.01", "GET", 400),
         ("/explain?host=api.test&ip=127.0.0.1&token_sha256=abc", "GET", 400),

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from support.control import ask as ask_control
 from support.expect import is_error, is_passed
 from support.following import ask, becomes, drop_connections, echo, full_loads, is_ready, open_tunnel, wait_away, wait_following
 from support.partners import Partner
@@ -122,7 +123,9 @@ def test_redis_restarted_empty_costs_nobody_access(following, redis):
 def test_a_data_set_made_anew_is_held_until_an_operator_confirms(following, redis):
     partners = [Partner(f"p{i}") for i in range(10)]
     redis.put(*partners)
-    gateway = following(partners)
+    gateway = following(partners, admin={"control_socket": "control.sock"})
+    control = gateway.folder / "control.sock"
+    assert ask_control(control, "/confirm-deletions", "POST")[0] == 409
     redis.kill()
     redis.forget_saved()
     redis.start()
@@ -132,7 +135,13 @@ def test_a_data_set_made_anew_is_held_until_an_operator_confirms(following, redi
     assert (held["partners"], held["would_drop"]) == ("10", "9")
     assert all(ask(gateway, p).status == 200 for p in partners)
     assert is_ready(gateway)
-    gateway.signal(signal.SIGHUP)
+    gateway.signal(signal.SIGHUP)  # reads again; that is no confirmation
+    wait_for(lambda: len(gateway.events("store_deletion_held")) >= 2, "the load to be held again")
+    assert all(ask(gateway, p).status == 200 for p in partners)
+    status, answer = ask_control(control, "/confirm-deletions?partners=8", "POST")
+    assert status == 409 and "would drop 9 partners" in answer["error"]
+    assert ask_control(control, "/status")[1]["store"]["deletions_held"] == 9
+    assert ask_control(control, "/confirm-deletions?partners=9", "POST") == (200, {"partners": 9})
     becomes(gateway, partners[9], 401, seconds=10)
     is_passed(ask(gateway, partners[0]))
 
