@@ -128,7 +128,7 @@ static unsigned answer_confirm_deletions(void *arg, struct admin_call *call)
     }
     uint64_t confirmed = store->ops->confirm(store);
     if (!confirmed) return refuse(call, 409, "no load is held: there is nothing to confirm");
-    outbuf_fmt(&call->out, "{\"partners\":%llu}\n", (unsigned long long)confirmed);
+    outbuf_fmt(&call->out, "{\"confirmed\":%llu}\n", (unsigned long long)confirmed);
     return 200;
 }
 

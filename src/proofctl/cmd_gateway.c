@@ -293,9 +293,19 @@ static void print_confirmed(const json_t *a)
                  number_of(a, "confirmed"));
 }
 
+/* Confirms the number that is shown; the gateway refuses when it has become another one meanwhile. */
 enum ctl_exit cmd_confirm_deletions(struct session *s)
 {
-    if (!session_confirm(s, "held deletions", "these partners lose their access on this gateway"))
-        return CTL_FAILED;
-    return ask_and_print(s, "POST", "/confirm-deletions", print_confirmed);
+    json_t *status;
+    char number[24], subject[64], target[GATEWAY_TARGET_MAX] = "/confirm-deletions";
+    enum ctl_exit code = gateway_ask(s, "GET", "/status", &status);
+    if (code != CTL_OK) return code;
+    long long held = number_of(json_object_get(status, "store"), "deletions_held");
+    json_decref(status);
+    if (!held) return session_fail(s, CTL_FAILED, "no load is held: there is nothing to confirm");
+    (void)snprintf(number, sizeof number, "%lld", held);                  /* fits */
+    (void)snprintf(subject, sizeof subject, "%s held deletions", number); /* fits */
+    if (!gateway_parameter(s, target, "partners", number)) return CTL_USAGE;
+    if (!session_confirm(s, subject, "these partners lose their access on this gateway")) return CTL_FAILED;
+    return ask_and_print(s, "POST", target, print_confirmed);
 }

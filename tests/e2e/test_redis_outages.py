@@ -141,7 +141,7 @@ def test_a_data_set_made_anew_is_held_until_an_operator_confirms(following, redi
     status, answer = ask_control(control, "/confirm-deletions?partners=8", "POST")
     assert status == 409 and "would drop 9 partners" in answer["error"]
     assert ask_control(control, "/status")[1]["store"]["deletions_held"] == 9
-    assert ask_control(control, "/confirm-deletions?partners=9", "POST") == (200, {"partners": 9})
+    assert ask_control(control, "/confirm-deletions?partners=9", "POST") == (200, {"confirmed": 9})
     becomes(gateway, partners[9], 401, seconds=10)
     is_passed(ask(gateway, partners[0]))
 
