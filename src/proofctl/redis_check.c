@@ -29,6 +29,7 @@ struct last_entry {
 struct seen {
     char id[PARTNER_ID_MAX + 1];
     bool is_there;    /* and counts */
+    bool is_valid;    /* as it was when all records were read */
     uint64_t version; /* 0 = no number */
     uint64_t share;   /* of the digest */
 };
@@ -47,6 +48,7 @@ struct check {
     size_t nseen, nsorted, seen_cap;
     uint64_t kept_count, kept_digest, kept_sequence, counter; /* what meta and seq say */
     bool is_meta_readable;
+    uint64_t replay_until; /* what is behind it came after what meta says */
 };
 
 /* --- memory --------------------------------------------------------------------------------------- */
@@ -90,11 +92,22 @@ static bool read_u64(const redisReply *reply, uint64_t *out)
     return redis_number(reply, out);
 }
 
-static enum err read_kept(struct check *c)
+static enum err read_counter(struct check *c, uint64_t *out)
+{
+    const char *const counter[] = {"GET", c->r->keys.seq};
+    redisReply *reply;
+    enum err e = redis_ask(c->r, 2, counter, &reply);
+    if (e) return e;
+    *out = 0;
+    (void)read_u64(reply, out); /* 0 when it is missing */
+    freeReplyObject(reply);
+    return ERR_OK;
+}
+
+static enum err read_meta(struct check *c)
 {
     struct redis_totals *t = &c->r->totals;
     const char *const meta[] = {"HMGET", c->r->keys.meta, "seq", "count", "digest"};
-    const char *const counter[] = {"GET", c->r->keys.seq};
     redisReply *reply;
     enum err e = redis_ask(c->r, 5, meta, &reply);
     if (e) return e;
@@ -108,10 +121,20 @@ static enum err read_kept(struct check *c)
         (void)span_to_cstr(span_of(reply->element[0]->str, reply->element[0]->len), t->kept_sequence,
                            sizeof t->kept_sequence); /* longer is nothing of ours, and then mending says so */
     freeReplyObject(reply);
-    e = redis_ask(c->r, 2, counter, &reply);
+    return ERR_OK;
+}
+
+/* The counter goes on while meta is read: what meta says lies between the one before and the one after, and
+ * that is then what the counter was. */
+static enum err read_kept(struct check *c)
+{
+    uint64_t before, after;
+    enum err e = read_counter(c, &before);
+    if (!e) e = read_meta(c);
+    if (!e) e = read_counter(c, &after);
     if (e) return e;
-    (void)read_u64(reply, &c->counter); /* 0 when it is missing */
-    freeReplyObject(reply);
+    c->counter = c->kept_sequence < before ? before : c->kept_sequence;
+    if (c->counter > after) c->counter = after;
     return ERR_OK;
 }
 
@@ -257,6 +280,7 @@ static enum err judge_one(void *arg, size_t i, const redisReply *hash)
     enum err e = count_one(c, id, hash);
     if (!e) e = redis_describe(c->r, id, hash, &record, &faults);
     if (e) return e;
+    c->seen[c->nseen - 1].is_valid = record.json.p != NULL; /* count_one() has put it there */
     if (record.json.p) return judge_version(c, id, hash);
     return report(c, id, 0, REMEDY_NONE, "is not valid, gateways refuse it (%s); `import` a good record",
                   faults.faults.list[0].text);
@@ -294,6 +318,7 @@ static enum err replay(void *arg, const struct redis_entry *entry)
 {
     struct check *c = arg;
     char id[PARTNER_ID_MAX + 1];
+    if (entry->sequence > c->replay_until) return ERR_OK;
     (void)span_to_cstr(entry->id, id, sizeof id); /* redis_entry_read() has checked it */
     note_entry(c, entry);
     struct seen *s = find_seen(c, id);
@@ -372,7 +397,7 @@ static enum err judge(struct check *c)
         t->count++;
         t->digest ^= seen->share;
         if (seen->version > t->sequence)
-            e = report(c, seen->id, seen->version, REMEDY_REWRITE,
+            e = report(c, seen->id, seen->version, seen->is_valid ? REMEDY_REWRITE : REMEDY_NONE,
                        "has version %" PRIu64 ", but there were only %" PRIu64 " changes", seen->version,
                        t->sequence);
     }
@@ -386,14 +411,16 @@ static enum err judge(struct check *c)
     return e;
 }
 
-/* Reads what is kept at a moment when the records that were seen are those of that moment. */
+/* Reads what is kept, and replays until the records that were seen are those of that moment: up to the number
+ * that is kept, or, when a hand has set that back, until nothing comes any more. */
 static enum err catch_up(struct check *c)
 {
     for (int round = 0; round < ROUNDS_MAX; round++) {
         uint64_t top = c->top;
         enum err e = read_kept(c);
+        c->replay_until = c->is_meta_readable && c->kept_sequence > top ? c->kept_sequence : UINT64_MAX;
         if (!e) e = redis_read_log(c->r, c->top + 1, replay, c);
-        if (e || c->top == top) return e;
+        if (e || c->top == top || c->top == c->replay_until) return e;
     }
     return redis_fail(c->r, ERR_UNREACHABLE, "changes come faster than they can be compared; try again");
 }
