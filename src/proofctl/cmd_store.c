@@ -46,6 +46,8 @@ static const char *acl_user(const struct session *s, enum acl_role role)
     case ACL_GATEWAY: return redis->user ? redis->user : acl_role_name(role);
     case ACL_OPERATOR: return operator_name ? operator_name : acl_role_name(role);
     case ACL_ASKER: return redis->sentinel_user ? redis->sentinel_user : acl_role_name(role);
+    case ACL_DEFAULT:
+    case ACL_ADMIN:
     case ACL_SENTINEL:
     case ACL_REPLICA:
     case ACL_ROLES: break;
@@ -113,6 +115,9 @@ static enum ctl_exit print_one(struct session *s, enum acl_role role)
 {
     char line[ACL_LINE_MAX], hash[2 * TOKEN_DIGEST_BYTES + 1];
     const char *path = args_value(s->args, OPT_LINE_PASSWORD);
+    if (path && !acl_role_has_password(role))
+        return session_fail(s, CTL_USAGE, "nobody logs in as %s: leave --password-file out",
+                            acl_role_name(role));
     enum ctl_exit code = path ? hash_password(s, path, hash) : CTL_OK;
     if (code != CTL_OK) return code;
     write_line(s, role, path ? hash : NULL, line);

@@ -14,9 +14,10 @@
 
 const struct option_def option_defs[OPT_COUNT] = {
     [OPT_STORE] = {"store", 0, "FILE", .is_path = true,
-                   .help = "the partner file (default: $PROOFCTL_STORE, or store.file of the configuration)"},
+                   .help = "the partner file (default: $PROOFCTL_STORE, or what the configuration names)"},
     [OPT_CONFIG] = {"config", 'c', "FILE", .is_path = true,
-                    .help = "the gateway's configuration, which names the partner file or the Redis"},
+                    .help =
+                        "the configuration, which names partner file or Redis (default: $PROOFCTL_CONFIG)"},
     [OPT_USER] = {"user", 0, "NAME",
                   .help = "Redis: log in as this user (default: $PROOFCTL_USER, or the gateway's)"},
     [OPT_PASSWORD_FILE] =
@@ -52,7 +53,7 @@ const struct option_def option_defs[OPT_COUNT] = {
     [OPT_DRY_RUN] = {"dry-run", 0, NULL, .help = "only say what would change"},
     [OPT_LIMIT] = {"limit", 0, "N", .help = "the last N changes (default: 20)"},
     [OPT_REPAIR] = {"repair", 0, NULL, .help = "Redis: put right what can be put right"},
-    [OPT_ROLE] = {"role", 0, "ROLE", .choices = "gateway operator sentinel replica asker",
+    [OPT_ROLE] = {"role", 0, "ROLE", .choices = "default admin gateway operator sentinel replica asker",
                   .help = "only this user: gateway, operator, sentinel, replica or asker"},
     [OPT_LINE_PASSWORD] =
         {"password-file", 0, "FILE", .is_path = true,
@@ -246,8 +247,10 @@ const struct command commands[] = {
      .summary = "print the least rights of everybody who logs in to Redis",
      .details = "Lines for redis.conf and sentinel.conf; with --role one of them, for an ACL file or ACL SETUSER. gateway and\n"
                 "operator are the users of the gateways and of proofctl, sentinel and replica those by which Sentinels and\n"
-                "replicas log in, asker is the user by which gateways and proofctl ask the Sentinels. A line without a\n"
-                "password lets nobody in; with --password-file it holds the hash of the password, as Redis keeps it.",
+                "replicas log in, asker is the user by which gateways and proofctl ask the Sentinels. admin, who may do\n"
+                "everything, is for whoever looks after Redis itself. The line of default keeps everybody else out, and\n"
+                "leaves that user the rights with which Redis reads its append-only file. A line without a password\n"
+                "lets nobody in; with --password-file it holds the hash of the password, as Redis keeps it.",
      .examples = "proofctl acl\n"
                  "proofctl acl --role gateway --password-file /etc/proofgw/redis.password >> /etc/redis/users.acl",
      .options = BIT(CONFIG) | BIT(USER) | BIT(JSON) | BIT(ROLE) | BIT(LINE_PASSWORD),

@@ -46,9 +46,9 @@ static void configured_path(const char *file, char *path, size_t cap)
 
 static enum ctl_exit choose_path(const struct session *s, char *path, size_t cap)
 {
-    const char *given = args_value(s->args, OPT_SOCKET), *file = args_value(s->args, OPT_CONFIG);
+    const char *given = args_value(s->args, OPT_SOCKET);
     (void)snprintf(path, cap, "%s", given ? given : auto_path); /* too long: refused below */
-    if (!given) configured_path(file ? file : GW_DEFAULT_CONFIG, path, cap);
+    if (!given) configured_path(session_config_path(s), path, cap);
     if (path[0]) return CTL_OK;
     return session_fail(s, CTL_FAILED, "this gateway has no control socket: admin.control_socket is none");
 }

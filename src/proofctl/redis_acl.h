@@ -9,19 +9,25 @@
 #include "base/outbuf.h"
 
 enum acl_role {
-    ACL_GATEWAY = 0, /* reads partners, and writes only its own report */
-    ACL_OPERATOR,    /* proofctl */
-    ACL_SENTINEL,    /* by which Sentinels log in to the servers */
-    ACL_REPLICA,     /* by which replicas log in to their master */
-    ACL_ASKER,       /* by which gateways and proofctl ask the Sentinels; a user of theirs */
+    ACL_DEFAULT =
+        0,        /* nobody: who has not logged in, and by whose rights Redis replays its append-only file */
+    ACL_ADMIN,    /* who looks after Redis itself */
+    ACL_GATEWAY,  /* reads partners, and writes only its own report */
+    ACL_OPERATOR, /* proofctl */
+    ACL_SENTINEL, /* by which Sentinels log in to the servers */
+    ACL_REPLICA,  /* by which replicas log in to their master */
+    ACL_ASKER,    /* by which gateways and proofctl ask the Sentinels; a user of theirs */
     ACL_ROLES,
 };
 
-/* "gateway", "operator", "sentinel", "replica", "asker". */
+/* "default", "admin", "gateway", "operator", "sentinel", "replica", "asker". */
 const char *acl_role_name(enum acl_role role);
 
 /* True when the user belongs to the Sentinels, and not to the servers. */
 bool acl_role_is_of_sentinels(enum acl_role role);
+
+/* False for the one user by which nobody logs in: a password would let somebody in. */
+bool acl_role_has_password(enum acl_role role);
 
 /* "user NAME on #HASH resetkeys ...", without a line end. `hash`: SHA-256 of the password as 64 hexadecimal
  * digits; NULL: the user has none and so cannot log in yet. */

@@ -60,8 +60,8 @@ void reference_help(FILE *out)
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         print_option(common[i], out);
     (void)fprintf(out,
-                  "\nWithout --store, --config and $PROOFCTL_STORE the configuration is " GW_DEFAULT_CONFIG
-                  ".\n\n%s",
+                  "\nWithout any of --store, --config, $PROOFCTL_STORE and $PROOFCTL_CONFIG the "
+                  "configuration is\n" GW_DEFAULT_CONFIG ".\n\n%s",
                   exit_codes);
 }
 
@@ -99,8 +99,9 @@ static const char intro[] =
     "partner file\n"
     "  (docs/PARTNERS-FILE.md). `--store FILE` or `$PROOFCTL_STORE` names a partner file directly. Without "
     "any "
-    "of them the default\n"
-    "  configuration is read. A running gateway follows within a second; nothing is restarted.\n"
+    "of them the configuration is\n"
+    "  `$PROOFCTL_CONFIG`, or the default one. A running gateway follows within a second; nothing is "
+    "restarted.\n"
     "- **Login to Redis.** Address, TLS, Sentinels and tag are those of the configuration. Its user may only "
     "read; proofctl logs\n"
     "  in with `--user` and `--password-file`, or `$PROOFCTL_USER` and `$PROOFCTL_PASSWORD_FILE`. `proofctl "

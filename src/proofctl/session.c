@@ -245,6 +245,13 @@ static enum ctl_exit open_configured(struct session *s, const char *path)
     return CTL_FAILED;
 }
 
+const char *session_config_path(const struct session *s)
+{
+    const char *path = args_value(s->args, OPT_CONFIG);
+    if (!path) path = from_environment("PROOFCTL_CONFIG");
+    return path ? path : GW_DEFAULT_CONFIG;
+}
+
 static enum ctl_exit open_store(struct session *s)
 {
     const char *store = args_value(s->args, OPT_STORE), *config = args_value(s->args, OPT_CONFIG);
@@ -253,15 +260,14 @@ static enum ctl_exit open_store(struct session *s)
                             "--store and --config both name the partner file; keep one of them");
     if (!store && !config) store = from_environment("PROOFCTL_STORE");
     if (store && !*store) return session_fail(s, CTL_USAGE, "--store needs the name of a file");
-    return store ? open_file(s, store) : open_configured(s, config ? config : GW_DEFAULT_CONFIG);
+    return store ? open_file(s, store) : open_configured(s, session_config_path(s));
 }
 
 static enum ctl_exit open_what_is_needed(struct session *s)
 {
-    const char *config = args_value(s->args, OPT_CONFIG);
     switch (s->args->command->needs) {
     case NEEDS_NOTHING: return CTL_OK;
-    case NEEDS_CONFIG: return load_config(s, config ? config : GW_DEFAULT_CONFIG);
+    case NEEDS_CONFIG: return load_config(s, session_config_path(s));
     case NEEDS_STORE: return open_store(s);
     }
     return CTL_FAILED;

@@ -35,6 +35,9 @@ struct session {
 enum ctl_exit session_open(struct session *s, const struct args *args);
 void session_close(struct session *s);
 
+/* The gateway's configuration that is meant: --config, $PROOFCTL_CONFIG, or the default one. */
+const char *session_config_path(const struct session *s);
+
 /* Prints one sentence and returns `code`. */
 enum ctl_exit session_fail(const struct session *s, enum ctl_exit code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

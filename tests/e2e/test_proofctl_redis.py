@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import threading
@@ -186,10 +187,33 @@ def test_acl_lines_without_a_password_let_nobody_in(redis):
     config = redis.config_file()
     lines = subprocess.run([str(PROOFCTL), "acl", "-c", str(config)], check=True, capture_output=True, text=True).stdout.splitlines()
     users = [line for line in lines if not line.startswith("#")]
-    assert len(users) == 5 and not any(">" in line or " #" in line or "nopass" in line for line in users)
-    redis.admin("ACL", "SETUSER", "newcomer", *users[0].split()[2:])
-    with pytest.raises(RedisError, match="WRONGPASS"):
-        Connection(redis.socket_path, "newcomer", "")
+    assert len(users) == 7 and not any(">" in line or " #" in line or "nopass" in line for line in users)
+    for line in users:
+        if "+sentinel|" in line:
+            continue  # a command of Sentinels
+        redis.admin("ACL", "SETUSER", "newcomer", "reset", *line.split()[2:])
+        with pytest.raises(RedisError, match="WRONGPASS"):
+            Connection(redis.socket_path, "newcomer", "")
+
+
+def test_nobody_gets_a_password_for_the_default_user(redis):
+    command = [PROOFCTL, "acl", "-c", redis.config_file(), "--role", "default", "--password-file", redis.password_of("admin")]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert run.returncode == 2 and run.stdout == "" and "nobody logs in as default" in run.stderr
+
+
+def test_what_was_written_is_there_after_a_crash_of_redis(tmp_path):
+    """The append-only file is replayed with the rights of the default user, whom the line of `acl` switches off."""
+    with running(tmp_path / "redis", durable=True) as redis:
+        ctl = Ctl(redis)
+        ctl("init")
+        ctl.add("--id", "acme")
+        ctl("token", "rotate", "acme", "--grace", "1h")
+        before = redis.everything()
+        redis.kill()
+        redis.start()
+        assert sorted(redis.everything().splitlines()) == sorted(before.splitlines())
+        ctl("verify")
 
 
 def test_proofctl_finds_the_new_master_through_a_sentinel_with_users(tmp_path):
@@ -440,9 +464,9 @@ def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, comma
     run = ctl("verify", "--json", code=1)
     assert (partner_id, remedy) in [(f["partner_id"], f["remedy"]) for f in run.json["findings"]], run
     assert any(says in f["problem"] for f in run.json["findings"]), run
-    before = redis.everything()
+    before = redis.everything(reports=False)
     ctl("verify", "--repair", code=1)  # nobody says yes
-    assert redis.everything() == before
+    assert redis.everything(reports=False) == before
     ctl("verify", "--repair", "--yes")
     assert ctl("verify", "--json").json["findings"] == []
     ctl("ip", "add", "other", "192.0.2.8")  # the data set takes changes again, and the gateway follows
@@ -491,6 +515,18 @@ def test_a_record_that_is_not_valid_is_named_and_can_be_replaced(ctl, redis, tmp
     write_file(file, [Partner("acme")])
     ctl("import", file)
     redis.admin("DEL", "gw:{cfg}:p:odd name")
+    ctl("verify")
+
+
+def test_a_record_that_is_not_valid_does_not_keep_others_from_being_mended(ctl, redis):
+    ctl.add("--id", "acme")
+    redis.admin("HSET", "gw:{cfg}:p:odd", "company", "By hand", "v", "1000")
+    redis.admin("HSET", "gw:{cfg}:p:acme", "company", "By hand")
+    ctl("verify", "--repair", "--yes", code=1)
+    findings = ctl("verify", "--json", code=1).json["findings"]
+    assert {(f["partner_id"], f["remedy"]) for f in findings} == {("odd", None)}
+    redis.admin("DEL", "gw:{cfg}:p:odd")
+    ctl("verify", "--repair", "--yes")
     ctl("verify")
 
 
@@ -574,6 +610,52 @@ def test_gateways_are_listed_and_waited_for(ctl, redis):
     assert "applied by 2 gateways" in ctl("ip", "add", "acme", "192.0.2.9", "--wait").sentence
     redis.admin("SET", "gw:{cfg}:g:odd", "\x1b]0;no JSON")
     assert len(ctl("gateways", "--json").json) == 2
+
+
+def test_real_gateways_report_and_are_waited_for(ctl, redis, gateway_on):
+    acme = partner_of(ctl.add("--id", "acme"))
+    first, second = (gateway_on(redis, acme) for _ in range(2))
+
+    def positions():
+        return {g["pid"]: (g["state"], g["lag"]) for g in ctl("gateways", "--json").json}
+
+    pids = {gateway.process.pid for gateway in (first, second)}
+    wait_for(lambda: positions() == dict.fromkeys(pids, ("live", 0)), lambda: positions())
+    assert "applied by 2 gateways" in ctl("ip", "add", "acme", "192.0.2.8", "--wait").sentence
+
+    second.process.send_signal(signal.SIGSTOP)
+    try:
+        run = ctl("ip", "remove", "acme", "127.0.0.1", "--yes", "--wait=1", code=5)
+        assert run.out == "acme: removed\n" and "1 of 2 gateways has not applied it within 1 s" in run.err
+        assert positions() == {first.process.pid: ("live", 0), second.process.pid: ("live", 1)}
+        is_error(ask(first, acme), "forbidden_origin")  # those that can obey have obeyed
+    finally:
+        second.process.send_signal(signal.SIGCONT)
+    assert "applied by 2 gateways" in ctl("ip", "add", "acme", "127.0.0.1", "--wait").sentence
+    assert [ask(gateway, acme).status for gateway in (first, second)] == [200, 200]  # no waiting: it has been waited for
+
+    second.signal(signal.SIGTERM)
+    second.wait_exit()
+    assert set(positions()) == {first.process.pid}
+    assert "applied by 1 gateway\n" in ctl("partner", "disable", "acme", "--yes", "--wait").err
+    is_error(ask(first, acme), "invalid_token")
+
+
+def test_held_deletions_are_confirmed_by_their_number(ctl, redis, gateway_on):
+    partners = [partner_of(ctl.add("--id", f"p{i}")) for i in range(5)]
+    gateway = gateway_on(redis, *partners, admin={"control_socket": "control.sock"})
+    here = Ctl(redis, gateway.config_file, user=None)  # on the gateway's machine
+    assert "no load is held" in here("confirm-deletions", "--yes", code=1).sentence
+    redis.admin("FLUSHALL")
+    ctl("init")
+    kept = partner_of(ctl.add("--id", "kept"))
+    gateway.wait_event("store_deletion_held")
+    assert "5 deletions are held" in here("status").out
+    assert here("confirm-deletions", code=1).sentence.startswith("proofctl: 5 held deletions: ")
+    is_passed(ask(gateway, partners[0]))
+    assert here("confirm-deletions", "--yes", "--json").json == {"confirmed": 5}
+    becomes(gateway, kept, 200, seconds=10)
+    assert {ask(gateway, p).status for p in partners} == {401}
 
 
 @pytest.mark.parametrize("value", ["0", "601", "soon", ""])

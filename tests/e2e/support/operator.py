@@ -13,7 +13,7 @@ from support.redis import Redis
 from support.wait import DEADLINE_S, wait_for
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-ROLES = ("gateway", "operator", "sentinel", "replica", "asker")
+ROLES = ("admin", "gateway", "operator", "sentinel", "replica", "asker")  # those that log in
 
 
 def make_certificates(folder, host="127.0.0.1"):
@@ -38,11 +38,11 @@ def make_certificates(folder, host="127.0.0.1"):
 
 
 class AclRedis(Redis):
-    """A server with the users of `proofctl acl`; "admin" is the test itself. `extra`: further lines of redis.conf."""
+    """A server with the users of `proofctl acl`; the test itself is "admin". `extra`: further lines of redis.conf."""
 
-    def __init__(self, folder, passwords=None, extra=()):
-        passwords = passwords or {role: f"pw_canary_{secrets.token_hex(16)}" for role in (*ROLES, "admin")}
-        super().__init__(folder, passwords)
+    def __init__(self, folder, passwords=None, extra=(), **options):
+        passwords = passwords or {role: f"pw_canary_{secrets.token_hex(16)}" for role in ROLES}
+        super().__init__(folder, passwords, **options)
         self.extra = list(extra)
         for role, password in passwords.items():
             file = self.password_of(role)
@@ -53,13 +53,15 @@ class AclRedis(Redis):
         return self.folder / f"{role}.password"
 
     def acl_line(self, role):
-        command = [PROOFCTL, "acl", "-c", self.config_file(), "--role", role, "--password-file", self.password_of(role)]
+        command = [PROOFCTL, "acl", "-c", self.config_file(), "--role", role]
+        if role != "default":
+            command += ["--password-file", self.password_of(role)]
         return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=ENVIRONMENT).stdout.strip()
 
     def _write_config(self, gateway):
         file = super()._write_config(gateway)
-        lines = [line for line in file.read_text().splitlines() if not line.startswith(("user gateway", "user operator"))]
-        lines += [self.acl_line(role) for role in ROLES if role != "asker"] + self.extra
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("user ")]
+        lines += [self.acl_line(role) for role in ("default", *ROLES) if role != "asker"] + self.extra
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return file
 
@@ -81,10 +83,12 @@ class AclRedis(Redis):
         self.admin("REPLICAOF", "127.0.0.1", master.port)
         wait_for(lambda: "master_link_status:up" in self.admin("INFO", "replication"), "the replication", 30)
 
-    def everything(self):
-        """All that is kept, as one text."""
+    def everything(self, reports=True):
+        """All that is kept, as one text; without the reports of gateways, which change by themselves."""
         texts = []
         for key in self.admin("KEYS", "*"):
+            if not reports and key.startswith(self.key("g:")):
+                continue
             read = {"hash": ("HGETALL",), "string": ("GET",), "stream": ("XRANGE", "-", "+")}[self.admin("TYPE", key)]
             texts.append(json.dumps([key, self.admin(read[0], key, *read[1:])]))
         return "\n".join(texts)

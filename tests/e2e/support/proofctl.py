@@ -15,7 +15,7 @@ PROOFCTL = Path(os.environ.get("PROOFCTL_BIN", BINARY.parent / "proofctl"))
 TOKEN = re.compile(r"proof_live_[0-9A-Za-z]{49}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 ENVIRONMENT = {
-    **{key: value for key, value in os.environ.items() if key not in ("PROOFCTL_STORE", "SUDO_USER")},
+    **{key: value for key, value in os.environ.items() if not key.startswith("PROOFCTL_") and key != "SUDO_USER"},
     "ASAN_OPTIONS": "detect_leaks=1:exitcode=99",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
 }

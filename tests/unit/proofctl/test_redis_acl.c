@@ -30,11 +30,21 @@ static void every_line_starts_from_nothing(void **state)
         const char *line = line_of(role, NULL);
         assert_non_null(strstr(line, " resetkeys "));
         assert_non_null(strstr(line, " resetchannels "));
-        assert_non_null(strstr(line, " -@all "));
         assert_null(strstr(line, "nopass"));
         assert_null(strpbrk(line, ">#"));
+        if (role == ACL_DEFAULT || role == ACL_ADMIN) continue;
+        assert_non_null(strstr(line, " -@all "));
         assert_non_null(strstr(line_of(role, "abc"), " on #abc resetkeys"));
     }
+}
+
+static void nobody_is_the_default_user_but_redis_itself(void **state)
+{
+    (void)state;
+    assert_string_equal(line_of(ACL_DEFAULT, NULL),
+                        "user default off resetkeys ~* resetchannels &* +@all resetpass");
+    assert_false(acl_role_has_password(ACL_DEFAULT));
+    assert_true(acl_role_has_password(ACL_ADMIN));
 }
 
 static void a_gateway_writes_its_own_report_only(void **state)
@@ -66,6 +76,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_line_starts_from_nothing),
+        cmocka_unit_test(nobody_is_the_default_user_but_redis_itself),
         cmocka_unit_test(a_gateway_writes_its_own_report_only),
         cmocka_unit_test(the_page_holds_the_lines),
     };
