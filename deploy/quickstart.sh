@@ -69,36 +69,29 @@ build_release() {
             { cat "$state/build.log" >&2 && die "cmake failed"; }
     fi
     say "Building ..."
-    cmake --build "$build" --target proofgw proof-demo-backend >"$state/build.log" 2>&1 ||
+    cmake --build "$build" --target proofgw proofctl proof-demo-backend >"$state/build.log" 2>&1 ||
         { tail -n 60 "$state/build.log" >&2 && die "the build failed; all of it is in $state/build.log"; }
 }
 
-new_token() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
-new_uuid() { cat /proc/sys/kernel/random/uuid; }
-digest_of() { printf '%s' "$1" | sha256sum | cut -d' ' -f1; }
-
-# One record of the partner file: id, token, allowlist (JSON).
-partner_record() {
-    printf '{"partner_id":"%s","company":"%s","contact":"dev@example.com","client_token_sha256":"%s",' \
-        "$1" "Demo ($1)" "$(digest_of "$2")"
-    printf '"widget_id":"%s","off_ramp":false,"production_cidrs":%s,"sandbox_cidrs":[],"enabled":true}\n' \
-        "$(new_uuid)" "$3"
+# Takes partner $1 in, which may call from the addresses behind $2; the token goes into the file $2.
+add_partner() {
+    local id=$1 file=$2 ip made
+    shift 2
+    local options=()
+    for ip in "$@"; do options+=(--ip "$ip"); done
+    made=$("$build/proofctl" --store "$state/partners.ndjson" partner add --id "$id" --company "Demo ($id)" \
+        --contact dev@example.com "${options[@]}")
+    sed -n 's/^client_token *//p' <<<"$made" >"$file"
 }
 
 # Demo partners are made once: `demo` may call from loopback, `elsewhere` only from a documentation network.
 make_partners() {
     [ ! -f "$state/partners.ndjson" ] || [ ! -f "$state/token" ] || [ ! -f "$state/token-elsewhere" ] || return 0
-    local demo elsewhere
-    demo=$(new_token)
-    elsewhere=$(new_token)
+    rm -f "$state"/partners.ndjson* "$state"/token*
     (
         umask 077
-        printf '%s\n' "$demo" >"$state/token"
-        printf '%s\n' "$elsewhere" >"$state/token-elsewhere"
-        {
-            partner_record demo "$demo" '["127.0.0.1","::1"]'
-            partner_record elsewhere "$elsewhere" '["192.0.2.0/24"]'
-        } >"$state/partners.ndjson"
+        add_partner demo "$state/token" 127.0.0.1 ::1
+        add_partner elsewhere "$state/token-elsewhere" 192.0.2.0/24
     )
 }
 
