@@ -29,9 +29,12 @@ static struct admin_conn *conn_of(struct stream *s)
     return (struct admin_conn *)s;
 }
 
+/* A call that waits goes on without it. */
 static void close_conn(struct admin_conn *c)
 {
     if (c->stream.state != STREAM_OPEN) return;
+    if (c->call) c->call->conn = NULL;
+    c->call = NULL;
     loop_deadline_clear(c->admin->loop, &c->timer);
     stream_close(&c->stream, STREAM_END_CLOSE);
 }
@@ -236,7 +239,6 @@ static void on_failed(struct stream *s, enum err e)
 static void on_closed(struct stream *s)
 {
     struct admin_conn *c = conn_of(s);
-    if (c->call) c->call->conn = NULL;
     if (c->prev)
         c->prev->next = c->next;
     else
