@@ -91,7 +91,7 @@ class AclRedis(Redis):
                 continue
             read = {"hash": ("HGETALL",), "string": ("GET",), "stream": ("XRANGE", "-", "+")}[self.admin("TYPE", key)]
             texts.append(json.dumps([key, self.admin(read[0], key, *read[1:])]))
-        return "\n".join(texts)
+        return "\n".join(sorted(texts))
 
 
 class Ctl:
