@@ -1,10 +1,9 @@
 #include "proofctl/redis_wire.h"
 
 #include "base/clock.h"
+#include "net/tls_client.h"
 
 #include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 
 #include <errno.h>
 #include <limits.h>
@@ -13,8 +12,8 @@
 #include <unistd.h>
 
 struct redis_tls {
-    SSL_CTX *ctx;            /* owned */
-    const char *server_name; /* borrowed from the configuration; NULL = the host's */
+    struct tls_client *client; /* owned */
+    const char *server_name;   /* borrowed from the configuration; NULL = the host's */
 };
 
 struct redis_wire {
@@ -79,44 +78,20 @@ static enum err explain(const struct redis_wire *w, enum err e, struct errmsg *w
 
 /* --- TLS ------------------------------------------------------------------------------------------ */
 
-static enum err refuse_file(struct errmsg *why, const char *path, const char *what)
-{
-    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
-    errmsg_set(why, 0, 0, "%s: %s: %s", path, what, reason ? reason : "it cannot be read");
-    return ERR_REFUSED;
-}
-
-static enum err load_files(SSL_CTX *ctx, const struct config_tls_client *c, struct errmsg *why)
-{
-    ERR_clear_error();
-    int loaded =
-        c->ca_file ? SSL_CTX_load_verify_file(ctx, c->ca_file) : SSL_CTX_set_default_verify_paths(ctx);
-    if (loaded != 1)
-        return refuse_file(why, c->ca_file ? c->ca_file : "the system's authorities", "no certificates");
-    if (!c->certificate_file) return ERR_OK;
-    if (SSL_CTX_use_certificate_chain_file(ctx, c->certificate_file) != 1)
-        return refuse_file(why, c->certificate_file, "no certificate");
-    if (SSL_CTX_use_PrivateKey_file(ctx, c->key_file, SSL_FILETYPE_PEM) != 1)
-        return refuse_file(why, c->key_file, "no key of this certificate");
-    return ERR_OK;
-}
-
 enum err redis_tls_create(const struct config_tls_client *config, struct redis_tls **out, struct errmsg *why)
 {
+    const struct tls_certificate_files files = {.certificate = config->certificate_file,
+                                                .key = config->key_file};
+    const struct tls_client_settings settings = {.authorities = config->ca_file,
+                                                 .certificate = files.certificate ? &files : NULL};
+    const struct tls_warnings unwanted = {0}; /* the gateway, which has the same files, logs them */
     struct redis_tls *t = calloc(1, sizeof *t);
     if (!t) return ERR_NOMEM;
     t->server_name = config->server_name;
-    t->ctx = SSL_CTX_new(TLS_client_method());
-    enum err e = t->ctx ? ERR_OK : ERR_NOMEM;
-    if (!e) {
-        SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, NULL);
-        (void)SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION); /* every OpenSSL 3 knows it */
-        SSL_CTX_set_mode(t->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        e = load_files(t->ctx, config, why);
-    }
+    enum err e = tls_client_create(&settings, &unwanted, why, &t->client);
     if (e) {
         redis_tls_destroy(t);
-        return e;
+        return e == ERR_NOMEM ? e : ERR_REFUSED;
     }
     *out = t;
     return ERR_OK;
@@ -125,17 +100,8 @@ enum err redis_tls_create(const struct config_tls_client *config, struct redis_t
 void redis_tls_destroy(struct redis_tls *t)
 {
     if (!t) return;
-    SSL_CTX_free(t->ctx);
+    tls_client_unref(t->client);
     free(t);
-}
-
-/* The certificate must bear `name`, which may be an address; then there is no SNI (RFC 6066 section 3). */
-static bool expect_name(SSL *ssl, const char *name)
-{
-    if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1) return true;
-    ERR_clear_error();
-    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
 static enum err shake_hands(struct redis_wire *w, uint64_t deadline_us, struct errmsg *why)
@@ -159,8 +125,8 @@ static enum err start_tls(struct redis_wire *w, const struct redis_tls *tls, con
     if (!name)
         return refuse(why, ERR_REFUSED,
                       "store.redis.tls.server_name must say which name the certificate has");
-    w->ssl = SSL_new(tls->ctx);
-    if (!w->ssl || !expect_name(w->ssl, name) || SSL_set_fd(w->ssl, w->fd) != 1) return ERR_NOMEM;
+    w->ssl = tls_client_open(&(struct tls_target){.client = tls->client, .host = name});
+    if (!w->ssl || SSL_set_fd(w->ssl, w->fd) != 1) return ERR_NOMEM;
     return shake_hands(w, deadline_us, why);
 }
 

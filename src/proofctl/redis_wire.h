@@ -3,8 +3,7 @@
  * Blocking for its caller, non-blocking underneath: every wait is a poll(2) up to a deadline, so that a
  * server that is silent never holds the command. Not the gateway's transport, which lives on a loop.
  *
- * With TLS (1.2 or later) the certificate must lead to a trusted authority and bear the expected name or
- * address; there is no way to leave that out.
+ * TLS is that of the gateway (net/tls_client.h), with the same demands: what one accepts the other does too.
  *
  * Deadlines are microseconds of clock_mono_us().
  *

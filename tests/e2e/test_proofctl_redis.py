@@ -419,6 +419,7 @@ def tls(tmp_path):
         ({}, None),
         ({"ca_file": "other-ca.crt"}, "no TLS with this server"),
         ({"server_name": "stranger.test"}, "no TLS with this server"),
+        ({"server_name": "server"}, "no TLS with this server"),  # a common name is no name: RFC 6125 section 6.4.4
         ({"certificate_file": None, "key_file": None}, "TLS"),
         ({"enabled": False}, "closed the connection"),
     ],
