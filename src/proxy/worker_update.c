@@ -72,12 +72,13 @@ static void apply(struct worker_update *u)
     struct worker_settings *before = w->settings;
     w->settings = u->settings;
     u->settings = NULL;
-    apply_listeners(u);
-    conn_adopt_all(w);
+    /* First: a listener that closes takes what waits in it, and those requests may be for a new backend. */
     for (unsigned e = 0; e < ENV_COUNT; e++) {
         if (u->addresses[e].n) upstream_set_addresses(&w->upstreams[e], &u->addresses[e]);
         upstream_configure(&w->upstreams[e], w->settings->generation);
     }
+    apply_listeners(u);
+    conn_adopt_all(w);
     settings_release(before);
     if (u->nfailed) log_error("listen_failed", KV_UINT("worker", w->index), KV_UINT("listeners", u->nfailed));
     if (u->on_applied) u->on_applied(u);
