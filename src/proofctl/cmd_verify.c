@@ -1,6 +1,7 @@
 #include "proofctl/commands.h"
 
 #include "proofctl/audit_line.h"
+#include "proofctl/printable.h"
 #include "proofctl/record_json.h"
 
 #include <stdio.h>
@@ -222,7 +223,9 @@ static enum ctl_exit print_text(struct session *s, const struct count *c, const 
 {
     for (size_t i = 0; i < all->n; i++) {
         const struct finding *f = &all->list[i];
-        (void)printf("%s%s%s\n", f->id ? f->id : "", f->id ? ": " : "", f->text);
+        (void)printf("%s%s", f->id ? f->id : "", f->id ? ": " : "");
+        printable_put(f->text, stdout);
+        (void)putchar('\n');
     }
     if (nrepaired) (void)printf("repaired: %zu\n", nrepaired);
     (void)printf("%s: %s: partners %lld, enabled %lld, previous tokens in their grace period %lld, "

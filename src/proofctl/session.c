@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "gw_version.h"
+#include "proofctl/printable.h"
 #include "store/record_value.h"
 
 #include <pwd.h>
@@ -44,7 +45,9 @@ static void print_messages(const struct session *s, enum ctl_exit code, const ch
     if (s->is_json) (void)fprintf(stderr, "{\"error\": \"%s\", \"messages\": [", exit_name(code));
     for (size_t i = 0; i < n; i++) {
         if (!s->is_json) {
-            (void)fprintf(stderr, "proofctl: %s\n", texts[i]);
+            (void)fputs("proofctl: ", stderr);
+            printable_put(texts[i], stderr);
+            (void)fputc('\n', stderr);
             continue;
         }
         if (i > 0) (void)fputs(", ", stderr);
@@ -55,13 +58,14 @@ static void print_messages(const struct session *s, enum ctl_exit code, const ch
 
 enum ctl_exit session_fail(const struct session *s, enum ctl_exit code, const char *format, ...)
 {
-    char text[640];
-    const char *texts[] = {text};
+    char *text; /* as long as it must be: a gateway may have many reasons to refuse a file */
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(text, sizeof text, format, args); /* cut off when too long */
+    if (vasprintf(&text, format, args) < 0) text = NULL;
     va_end(args);
+    const char *texts[] = {text ? text : "out of memory"};
     print_messages(s, code, texts, 1);
+    free(text);
     return code;
 }
 

@@ -97,6 +97,13 @@ def test_a_faulty_configuration_is_told_with_every_place(gateway, ctl):
     assert ctl("status", "--json").json["pid"] == gateway.process.pid
 
 
+def test_many_faults_are_told_to_the_last(gateway, ctl):
+    keys = [f"nonsense_{i}" for i in range(20)]
+    edit(gateway, "workers: 1", "workers: 1\nreload_on_change: false\n" + "".join(f"{k}: 1\n" for k in keys))
+    failed = ctl("reload", code=1).err
+    assert all(k in failed for k in keys)
+
+
 def test_explain_takes_the_token_from_standard_input(gateway, ctl, partner):
     query = ["explain", "--host", "api.test", "--ip", "127.0.0.1"]
     let_in = ctl(*query, "--token-stdin", stdin=partner.token + "\n")

@@ -477,6 +477,13 @@ def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, comma
     is_passed(ask(gateway, other))
 
 
+def test_nothing_from_redis_steers_the_terminal(ctl, redis):
+    redis.admin("SET", redis.key("p:\x1b[2Jgone"), "x")
+    run = ctl("verify", code=1)
+    assert "ends in \"?[2Jgone\"" in run.out and "\x1b" not in run.out + run.err
+    assert "\x1b" not in ctl("partner", "list", code=1).err
+
+
 def test_verify_is_not_misled_by_operators_at_work(ctl, redis):
     partners = [Partner(f"p{i:03}") for i in range(300)]
     redis.put(*partners)
