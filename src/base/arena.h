@@ -31,9 +31,13 @@ struct arena {
     size_t total_max;
 };
 
+/* `nfree_max`: blocks that are kept for the next arena instead of being freed. */
 void arena_pool_init(struct arena_pool *pool, uint32_t nfree_max);
+
+/* Frees the blocks that were kept. No arena of the pool may have any. */
 void arena_pool_deinit(struct arena_pool *pool);
 
+/* Empty, without memory. `total_max`: bytes of all its blocks together; more is refused. */
 void arena_init(struct arena *a, struct arena_pool *pool, size_t total_max);
 
 /* `n` bytes aligned to 8, uninitialised; NULL when the bound is met or memory is out.

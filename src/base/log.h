@@ -98,11 +98,16 @@ void log_outputs_use(struct log_outputs *o);
 /* They are not wanted after all. Harmless with NULL. */
 void log_outputs_discard(struct log_outputs *o);
 
+/* Operations lines below it are not written from now on. */
 void log_set_level(enum log_level level);
+
+/* Whether a line of this level would be written; the macros ask first. */
 bool log_enabled(enum log_level level);
 /* "debug", "info", "warn", "error"; false for anything else. */
 bool log_level_parse(struct span text, enum log_level *out);
 
+/* One operations line, whatever the level; `kv` ends with KV_END. Never waits: a line that finds no room is
+ * dropped and counted. Called by the macros. */
 void log_event(enum log_level level, const char *event, const struct kv *kv);
 
 /* Room for one access-log line of at most `n_max` bytes (up to a quarter of the ring), or NULL when the

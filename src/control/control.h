@@ -1,8 +1,10 @@
 /* control.h - the main thread: starts everything, watches signals, ends everything.
  *
  *   control_run: log -> policy -> store (first load) -> admin -> workers -> first generation -> loop
- *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once    SIGHUP: configuration and partner data anew SIGUSR1:
- * reopen logs
+ *
+ *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once
+ *   SIGHUP: configuration and partner data anew
+ *   SIGUSR1: reopen logs
  *
  * Thread: [control]; call once, before any other thread exists.
  */

@@ -39,6 +39,7 @@ struct survey *survey_start(struct loop *loop, struct worker *const *workers, un
                             void (*ask)(const struct survey *s, struct survey_part *part),
                             void (*done)(struct survey *s), void *arg);
 
+/* NULL is fine. */
 void survey_free(struct survey *s);
 
 #endif

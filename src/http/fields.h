@@ -68,6 +68,7 @@ enum field_id field_find(struct span name);
 /* As field_find(), for a reader that folds '_' and '.' to '-': "Content_Length" is FIELD_CONTENT_LENGTH. */
 enum field_id field_find_folded(struct span name);
 
+/* What is done with it on its way; of FIELD_OTHER too. */
 enum field_class field_class_of(enum field_id id);
 
 /* The lower-case name; "" for FIELD_OTHER. */
@@ -87,6 +88,7 @@ enum name_kind {
     NAME_BROKEN,    /* not a token (RFC 9110 section 5.6.2): empty, or has another character */
 };
 
+/* Judges a field name byte by byte. */
 enum name_kind field_name_kind(struct span name);
 
 /* The two questions on their own. */

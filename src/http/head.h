@@ -80,6 +80,7 @@ enum head_refusal {
         HEAD_REFUSAL_COUNT
 };
 
+/* The label for logs and metrics. */
 const char *head_refusal_text(enum head_refusal r);
 
 struct http_field {

@@ -69,6 +69,7 @@ enum proxy_header_result {
     PROXY_HEADER_REFUSED,  /* h->refusal says why; not to be fed again */
 };
 
+/* Before the first byte. */
 void proxy_header_init(struct proxy_header *h);
 
 /* Takes the next received bytes, as far as they belong to the header. Not after DONE or REFUSED. */

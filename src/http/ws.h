@@ -39,6 +39,7 @@ struct ws_follower {
     bool lost;       /* not valid framing: counting has stopped, bytes still flow */
 };
 
+/* `masked`: the direction of the client, whose frames must be masked (RFC 6455 section 5.1). */
 void ws_follower_init(struct ws_follower *f, bool masked);
 
 /* Takes the next n bytes of the stream. Reserved bits are not judged (extensions use them); a wrong mask bit,

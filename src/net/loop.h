@@ -66,6 +66,7 @@ struct loop {
     bool inbox_closed; /* shared: lock; messages are refused */
 };
 
+/* The rest of loop_turn(): reads the clocks, calls on_turn_begin. */
 void loop_turn_begin(struct loop *l);
 
 /* First line of every callback that libuv calls on this loop. */

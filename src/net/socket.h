@@ -22,9 +22,11 @@ struct socket_address {
     socklen_t len;
 };
 
+/* `a`: not ADDR_NONE. */
 struct socket_address socket_address_ip(const struct addr *a, uint16_t port);
 /* Errors: ERR_RANGE (path longer than 107 bytes). */
 enum err socket_address_unix(const char *path, struct socket_address *out);
+/* 0 for a unix socket. */
 uint16_t socket_address_port(const struct socket_address *a);
 
 /* Opens a listening socket. TCP sockets get SO_REUSEADDR, SO_REUSEPORT (each worker has its own), TCP_NODELAY

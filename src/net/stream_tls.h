@@ -1,8 +1,8 @@
 /* stream_tls.h - between net/stream.c, which talks to the socket, and net/stream_tls.c, which puts TLS behind
  * it. For those two files only.
  *
- *   recv --stream_tls_take--> engine --on_read--> user            user --stream_tls_write--> engine
- * --stream_send-->
+ *   recv --stream_tls_take--> engine --on_read--> user
+ *   user --stream_tls_write--> engine --stream_send--> socket
  *
  * Thread: [the loop's].
  */

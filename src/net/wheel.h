@@ -32,8 +32,10 @@ struct wheel {
     uint32_t count;                        /* linked entries */
 };
 
+/* `now_ms`: of the clock that wheel_advance() goes by. */
 void wheel_init(struct wheel *w, uint64_t now_ms);
 
+/* Not linked. `on_due` runs once for each wheel_set(); the entry is out of the wheel by then. */
 void wheel_entry_init(struct wheel_entry *e, void (*on_due)(struct wheel_entry *e));
 
 /* Sets or moves the deadline; WHEEL_NEVER disarms without unlinking. */

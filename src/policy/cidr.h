@@ -47,6 +47,7 @@ enum err cidr_parse(struct span text, const struct cidr_rules *rules, struct cid
 /* Canonical text: RFC 5952; the length is always written. Returns the number of bytes. */
 size_t cidr_format(const struct cidr *c, char out[static CIDR_TEXT_MAX]);
 
+/* False for an address of the other family. */
 bool cidr_contains(const struct cidr *c, const struct addr *a);
 
 /* The last address of a prefix (the first one is c->net). */

@@ -59,6 +59,7 @@ static inline bool chunk6_has(const struct chunk6 *c, struct key6 a)
     return (c->in_first ^ n) & 1;
 }
 
+/* Of the allocation that its `cap` and `is_wide` ask for. */
 size_t chunk6_bytes(const struct chunk6 *c);
 
 /* NULL when memory is out. */

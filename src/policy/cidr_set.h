@@ -8,12 +8,12 @@
  *
  *     0         4                       4 + 8 n4                 4 + 8 n4 + 16 n6
  *     +---------+-----------+-----------+------------+-----------+-----+-----+----+
- *     | head  4 | net, mask | net, mask | hi, lo  16 | hi, lo 16 | len | len | .. |   two IPv4 prefixes: 20
- * bytes
+ *     | head  4 | net, mask | net, mask | hi, lo  16 | hi, lo 16 | len | len | .. |
  *     +---------+-----------+-----------+------------+-----------+-----+-----+----+
+ *     two IPv4 prefixes: 20 bytes
  *
- *   large, on the heap: the sorted first and past-the-last addresses of the merged ranges ("boundaries"); an
- * address is in when the number of boundaries <= it is odd
+ *   large, on the heap: the sorted first and past-the-last addresses of the merged ranges ("boundaries");
+ *   an address is in when the number of boundaries <= it is odd
  *
  *     10.0.0.0      10.0.1.0            192.0.2.0     192.0.2.128
  *     ----[=============)------------------[=============)--------
@@ -58,6 +58,7 @@ enum err cidr_set_build(const struct cidr *cidrs, uint32_t n, void *room, struct
 /* Frees a large set; does nothing to a small one, which lies in memory of the caller. */
 void cidr_set_destroy(struct cidr_set *s);
 
+/* Whether some prefix of the set contains the address. */
 bool cidr_set_has(const struct cidr_set *s, const struct addr *a);
 
 /* It is the caller of cidr_set_build() who asks: did the set go into `room`? */
@@ -84,7 +85,10 @@ struct cidr_walk {
     struct addr first, last; /* from here to there */
 };
 
+/* At the first prefix. Borrows the set. */
 struct cidr_walk cidr_walk_of(const struct cidr_set *s);
+
+/* The next one; false at the end. */
 bool cidr_walk_next(struct cidr_walk *w, struct cidr *out);
 
 #endif

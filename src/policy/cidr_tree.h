@@ -61,6 +61,7 @@ typedef bool (*cidr_next_fn)(void *arg, struct cidr *out);
  * empty), ERR_EXISTS (not empty). */
 enum err cidr_tree_build(struct cidr_tree *t, cidr_next_fn next, void *arg);
 
+/* Whether some prefix that was added contains the address. */
 bool cidr_tree_has(const struct cidr_tree *t, const struct addr *a);
 
 /* Bytes that readers touch, and bytes that only the writer needs; without what the allocator adds. */

@@ -66,6 +66,7 @@ size_t epochs_collect(struct epochs *e);
 uint64_t epochs_stamp(struct epochs *e);
 bool epochs_passed(struct epochs *e, uint64_t stamp);
 
+/* Bytes that wait to be freed. */
 size_t epochs_limbo_bytes(const struct epochs *e);
 
 #endif

@@ -97,6 +97,7 @@ uint64_t policy_generation(const struct policy *p);
 /* The view behind an index, or NULL. Valid until the end of the reader's turn. */
 const struct partner_view *policy_view(const struct policy *p, uint32_t index);
 
+/* The table of token digests, for decide(). Lives as long as the policy. */
 const struct token_table *policy_tokens(const struct policy *p);
 
 /* Some partner's list of `env` has this address. True for every address until the policy is ready. */

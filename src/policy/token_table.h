@@ -61,6 +61,7 @@ bool token_table_find(const struct token_table *t, const uint8_t digest[static T
 /* Fetches what token_table_find() of this digest will look at. */
 void token_table_prefetch(const struct token_table *t, const uint8_t digest[static TOKEN_DIGEST_BYTES]);
 
+/* Digests in it; bytes of memory, retired tables not included. */
 size_t token_table_count(const struct token_table *t);
 size_t token_table_bytes(const struct token_table *t);
 

@@ -32,8 +32,10 @@ struct args {
  * Errors: ERR_PARSE (`why`: one sentence), ERR_NOMEM. */
 enum err args_parse(struct args *a, int argc, char **argv, struct errmsg *why);
 
+/* Also after a failure of args_parse(). */
 void args_deinit(struct args *a);
 
+/* Whether the option was given. */
 bool args_has(const struct args *a, enum option o);
 
 /* The value of an option, or NULL when it was not given. */

@@ -30,6 +30,7 @@ enum err audit_file_append(struct audit_file *a, struct span lines);
 /* Takes back what audit_file_append() wrote. Errors: ERR_IO (errno). */
 enum err audit_file_take_back(struct audit_file *a);
 
+/* Only closes: what was appended is on the disk already. */
 void audit_file_close(struct audit_file *a);
 
 typedef enum err audit_line_fn(void *arg, struct span line);

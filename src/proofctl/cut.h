@@ -23,6 +23,7 @@ struct cut {
 enum err cut_compute(const struct partner *before, const struct partner *after, uint64_t now_ms,
                      struct cut *out);
 
+/* Whether somebody loses access. */
 bool cut_is_any(const struct cut *c);
 
 /* "its current token stops working, 2 prefixes leave its production list". */

@@ -46,6 +46,7 @@ enum ctl_exit edit_check(struct session *s, struct edit *e);
 enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *edits, size_t n, bool is_dry,
                           size_t *nchanged);
 
+/* Frees all that it owns; it is empty then. */
 void edit_deinit(struct edit *e);
 
 /* The whole way for a command that changes one record: edit_check() and edit_commit(). On success prints

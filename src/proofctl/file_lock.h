@@ -15,6 +15,7 @@
  * Errors: ERR_TIMEOUT, ERR_IO (errno). */
 enum err file_lock_take(const char *path, unsigned wait_ms, int *fd);
 
+/* Lets the next writer in. */
 void file_lock_release(int fd);
 
 #endif

@@ -1,8 +1,8 @@
 /* file_replace.h - a new version of a file, written beside it and renamed over it: readers see the old one or
  * the new one, and a failure on the way leaves the old one.
  *
- *   file_replace_begin() -> write to r.out -> file_replace_sync() -> file_replace_commit() or
- * file_replace_abort()
+ *   file_replace_begin() -> write to r.out -> file_replace_sync() -> file_replace_commit()
+ *                                         `-----------------------> file_replace_abort()
  *
  * The new file has the mode, owner, group and access control list of the old one, or none is made: a gateway
  * that could read the old one can read it. Its name while it is written is fixed (FILE.tmp), so that what a

@@ -28,6 +28,7 @@ struct file_snapshot {
  * sentences in `faults`. ERR_NOMEM. */
 enum err file_snapshot_read(const char *path, struct file_snapshot *out, struct record_messages *faults);
 
+/* Also after a failure of file_snapshot_read(). */
 void file_snapshot_deinit(struct file_snapshot *s);
 
 /* NULL when there is no such record. */

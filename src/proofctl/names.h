@@ -20,6 +20,7 @@ enum err names_add(struct names *n, struct span name);
 /* Fills `list`, in order, each name once; nothing is added after that. Errors: ERR_NOMEM. */
 enum err names_sort(struct names *n);
 
+/* Frees the names; the list is empty then. */
 void names_deinit(struct names *n);
 
 #endif

@@ -49,6 +49,7 @@ enum ctl_exit session_fail_messages(const struct session *s, enum ctl_exit code,
 /* Prints why a call of the backend failed. */
 enum ctl_exit session_fail_backend(const struct session *s, enum err e);
 
+/* Says that memory is out, and returns CTL_FAILED. */
 enum ctl_exit session_fail_memory(const struct session *s);
 
 /* Something to know that is no failure. */

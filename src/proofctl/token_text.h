@@ -36,6 +36,7 @@ enum token_shape {
     TOKEN_SHAPE_OTHER,     /* issued by something else: cannot be checked */
 };
 
+/* Judged offline, by its form and its checksum. */
 enum token_shape token_text_shape(struct span token);
 
 /* SHA-256, as the records hold it. Errors: ERR_NOMEM (libcrypto failed). */

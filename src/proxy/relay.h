@@ -28,6 +28,7 @@ struct relay {
     char frames[RELAY_RUNS_MAX][RELAY_FRAME_MAX]; /* "hex CRLF" of each run */
 };
 
+/* Nothing collected yet. `to`: NULL when nothing will be sent. `chunked`: data is framed as chunks. */
 void relay_begin(struct relay *r, struct stream *to, bool chunked);
 
 /* Bytes without framing: a head. */

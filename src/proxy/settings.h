@@ -27,6 +27,7 @@ struct worker_settings {
 /* One reference, the caller's. Errors: NULL when memory is out. */
 struct worker_settings *settings_create(struct generation *g);
 
+/* One reference more. */
 struct worker_settings *settings_retain(struct worker_settings *s);
 
 /* Harmless with NULL. */

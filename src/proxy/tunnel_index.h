@@ -22,7 +22,10 @@ struct tunnel_index {
     struct tunnel_link buckets[TUNNEL_BUCKETS]; /* list heads */
 };
 
+/* Empty. */
 void tunnel_index_init(struct tunnel_index *i);
+
+/* The link must stay where it is until it is removed. */
 void tunnel_index_add(struct tunnel_index *i, struct tunnel_link *link, uint32_t partner);
 void tunnel_index_remove(struct tunnel_link *link);
 

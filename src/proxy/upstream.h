@@ -73,6 +73,7 @@ struct upstream {
     uint64_t keep_alive_ms;
 };
 
+/* Without addresses, and with limits of 0 until upstream_configure(). */
 void upstream_init(struct upstream *u, struct worker *w, enum environment env);
 
 void upstream_deinit(struct upstream *u);

@@ -6,8 +6,8 @@
  * for operators in docs/PARTNERS-FILE.md.
  *
  * Example:  struct record_report report = {0};
- *           if (record_parse(line, 1, &record, &report) == ERR_PARSE) ...
- * report.faults.list[0..report.faults.n)
+ *           if (record_parse(line, 1, &record, &report) == ERR_PARSE)
+ *               ... report.faults.list[0..report.faults.n)
  *
  * Thread: [any, pure].
  */

@@ -3,8 +3,8 @@
  *   redis_sentinel_ask -> Sentinel i: address? --- an address ---> on_answer(ERR_OK)
  *                              | failure, nil, time-out                   next round begins with i again
  *                              v
- *                         Sentinel i+1 ... until each was asked once ---> on_answer(why the last one did not
- * know)
+ *                         Sentinel i+1 ... until each was asked once ---> on_answer(why the last one
+ *                                                                         did not know)
  *
  * One connection per question, closed after it. The answer is a hint: whoever connects to the address checks
  * ROLE (redis_options.must_be_master), and says redis_sentinel_distrust() when it was wrong, so that a

@@ -30,6 +30,7 @@ struct stage {
     size_t at;                        /* of stage_next(), in `first` */
 };
 
+/* Empty. `hasher`: borrowed until stage_deinit(). */
 void stage_init(struct stage *s, struct redis_hasher *hasher);
 void stage_deinit(struct stage *s);
 
