@@ -145,7 +145,7 @@ static enum err try_sentinel(const struct search *s, const struct socket_address
     struct redis_link *link;
     struct errmsg why;
     struct addr addr;
-    uint16_t port;
+    uint16_t port = 0; /* gcc does not see that ask() has set it */
     const struct redis_link_options o = {
         .address = a,
         .tls = s->tls,
