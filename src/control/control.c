@@ -109,6 +109,14 @@ static void bound_exit(struct control *c)
     (void)uv_timer_start(&c->exit_bound, on_exit_bound, EXIT_BOUND_MS, 0);
 }
 
+/* libuv gives a signal its default action back, which would end us by it on the last few steps. */
+static void ignore_signal(uv_signal_t *handle)
+{
+    int number = handle->signum; /* 0: the start did not get so far */
+    if (handle->loop) uv_close((uv_handle_t *)handle, NULL);
+    if (number) (void)signal(number, SIG_IGN); /* fails only for numbers that do not exist */
+}
+
 /* Closes everything that keeps the control loop alive. */
 static void begin_close(struct control *c)
 {
@@ -119,7 +127,7 @@ static void begin_close(struct control *c)
     reload_close(&c->reload);
     deployment_close_backends(&c->deployment);
     for (unsigned i = 0; i < SIGNALS; i++)
-        if (c->signals[i].loop) uv_close((uv_handle_t *)&c->signals[i], NULL);
+        ignore_signal(&c->signals[i]);
     loop_deadline_clear(&c->loop, &c->collect);
     if (c->store) c->store->ops->close(c->store, on_store_closed, c);
     bound_exit(c);

@@ -976,6 +976,17 @@ def test_signals_before_and_after_do_no_harm(gateway, partner):
     assert gateway.wait_exit() == EXIT_OK
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=lambda n: n.name)
+def test_a_signal_in_the_last_moment_is_not_the_end(proofgw, number):
+    for _ in range(10):
+        gateway = proofgw(workers=1)
+        gateway.signal(signal.SIGTERM)
+        end = time.monotonic() + DEADLINE_S
+        while gateway.process.poll() is None and time.monotonic() < end:
+            gateway.signal(number)
+        assert gateway.wait_exit() == EXIT_OK
+
+
 # --- the process -----------------------------------------------------------------------------------------
 
 
