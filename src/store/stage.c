@@ -141,7 +141,7 @@ enum err stage_put(struct stage *s, struct span packed, enum stage_change *chang
     enum err e = make_room_in_table(s);
     if (e) return e;
     char **slot = slot_of(s, fresh.id);
-    struct packed old;
+    struct packed old = {0};
     if (*slot) {
         old = look(*slot);
         had = !(old.flags & PACKED_DELETED);
