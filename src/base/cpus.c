@@ -30,10 +30,10 @@ static bool file_read(struct small_file *f, const char *path)
 /* The text before `stop`; `s` goes on behind it. Without `stop` everything is taken. */
 static struct span token_take(struct span *s, char stop)
 {
-    const char *at = s->n ? memchr(s->p, stop, s->n) : NULL;
-    struct span token = span_of(s->p, at ? (size_t)(at - s->p) : s->n);
-    size_t used = at ? token.n + 1 : token.n;
-    if (used) *s = span_of(s->p + used, s->n - used);
+    struct span token = span_of(s->p, 0);
+    while (s->n && s->p[0] != stop)
+        s->p++, s->n--, token.n++;
+    if (s->n) s->p++, s->n--;
     return token;
 }
 

@@ -3,23 +3,42 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { U64_DIGITS_MAX = 20, HEX_DIGITS_MAX = 16 };
+enum { HEX_DIGITS_MAX = 16 };
 
 static const char hex_digits[] = "0123456789abcdef";
+
+/* 00 to 99. */
+static const char digit_pairs[] =
+    "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+    "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+    "8081828384858687888990919293949596979899";
 
 void outbuf_str(struct outbuf *o, const char *s)
 {
     outbuf_bytes(o, s, strlen(s));
 }
 
+/* How many decimal digits `v` has. */
+static size_t decimal_length(uint64_t v)
+{
+    size_t n = 1;
+    for (; v >= 10000; v /= 10000)
+        n += 4;
+    return n + (v >= 10) + (v >= 100) + (v >= 1000);
+}
+
+/* Two digits at a time, and none of that for most numbers of an access log line, which have one. */
 void outbuf_u64(struct outbuf *o, uint64_t v)
 {
-    char digits[U64_DIGITS_MAX];
-    char *at = digits + sizeof digits;
-    do
-        *--at = (char)('0' + v % 10);
-    while (v /= 10);
-    outbuf_bytes(o, at, (size_t)(digits + sizeof digits - at));
+    size_t n = v < 10 ? 1 : decimal_length(v);
+    char *room = outbuf_take(o, n);
+    if (!room) return;
+    for (; v >= 100; v /= 100)
+        memcpy(&room[n -= 2], &digit_pairs[v % 100 * 2], 2);
+    if (n == 2)
+        memcpy(room, &digit_pairs[v * 2], 2);
+    else
+        room[0] = (char)('0' + v);
 }
 
 void outbuf_hex(struct outbuf *o, uint64_t v)
@@ -35,9 +54,12 @@ void outbuf_hex(struct outbuf *o, uint64_t v)
 void outbuf_milli(struct outbuf *o, uint64_t v)
 {
     unsigned rest = (unsigned)(v % 1000);
-    char fraction[] = {'.', (char)('0' + rest / 100), (char)('0' + rest / 10 % 10), (char)('0' + rest % 10)};
     outbuf_u64(o, v / 1000);
-    outbuf_bytes(o, fraction, sizeof fraction);
+    char *room = outbuf_take(o, 4);
+    if (!room) return;
+    room[0] = '.';
+    room[1] = (char)('0' + rest / 100);
+    memcpy(room + 2, &digit_pairs[rest % 100 * 2], 2);
 }
 
 void outbuf_fmt(struct outbuf *o, const char *format, ...)

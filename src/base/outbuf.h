@@ -26,14 +26,22 @@ static inline struct outbuf outbuf_of(char *p, size_t cap)
     return (struct outbuf){p, 0, cap, false};
 }
 
-static inline void outbuf_bytes(struct outbuf *o, const char *p, size_t n)
+/* Room for `n` bytes, which count as written: the caller fills them. NULL when they do not fit. */
+static inline char *outbuf_take(struct outbuf *o, size_t n)
 {
     if (o->overflow || n > o->cap - o->n) {
         o->overflow = true;
-        return;
+        return NULL;
     }
-    if (n) memcpy(o->p + o->n, p, n);
+    char *room = o->p + o->n;
     o->n += n;
+    return room;
+}
+
+static inline void outbuf_bytes(struct outbuf *o, const char *p, size_t n)
+{
+    char *room = outbuf_take(o, n);
+    if (room && n) memcpy(room, p, n);
 }
 
 static inline void outbuf_span(struct outbuf *o, struct span s)

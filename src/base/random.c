@@ -5,7 +5,7 @@
 #include <sys/random.h>
 #include <sys/types.h>
 
-enum { TAKE_MAX = 64, UUID_BYTES = 16 };
+enum { TAKE_MAX = 64 };
 
 enum err random_bytes(void *out, size_t n)
 {
@@ -40,17 +40,11 @@ void random_take(struct random_source *r, void *out, size_t n)
 
 void uuid7_write(struct random_source *r, uint64_t wall_ms, char out[static UUID_LEN])
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t b[UUID_BYTES];
     random_take(r, b + 6, sizeof b - 6);
     for (int i = 0; i < 6; i++)
         b[i] = (uint8_t)(wall_ms >> (40 - 8 * i));
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x70); /* version 7 */
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80); /* variant 10 */
-
-    for (unsigned i = 0; i < UUID_BYTES; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10) *out++ = '-';
-        *out++ = hex[b[i] >> 4];
-        *out++ = hex[b[i] & 15];
-    }
+    uuid_format(b, out);
 }

@@ -4,6 +4,7 @@
 #define BASE_RANDOM_H
 
 #include "base/err.h"
+#include "base/uuid.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -13,8 +14,6 @@ struct random_source {
     uint8_t pool[4096];
     size_t left; /* unused bytes at the end of pool */
 };
-
-enum { UUID_LEN = 36 };
 
 /* Fills `out` from getrandom(2). For secrets. Errors: ERR_IO. */
 enum err random_bytes(void *out, size_t n);

@@ -39,20 +39,12 @@ static const uint8_t by_length[NAME_LEN_MAX + 1][SAME_LEN_MAX] = {
     [24] = {FIELD_SEC_WEBSOCKET_EXTENSIONS},
 };
 
-/* `lower` is as long as `name` and has no upper-case letter. */
-static bool spells(struct span name, struct span lower)
-{
-    for (size_t i = 0; i < name.n; i++)
-        if (ascii_lower(name.p[i]) != lower.p[i]) return false;
-    return true;
-}
-
 enum field_id field_find(struct span name)
 {
     if (name.n > NAME_LEN_MAX) return FIELD_OTHER;
     const uint8_t *ids = by_length[name.n];
     for (size_t i = 0; i < SAME_LEN_MAX && ids[i]; i++)
-        if (spells(name, rows[ids[i]].name)) return (enum field_id)ids[i];
+        if (span_ieq(name, rows[ids[i]].name)) return (enum field_id)ids[i];
     return FIELD_OTHER;
 }
 

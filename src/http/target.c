@@ -112,6 +112,7 @@ static bool query_is_acceptable(struct span query)
  * characters may be percent-encoded (RFC 3986 section 6.2.2.2); 0 when it spells something else. */
 static size_t path_spells(struct span path, struct span plain)
 {
+    if (span_starts(path, plain)) return plain.n;
     size_t at = 0;
     for (size_t i = 0; i < plain.n; i++) {
         if (at == path.n) return 0;

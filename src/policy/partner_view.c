@@ -92,40 +92,10 @@ bool partner_view_allows(const struct partner_view *v, enum environment env, con
     return list && cidr_set_has(list, a);
 }
 
-/* --- widget id --------------------------------------------------------------------------------------- */
-
-/* Where the two digits of each byte stand in the text; dashes between. */
-static const uint8_t digits_at[16] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
-static const uint8_t dashes_at[4] = {8, 13, 18, 23};
-
-/* The value of a hexadecimal digit and 1, or 0. */
-static const uint8_t hex_plus1[UINT8_MAX + 1] = {
-    ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16,
-};
-
-static bool uuid_parse(const char text[static PARTNER_WIDGET_TEXT_BYTES], uint8_t out[static 16])
-{
-    bool is_good = text[PARTNER_WIDGET_TEXT_BYTES - 1] == '\0';
-    for (size_t i = 0; i < sizeof dashes_at; i++)
-        is_good = is_good && text[dashes_at[i]] == '-';
-    for (size_t i = 0; i < sizeof digits_at; i++) {
-        int high = hex_plus1[(uint8_t)text[digits_at[i]]], low = hex_plus1[(uint8_t)text[digits_at[i] + 1]];
-        is_good &= (high != 0) & (low != 0);
-        out[i] = (uint8_t)((unsigned)(high - 1) << 4 | (unsigned)(low - 1));
-    }
-    return is_good;
-}
-
 void partner_view_widget_id(const struct partner_view *v, char out[static PARTNER_WIDGET_TEXT_BYTES])
 {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < sizeof dashes_at; i++)
-        out[dashes_at[i]] = '-';
-    for (size_t i = 0; i < sizeof digits_at; i++) {
-        out[digits_at[i]] = digits[v->widget_id[i] >> 4];
-        out[digits_at[i] + 1] = digits[v->widget_id[i] & 15];
-    }
-    out[PARTNER_WIDGET_TEXT_BYTES - 1] = '\0';
+    uuid_format(v->widget_id, out);
+    out[UUID_LEN] = '\0';
 }
 
 /* --- writer ------------------------------------------------------------------------------------------ */
@@ -227,7 +197,8 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
     memset(d->bytes, 0, d->n);
     for (size_t env = 0; env < ENV_COUNT; env++)
         d->fresh[env] = NULL;
-    if (!uuid_parse(record->widget_id, drafted(d)->widget_id)) return ERR_PARSE;
+    if (record->widget_id[UUID_LEN] || !uuid_parse(record->widget_id, drafted(d)->widget_id))
+        return ERR_PARSE;
     drafted(d)->enabled = record->enabled;
     drafted(d)->off_ramp = record->off_ramp;
     drafted(d)->tokens = tokens_of(record) & 3u;

@@ -18,10 +18,11 @@
 #ifndef POLICY_PARTNER_VIEW_H
 #define POLICY_PARTNER_VIEW_H
 
+#include "base/uuid.h"
 #include "policy/cidr_pool.h"
 #include "policy/partner.h"
 
-enum { PARTNER_WIDGET_TEXT_BYTES = 37 }; /* a UUID's text and its NUL */
+enum { PARTNER_WIDGET_TEXT_BYTES = UUID_LEN + 1 };
 
 /* How a list is kept. */
 enum partner_list {
@@ -31,7 +32,7 @@ enum partner_list {
 };
 
 struct partner_view {
-    uint8_t widget_id[16];
+    uint8_t widget_id[UUID_BYTES];
     bool enabled : 1;
     bool off_ramp : 1;
     uint8_t tokens : 2;       /* bit 1 << SLOT_CURRENT, bit 1 << SLOT_PREVIOUS */

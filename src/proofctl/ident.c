@@ -2,7 +2,7 @@
 
 #include "base/random.h"
 
-enum { SLUG_CHARS_MAX = 40, TAIL_CHARS = 4, UUID_BYTES = 16 };
+enum { SLUG_CHARS_MAX = 40, TAIL_CHARS = 4 };
 
 /* 32 characters, so that a byte's low five bits choose one evenly; without 0 o 1 l. */
 static const char tail_chars[] = "23456789abcdefghijkmnpqrstuvwxyz";
@@ -45,18 +45,12 @@ enum err ident_partner_id(struct span company, char out[static PARTNER_ID_MAX + 
 
 enum err ident_uuid4(char out[static IDENT_UUID_CHARS + 1])
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t b[UUID_BYTES];
     enum err e = random_bytes(b, sizeof b);
     if (e) return e;
     b[6] = (uint8_t)((b[6] & 0x0f) | 0x40); /* version 4 */
     b[8] = (uint8_t)((b[8] & 0x3f) | 0x80); /* variant 10 */
-    size_t n = 0;
-    for (size_t i = 0; i < UUID_BYTES; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10) out[n++] = '-';
-        out[n++] = hex[b[i] >> 4];
-        out[n++] = hex[b[i] & 15];
-    }
-    out[n] = '\0';
+    uuid_format(b, out);
+    out[UUID_LEN] = '\0';
     return ERR_OK;
 }

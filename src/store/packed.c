@@ -90,38 +90,13 @@ static uint8_t flags_of(bool enabled, bool off_ramp, unsigned more)
                      more);
 }
 
-static int hex_value(char c)
-{
-    return c <= '9' ? c - '0' : c - 'a' + 10;
-}
-
-/* `text` is a UUID in lower case: the validator has seen to that. */
-static void widget_to_raw(const char *text, uint8_t out[static 16])
-{
-    for (unsigned i = 0; i < 16; i++, text += 2) {
-        if (*text == '-') text++;
-        out[i] = (uint8_t)(hex_value(text[0]) << 4 | hex_value(text[1]));
-    }
-}
-
-static void widget_to_text(const uint8_t *raw, char out[static 37])
-{
-    static const char digits[] = "0123456789abcdef";
-    for (unsigned i = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10) *out++ = '-';
-        *out++ = digits[raw[i] >> 4];
-        *out++ = digits[raw[i] & 15];
-    }
-    *out = '\0';
-}
-
 enum err packed_add(struct bytes *to, const struct partner *p, uint64_t version, unsigned flags)
 {
     struct packer k;
     pack_begin(&k, to, span_str(p->id));
     k.head.version = version;
     k.head.flags = flags_of(p->enabled, p->off_ramp, flags);
-    widget_to_raw(p->widget_id, k.head.widget_id);
+    BUG_IF(!uuid_parse(p->widget_id, k.head.widget_id), "a widget id that the validator passed is no UUID");
     pack_digest(&k, p->has_token[SLOT_CURRENT] ? p->digest[SLOT_CURRENT] : NULL, PACKED_CURRENT);
     pack_digest(&k, p->has_token[SLOT_PREVIOUS] ? p->digest[SLOT_PREVIOUS] : NULL, PACKED_PREVIOUS);
     if (p->has_token[SLOT_PREVIOUS]) pack(&k, &p->previous_expires_ms, sizeof p->previous_expires_ms);
@@ -237,7 +212,7 @@ enum err packed_partner(const struct packed *r, struct bytes *room, struct partn
 {
     struct partner p = {.enabled = r->flags & PACKED_ENABLED, .off_ramp = r->flags & PACKED_OFF_RAMP};
     if (!(r->flags & PACKED_PARTNER) || !span_to_cstr(r->id, p.id, sizeof p.id)) return ERR_PARSE;
-    widget_to_text(r->widget_id, p.widget_id);
+    uuid_format(r->widget_id, p.widget_id);
     const char *at = r->body;
     if (r->flags & PACKED_CURRENT) at = take_digest(at, &p, SLOT_CURRENT);
     if (r->flags & PACKED_PREVIOUS) {

@@ -1,10 +1,12 @@
 /* The append-only writer: numbers, overflow, JSON strings. */
 #include "base/outbuf.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -32,6 +34,24 @@ static void numbers(void **state)
     holds(&o, "0 18446744073709551615 0 deadbeef00 ffffffffffffffff");
 }
 
+static void numbers_of_every_length(void **state)
+{
+    (void)state;
+    uint64_t around = 1;
+    for (unsigned digits = 1; digits <= 20; digits++, around *= 10) {
+        for (uint64_t v = around - 1; v <= around + 1; v++) {
+            char expected[24], mem[24];
+            int n = snprintf(expected, sizeof expected, "%" PRIu64, v);
+            struct outbuf o = outbuf_of(mem, (size_t)n);
+            outbuf_u64(&o, v);
+            holds(&o, expected);
+            o = outbuf_of(mem, (size_t)n - 1);
+            outbuf_u64(&o, v);
+            assert_true(o.overflow);
+        }
+    }
+}
+
 static void thousandths_have_three_digits(void **state)
 {
     (void)state;
@@ -44,7 +64,9 @@ static void thousandths_have_three_digits(void **state)
     outbuf_milli(&o, 1234);
     outbuf_char(&o, ' ');
     outbuf_milli(&o, 60000);
-    holds(&o, "0.000 0.007 1.234 60.000");
+    outbuf_char(&o, ' ');
+    outbuf_milli(&o, 10980);
+    holds(&o, "0.000 0.007 1.234 60.000 10.980");
 }
 
 static void memory_is_used_to_the_last_byte(void **state)
@@ -173,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
+        cmocka_unit_test(numbers_of_every_length),
         cmocka_unit_test(thousandths_have_three_digits),
         cmocka_unit_test(memory_is_used_to_the_last_byte),
         cmocka_unit_test(overflow_is_remembered_and_stops_writing),

@@ -29,6 +29,27 @@ static void case_is_ignored_for_ascii_letters_only(void **state)
     assert_false(span_ieq(SPAN("\xe2\x84\xaa"), SPAN("k"))); /* Kelvin sign */
 }
 
+/* Eight bytes are compared at once: each byte value at each place of each length against the plain way. */
+static void case_is_ignored_at_every_place(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 25; n++) {
+        for (size_t i = 0; i < n; i++) {
+            for (unsigned x = 0; x <= UINT8_MAX; x++) {
+                char a[25], b[25];
+                memset(a, 'Q', sizeof a);
+                memset(b, 'q', sizeof b);
+                for (unsigned y = 0; y <= UINT8_MAX; y++) {
+                    a[i] = (char)x;
+                    b[i] = (char)y;
+                    bool same = ascii_lower(a[i]) == ascii_lower(b[i]);
+                    if (span_ieq(span_of(a, n), span_of(b, n)) != same) fail();
+                }
+            }
+        }
+    }
+}
+
 static void prefix_must_fit(void **state)
 {
     (void)state;
@@ -115,6 +136,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equality_looks_at_length_and_bytes),
         cmocka_unit_test(case_is_ignored_for_ascii_letters_only),
+        cmocka_unit_test(case_is_ignored_at_every_place),
         cmocka_unit_test(prefix_must_fit),
         cmocka_unit_test(trim_takes_spaces_and_tabs_only),
         cmocka_unit_test(number_of_digits_decides),
