@@ -68,7 +68,7 @@ static enum err refresh(struct backend_file *f)
 static enum err describe(const struct backend_file *f, const struct partner_file_entry *entry,
                          struct backend_record *out)
 {
-    out->id = entry->partner.id;
+    out->id = partner_file_id(entry);
     out->json = file_snapshot_text(&f->snapshot, entry);
     bool is_done = EVP_Digest(out->json.p, out->json.n, out->version.bytes, NULL, EVP_sha256(), NULL) == 1;
     return is_done ? ERR_OK : ERR_NOMEM;

@@ -50,7 +50,7 @@ static enum ctl_exit prepare_records(struct importing *im)
     const char **ids = calloc(n + 1, sizeof *ids);
     if (!ids) return session_fail_memory(s);
     for (size_t i = 0; i < n; i++)
-        ids[i] = im->from->file.entries[i].partner.id;
+        ids[i] = partner_file_id(&im->from->file.entries[i]);
     enum err e = s->backend->ops->get_many(s->backend, ids, n, prepare_found, im);
     free(ids);
     if (im->code != CTL_OK) return im->code;

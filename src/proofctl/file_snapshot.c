@@ -73,7 +73,7 @@ static enum err split_lines(struct file_snapshot *s)
 static int compare_entries(const void *a, const void *b)
 {
     const struct partner_file_entry *const *x = a, *const *y = b;
-    return strcmp((*x)->partner.id, (*y)->partner.id);
+    return strcmp(partner_file_id(*x), partner_file_id(*y));
 }
 
 static enum err index_entries(struct file_snapshot *s)
@@ -156,7 +156,7 @@ const struct partner_file_entry *file_snapshot_find(const struct file_snapshot *
     uint32_t low = 0, high = s->file.nentries;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int order = strcmp(s->by_id[middle]->partner.id, id);
+        int order = strcmp(partner_file_id(s->by_id[middle]), id);
         if (order == 0) return s->by_id[middle];
         if (order < 0)
             low = middle + 1;

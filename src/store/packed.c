@@ -208,6 +208,14 @@ static const char *take_digest(const char *at, struct partner *p, enum token_slo
     return at + TOKEN_DIGEST_BYTES;
 }
 
+const uint8_t *packed_digest(const struct packed *r, enum token_slot slot)
+{
+    bool has_current = r->flags & PACKED_CURRENT;
+    const uint8_t *first = (const uint8_t *)r->body;
+    if (slot == SLOT_CURRENT) return has_current ? first : NULL;
+    return r->flags & PACKED_PREVIOUS ? first + (has_current ? TOKEN_DIGEST_BYTES : 0) : NULL;
+}
+
 enum err packed_partner(const struct packed *r, struct bytes *room, struct partner *out)
 {
     struct partner p = {.enabled = r->flags & PACKED_ENABLED, .off_ramp = r->flags & PACKED_OFF_RAMP};

@@ -60,6 +60,9 @@ enum err packed_add_bare(struct bytes *to, struct span id, uint64_t version, uns
  * not NULL, is how many in all), ERR_PARSE (this is no packed record). */
 enum err packed_look(struct span bytes, struct packed *out, size_t *need);
 
+/* The SHA-256 of the token in this slot, in place; NULL when it has none. */
+const uint8_t *packed_digest(const struct packed *r, enum token_slot slot);
+
 /* Unpacks the partner. Its lists lie in `room`, whose old contents they replace: it is not for
  * partner_deinit(). Errors: ERR_PARSE, ERR_NOMEM. */
 enum err packed_partner(const struct packed *r, struct bytes *room, struct partner *out);

@@ -12,9 +12,9 @@
 #include "store/partner_file.h"
 
 struct partner_apply {
-    struct policy *policy;              /* borrowed */
-    struct partner_file_entry *entries; /* borrowed; each partner's lists are freed once it is applied */
-    uint32_t nentries;
+    struct policy *policy;     /* borrowed */
+    struct partner_file *file; /* borrowed; its records are given up as they are applied */
+    struct bytes lists;        /* owned: of the partner that is applied */
     uint32_t next;             /* first entry that is not applied yet */
     uint32_t changed, removed; /* results */
 };

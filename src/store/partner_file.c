@@ -52,37 +52,9 @@ static enum err look_at(int fd, struct partner_file_seen *out)
     return ERR_OK;
 }
 
-/* Reads exactly `n` bytes. Errors: ERR_IO (errno), ERR_EOF (the file became shorter). */
-static enum err read_fully(int fd, char *out, size_t n)
-{
-    while (n > 0) {
-        ssize_t got = read(fd, out, n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return ERR_IO;
-        if (got == 0) return ERR_EOF;
-        out += got;
-        n -= (size_t)got;
-    }
-    return ERR_OK;
-}
-
-/* Reads the contents of an open file whose size is in f->seen, and their digest. */
-static enum partner_file_outcome read_contents(int fd, struct partner_file *f, char *contents)
-{
-    struct partner_file_seen after;
-    size_t n = (size_t)f->seen.bytes;
-    enum err e = read_fully(fd, contents, n);
-    if (e == ERR_IO) return unreadable(f, "cannot be read", strerror(errno));
-    if (e == ERR_EOF || look_at(fd, &after) || !same_stat(&f->seen, &after))
-        return unreadable(f, "was changed while it was read", "it is read again once it is complete");
-    if (EVP_Digest(contents, n, f->seen.digest, NULL, EVP_sha256(), NULL) != 1)
-        return unreadable(f, "cannot be hashed", "libcrypto refused SHA-256");
-    return PARTNER_FILE_LOADED;
-}
-
-/* Opens, compares and reads. With PARTNER_FILE_LOADED `*contents` is the caller's to free. */
-static enum partner_file_outcome load_contents(int fd, const struct partner_file_seen *last,
-                                               struct partner_file *f, char **contents)
+/* What can be said without reading it; LOADED when it must be read. */
+static enum partner_file_outcome look_first(int fd, const struct partner_file_seen *last,
+                                            struct partner_file *f)
 {
     enum err e = look_at(fd, &f->seen);
     if (e == ERR_UNSUPPORTED) return unreadable(f, "cannot be read", "it is no regular file");
@@ -93,23 +65,14 @@ static enum partner_file_outcome load_contents(int fd, const struct partner_file
     }
     if (f->seen.bytes > PARTNER_FILE_BYTES_MAX)
         return unreadable(f, "is refused", "it is larger than 256 MiB");
-    char *bytes = malloc((size_t)f->seen.bytes + 1); /* + 1: an empty file is no failed allocation */
-    if (!bytes) return unreadable(f, "cannot be read", "out of memory");
-    enum partner_file_outcome outcome = read_contents(fd, f, bytes);
-    if (outcome == PARTNER_FILE_LOADED && last && last->is_valid &&
-        memcmp(last->digest, f->seen.digest, sizeof f->seen.digest) == 0)
-        outcome = PARTNER_FILE_UNCHANGED;
-    if (outcome == PARTNER_FILE_LOADED) {
-        *contents = bytes;
-    } else {
-        free(bytes);
-    }
-    return outcome;
+    return PARTNER_FILE_LOADED;
 }
 
 /* --- records -------------------------------------------------------------------------------------- */
 
-static enum err entry_add(struct partner_file *f, const struct partner *partner, unsigned line)
+/* Packs a partner; its version is not used. Errors: ERR_NOMEM. */
+static enum err entry_add(struct partner_file *f, const struct partner *partner, unsigned line,
+                          struct bytes *scratch)
 {
     if (f->nentries == f->capacity) {
         uint32_t capacity = f->capacity ? 2 * f->capacity : 256;
@@ -118,8 +81,30 @@ static enum err entry_add(struct partner_file *f, const struct partner *partner,
         f->entries = larger;
         f->capacity = capacity;
     }
-    f->entries[f->nentries++] = (struct partner_file_entry){.partner = *partner, .line = line};
+    scratch->n = 0;
+    enum err e = packed_add(scratch, partner, 1, 0);
+    if (!e) e = bytes_add(scratch, partner->id, strlen(partner->id) + 1);
+    char *room = e ? NULL : blocks_add(&f->records, scratch->n);
+    if (!room) return ERR_NOMEM;
+    memcpy(room, scratch->p, scratch->n);
+    f->entries[f->nentries++] = (struct partner_file_entry){.packed = room, .line = line};
     return ERR_OK;
+}
+
+struct packed partner_file_look(const struct partner_file_entry *entry)
+{
+    struct packed r;
+    uint32_t bytes;
+    memcpy(&bytes, entry->packed, sizeof bytes);
+    BUG_IF(packed_look(span_of(entry->packed, bytes), &r, NULL), "a packed record of our own is damaged");
+    return r;
+}
+
+const char *partner_file_id(const struct partner_file_entry *entry)
+{
+    uint32_t bytes;
+    memcpy(&bytes, entry->packed, sizeof bytes);
+    return entry->packed + bytes;
 }
 
 static bool is_blank(struct span line)
@@ -131,48 +116,110 @@ static bool is_blank(struct span line)
 }
 
 /* Reads the record of one line. Errors: ERR_NOMEM; a faulty record is counted and reported instead. */
-static enum err read_line(struct partner_file *f, struct span text, unsigned line)
+static enum err read_line(struct partner_file *f, struct span text, unsigned line, struct bytes *scratch)
 {
-    if (is_blank(text)) return ERR_OK;
-    if (text.n > PARTNER_LINE_BYTES_MAX) {
-        f->records_rejected++;
-        record_messages_add(&f->report.faults, line, 0,
-                            "this line is longer than 16 MiB; merge its prefixes into fewer");
-        return ERR_OK;
-    }
     struct partner_record record;
+    if (line == 1 && span_starts(text, SPAN("\xef\xbb\xbf"))) {
+        record_messages_add(&f->report.faults, 1, 1,
+                            "the file starts with a byte order mark; save it as UTF-8 without one");
+        text = span_of(text.p + 3, text.n - 3);
+    }
+    if (is_blank(text)) return ERR_OK;
     enum err e = record_parse(text, line, &record, &f->report);
     if (e == ERR_PARSE) {
         f->records_rejected++;
         return ERR_OK;
     }
     if (e) return e;
-    struct partner partner = record.partner;
-    record.partner = (struct partner){0}; /* the entry owns it now; the rest the data plane does not need */
+    e = entry_add(f, &record.partner, line, scratch);
     record_deinit(&record);
-    e = entry_add(f, &partner, line);
-    if (e) partner_deinit(&partner);
     return e;
 }
 
-static enum err read_lines(struct partner_file *f, struct span contents, const atomic_bool *cancelled)
+/* --- lines ---------------------------------------------------------------------------------------- */
+
+enum { PIECE_BYTES = 256 * 1024 };
+
+/* The text that is being read: whole lines are taken out as soon as they are there. */
+struct text {
+    char *p; /* owned; room for a line of the greatest length and one byte, touched only as far as needed */
+    size_t n;
+    unsigned line;       /* the last one that was taken */
+    bool is_skipping;    /* inside a line that was too long */
+    struct bytes packed; /* owned: the record that is being added */
+};
+
+static const size_t TEXT_BYTES_MAX = (size_t)PARTNER_LINE_BYTES_MAX + 1;
+
+/* One line, or the rest of one that was too long. */
+static enum err take_line(struct partner_file *f, struct text *t, struct span line)
 {
-    unsigned line = 0;
-    const char *p = contents.p, *end = contents.p + contents.n;
-    if (span_starts(contents, SPAN("\xef\xbb\xbf"))) {
-        record_messages_add(&f->report.faults, 1, 1,
-                            "the file starts with a byte order mark; save it as UTF-8 without one");
-        p += 3;
+    bool is_rest = t->is_skipping;
+    t->is_skipping = false;
+    return is_rest ? ERR_OK : read_line(f, line, ++t->line, &t->packed);
+}
+
+static void refuse_long_line(struct partner_file *f, struct text *t)
+{
+    t->n = 0;
+    if (t->is_skipping) return;
+    t->is_skipping = true;
+    f->records_rejected++;
+    record_messages_add(&f->report.faults, ++t->line, 0,
+                        "this line is longer than 16 MiB; merge its prefixes into fewer");
+}
+
+/* Takes the lines that are whole; at the end of the file the last one counts as such. `fresh`: where the
+ * bytes begin that were not looked at yet. */
+static enum err take_lines(struct partner_file *f, struct text *t, size_t fresh, bool is_end)
+{
+    size_t begin = 0;
+    enum err e = ERR_OK;
+    for (const char *newline; !e && (newline = memchr(t->p + fresh, '\n', t->n - fresh)); begin = fresh) {
+        fresh = (size_t)(newline - t->p) + 1;
+        e = take_line(f, t, span_of(t->p + begin, fresh - 1 - begin));
     }
-    while (p < end && !atomic_load_explicit(cancelled, memory_order_relaxed)) {
-        const char *newline = memchr(p, '\n', (size_t)(end - p));
-        struct span text = {p, (size_t)((newline ? newline : end) - p)};
-        enum err e = read_line(f, text, ++line);
+    if (!e && is_end && begin < t->n) {
+        e = take_line(f, t, span_of(t->p + begin, t->n - begin));
+        begin = t->n;
+    }
+    t->n -= begin;
+    if (begin) memmove(t->p, t->p + begin, t->n);
+    if (t->n == TEXT_BYTES_MAX) refuse_long_line(f, t);
+    return e;
+}
+
+/* Reads the file from its start to its end and digests it. `takes_lines`: and loads it. Errors: ERR_IO
+ * (errno), ERR_EOF (the file became shorter), ERR_NOMEM. */
+static enum err read_through(int fd, struct partner_file *f, struct text *t, EVP_MD_CTX *digest,
+                             bool takes_lines, const atomic_bool *cancelled)
+{
+    size_t left = (size_t)f->seen.bytes;
+    if (lseek(fd, 0, SEEK_SET) < 0) return ERR_IO;
+    if (EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1) return ERR_NOMEM;
+    while (left && !atomic_load_explicit(cancelled, memory_order_relaxed)) {
+        size_t room = TEXT_BYTES_MAX - t->n, piece = left < PIECE_BYTES ? left : PIECE_BYTES;
+        ssize_t got = read(fd, t->p + t->n, piece < room ? piece : room);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return got ? ERR_IO : ERR_EOF;
+        if (EVP_DigestUpdate(digest, t->p + t->n, (size_t)got) != 1) return ERR_NOMEM;
+        left -= (size_t)got;
+        t->n += takes_lines ? (size_t)got : 0;
+        enum err e = takes_lines ? take_lines(f, t, t->n - (size_t)got, left == 0) : ERR_OK;
         if (e) return e;
-        p += text.n + 1;
-        if (!newline) break;
     }
-    return ERR_OK;
+    return EVP_DigestFinal_ex(digest, f->seen.digest, NULL) == 1 ? ERR_OK : ERR_NOMEM;
+}
+
+/* The same contents as those of `last`: a file is read for that alone first, because a load costs more. */
+static enum err is_as_before(int fd, struct partner_file *f, struct text *t, EVP_MD_CTX *digest,
+                             const struct partner_file_seen *last, const atomic_bool *cancelled, bool *same)
+{
+    *same = false;
+    if (!last || !last->is_valid || last->bytes != f->seen.bytes) return ERR_OK;
+    enum err e = read_through(fd, f, t, digest, false, cancelled);
+    *same = !e && memcmp(last->digest, f->seen.digest, sizeof f->seen.digest) == 0;
+    return e;
 }
 
 /* --- what no two records may share ---------------------------------------------------------------- */
@@ -213,7 +260,7 @@ static void check_ids(struct partner_file *f, struct unique *list)
 {
     size_t n = f->nentries, first = 0;
     for (size_t i = 0; i < n; i++)
-        list[i] = (struct unique){.bytes = f->entries[i].partner.id, .entry = &f->entries[i]};
+        list[i] = (struct unique){.bytes = partner_file_id(&f->entries[i]), .entry = &f->entries[i]};
     qsort(list, n, sizeof *list, compare_ids);
     for (size_t i = 1; i < n; i++) {
         if (strcmp(list[first].bytes, list[i].bytes) != 0) {
@@ -235,10 +282,12 @@ static const char *slot_field(enum token_slot slot)
 static void check_digests(struct partner_file *f, struct unique *list)
 {
     size_t n = 0, first = 0;
-    for (size_t i = 0; i < f->nentries; i++)
+    for (size_t i = 0; i < f->nentries; i++) {
+        struct packed r = partner_file_look(&f->entries[i]);
         for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
-            if (f->entries[i].partner.has_token[slot])
-                list[n++] = (struct unique){f->entries[i].partner.digest[slot], &f->entries[i], slot};
+            if (packed_digest(&r, slot))
+                list[n++] = (struct unique){packed_digest(&r, slot), &f->entries[i], slot};
+    }
     qsort(list, n, sizeof *list, compare_digests);
     for (size_t i = 1; i < n; i++) {
         if (memcmp(list[first].bytes, list[i].bytes, TOKEN_DIGEST_BYTES) != 0) {
@@ -253,10 +302,9 @@ static void check_digests(struct partner_file *f, struct unique *list)
     }
 }
 
-/* Sorted copies rather than a hash table: no input can make this slow. Errors: ERR_NOMEM. */
-static enum err check_unique(struct partner_file *f)
+/* Finds and reports what is not unique. Errors: ERR_NOMEM. */
+static enum err find_repeated(struct partner_file *f)
 {
-    if (f->nentries == 0) return ERR_OK;
     struct unique *list = malloc(2 * (size_t)f->nentries * sizeof *list);
     if (!list) return ERR_NOMEM;
     check_ids(f, list);
@@ -265,39 +313,120 @@ static enum err check_unique(struct partner_file *f)
     return ERR_OK;
 }
 
+/* FNV-1a. */
+static uint64_t key_of_id(struct span id)
+{
+    uint64_t h = 0xcbf29ce484222325;
+    for (size_t i = 0; i < id.n; i++)
+        h = (h ^ (unsigned char)id.p[i]) * 0x100000001b3;
+    return h;
+}
+
+/* By one byte of each key after the other, from the lowest: the same work whatever the keys are, and a tenth
+ * of qsort()'s for a million. Ends in `keys`, because the number of bytes is even. */
+static void sort_keys(uint64_t *keys, uint64_t *spare, size_t n)
+{
+    for (unsigned shift = 0; shift < 64; shift += 8) {
+        size_t at[UINT8_MAX + 2] = {0};
+        for (size_t i = 0; i < n; i++)
+            at[(uint8_t)(keys[i] >> shift) + 1]++;
+        for (size_t v = 1; v <= UINT8_MAX; v++)
+            at[v] += at[v - 1];
+        for (size_t i = 0; i < n; i++)
+            spare[at[(uint8_t)(keys[i] >> shift)]++] = keys[i];
+        uint64_t *sorted = spare;
+        spare = keys;
+        keys = sorted;
+    }
+}
+
+static bool has_repeated_key(uint64_t *keys, uint64_t *spare, size_t n)
+{
+    sort_keys(keys, spare, n);
+    for (size_t i = 1; i < n; i++)
+        if (keys[i - 1] == keys[i]) return true;
+    return false;
+}
+
+/* Equal things have equal keys: without two equal keys all is well, and a million records take a fifth of the
+ * memory and a tenth of the time that sorting the things themselves does. With two, which may be chance, that
+ * is done. Sorted keys rather than a hash table: no input can make this slow. Errors: ERR_NOMEM. */
+static enum err check_unique(struct partner_file *f)
+{
+    if (f->nentries == 0) return ERR_OK;
+    size_t n = 0, room = TOKEN_SLOTS * (size_t)f->nentries;
+    uint64_t *keys = malloc(2 * room * sizeof *keys);
+    if (!keys) return ERR_NOMEM;
+    for (uint32_t i = 0; i < f->nentries; i++)
+        keys[n++] = key_of_id(partner_file_look(&f->entries[i]).id);
+    bool is_repeated = has_repeated_key(keys, keys + room, n);
+    n = 0;
+    for (uint32_t i = 0; i < f->nentries; i++) {
+        struct packed r = partner_file_look(&f->entries[i]);
+        for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+            if (packed_digest(&r, slot)) memcpy(&keys[n++], packed_digest(&r, slot), sizeof *keys);
+    }
+    is_repeated = is_repeated || has_repeated_key(keys, keys + room, n);
+    free(keys);
+    return is_repeated ? find_repeated(f) : ERR_OK;
+}
+
 /* --- whole ---------------------------------------------------------------------------------------- */
 
 static void drop_entries(struct partner_file *f)
 {
-    for (uint32_t i = 0; i < f->nentries; i++)
-        partner_deinit(&f->entries[i].partner);
+    blocks_deinit(&f->records);
     free(f->entries);
     f->entries = NULL;
     f->nentries = f->capacity = 0;
 }
 
-static enum partner_file_outcome parse_contents(struct partner_file *f, struct span contents,
-                                                const atomic_bool *cancelled)
+/* A load that failed in the middle: what it found so far is of no interest. */
+static enum partner_file_outcome read_failed(struct partner_file *f, enum err e)
 {
-    enum err e = read_lines(f, contents, cancelled);
-    if (!e) e = check_unique(f);
-    if (!e && f->report.faults.total == 0) return PARTNER_FILE_LOADED;
+    const char *text = e == ERR_IO ? strerror(errno) : "out of memory";
+    f->report = (struct record_report){0};
+    f->records_rejected = 0;
     drop_entries(f);
-    return e ? unreadable(f, "cannot be loaded", "out of memory") : PARTNER_FILE_INVALID;
+    if (e == ERR_EOF)
+        return unreadable(f, "was changed while it was read", "it is read again once it is complete");
+    return unreadable(f, e == ERR_IO ? "cannot be read" : "cannot be loaded", text);
+}
+
+static enum partner_file_outcome load(int fd, const struct partner_file_seen *last,
+                                      const atomic_bool *cancelled, struct partner_file *f, struct text *t,
+                                      EVP_MD_CTX *digest)
+{
+    struct partner_file_seen after;
+    bool same;
+    enum err e = is_as_before(fd, f, t, digest, last, cancelled, &same);
+    if (!e && !same) e = read_through(fd, f, t, digest, true, cancelled);
+    if (!e && (look_at(fd, &after) || !same_stat(&f->seen, &after))) e = ERR_EOF;
+    if (!e && same) return PARTNER_FILE_UNCHANGED;
+    if (!e) e = check_unique(f);
+    if (e) return read_failed(f, e);
+    if (f->report.faults.total == 0) return PARTNER_FILE_LOADED;
+    drop_entries(f);
+    return PARTNER_FILE_INVALID;
 }
 
 enum partner_file_outcome partner_file_read(const char *path, const struct partner_file_seen *last,
                                             const atomic_bool *cancelled, struct partner_file *out)
 {
-    char *contents = NULL;
     memset(out, 0, sizeof *out);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang the thread */
     if (fd < 0) return unreadable(out, "cannot be opened", strerror(errno));
-    enum partner_file_outcome outcome = load_contents(fd, last, out, &contents);
+    enum partner_file_outcome outcome = look_first(fd, last, out);
+    if (outcome == PARTNER_FILE_LOADED) {
+        struct text text = {.p = malloc(TEXT_BYTES_MAX)};
+        EVP_MD_CTX *digest = EVP_MD_CTX_new();
+        outcome =
+            text.p && digest ? load(fd, last, cancelled, out, &text, digest) : read_failed(out, ERR_NOMEM);
+        EVP_MD_CTX_free(digest);
+        bytes_deinit(&text.packed);
+        free(text.p);
+    }
     (void)close(fd); /* only read from: nothing can be lost */
-    if (outcome != PARTNER_FILE_LOADED) return outcome;
-    outcome = parse_contents(out, span_of(contents, (size_t)out->seen.bytes), cancelled);
-    free(contents);
     return outcome;
 }
 

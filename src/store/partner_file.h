@@ -4,8 +4,11 @@
  * file as a whole: half of a partner list would lock out the other half. Every fault is collected with its
  * line.
  *
- * A read is compared with the one before it, so that a file that was only touched is not read again: first by
- * what stat(2) says, then by the SHA-256 of the contents.
+ * A read is compared with the one before it, so that a file that was only touched is not loaded again: first
+ * by what stat(2) says, then by the SHA-256 of the contents.
+ *
+ * The file is read in pieces, and its records are packed: with a million partners neither its text nor a
+ * struct for each of them is ever in memory.
  *
  * Limits: PARTNER_FILE_BYTES_MAX, PARTNER_LINE_BYTES_MAX (room for two lists of PARTNER_CIDRS_MAX prefixes);
  * they bound the number of records to about a million.
@@ -15,7 +18,8 @@
 #ifndef STORE_PARTNER_FILE_H
 #define STORE_PARTNER_FILE_H
 
-#include "policy/partner.h"
+#include "store/blocks.h"
+#include "store/packed.h"
 #include "store/record.h"
 
 #include <stdatomic.h>
@@ -35,8 +39,9 @@ struct partner_file_seen {
     uint8_t digest[32];                /* SHA-256 of the contents */
 };
 
+/* A record: packed, and behind that its id once more, with a NUL. */
 struct partner_file_entry {
-    struct partner partner;
+    const char *packed; /* in `records` */
     unsigned line;
     bool is_rejected; /* only while the file is read */
 };
@@ -50,6 +55,7 @@ enum partner_file_outcome {
 
 struct partner_file {
     struct partner_file_entry *entries; /* owned, in the order of the file */
+    struct blocks records;              /* owned */
     uint32_t nentries, capacity;
     uint64_t records_rejected;
     struct partner_file_seen seen;
@@ -63,5 +69,11 @@ enum partner_file_outcome partner_file_read(const char *path, const struct partn
                                             const atomic_bool *cancelled, struct partner_file *out);
 
 void partner_file_deinit(struct partner_file *f);
+
+/* Looks at a record. Valid until its block is given up. */
+struct packed partner_file_look(const struct partner_file_entry *entry);
+
+/* The id of a record, with a NUL. As long as that. */
+const char *partner_file_id(const struct partner_file_entry *entry);
 
 #endif

@@ -1,26 +1,6 @@
 #include "store/stage.h"
 
-#include <sys/mman.h>
-
-enum { BLOCK_BYTES = 1 << 20, SLOTS_FIRST = 1024, ALIGNMENT = 8 };
-
-struct stage_block {
-    struct stage_block *next;
-    size_t n, cap; /* bytes used, bytes of the mapping */
-    char bytes[];
-};
-
-/* Zeroed memory that goes back to the system when it is unmapped: malloc() would keep what a load leaves. */
-static void *map(size_t n)
-{
-    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void unmap(void *p, size_t n)
-{
-    if (p) BUG_IF(munmap(p, n), "a mapping of our own cannot be unmapped");
-}
+enum { SLOTS_FIRST = 1024 };
 
 /* A record that another version has replaced carries this instead of its flags. */
 enum { FLAGS_OVERTAKEN = 0x80, FLAGS_OFFSET = 5, VERSION_OFFSET = 8 };
@@ -30,19 +10,10 @@ void stage_init(struct stage *s, struct redis_hasher *hasher)
     *s = (struct stage){.hasher = hasher};
 }
 
-static void drop_first_block(struct stage *s)
-{
-    struct stage_block *b = s->first;
-    s->first = b->next;
-    if (!s->first) s->last = NULL;
-    unmap(b, b->cap);
-}
-
 void stage_deinit(struct stage *s)
 {
-    while (s->first)
-        drop_first_block(s);
-    unmap(s->slots, s->nslots * sizeof *s->slots);
+    blocks_deinit(&s->records);
+    blocks_unmap(s->slots, s->nslots * sizeof *s->slots);
     stage_init(s, s->hasher);
 }
 
@@ -96,34 +67,13 @@ static enum err make_room_in_table(struct stage *s)
     if ((s->nused + 1) * 4 <= s->nslots * 3) return ERR_OK;
     struct stage larger = *s;
     larger.nslots = s->nslots ? 2 * s->nslots : SLOTS_FIRST;
-    larger.slots = map(larger.nslots * sizeof *larger.slots);
+    larger.slots = blocks_map(larger.nslots * sizeof *larger.slots);
     if (!larger.slots) return ERR_NOMEM;
     for (size_t i = 0; i < s->nslots; i++)
         if (s->slots[i]) *slot_of(&larger, look(s->slots[i]).id) = s->slots[i];
-    unmap(s->slots, s->nslots * sizeof *s->slots);
+    blocks_unmap(s->slots, s->nslots * sizeof *s->slots);
     *s = larger;
     return ERR_OK;
-}
-
-/* Room for a record of `n` bytes at the end of the last block; NULL when memory is out. */
-static char *make_room_in_block(struct stage *s, size_t n)
-{
-    size_t rounded = (n + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    if (!s->last || s->last->cap - sizeof *s->last - s->last->n < rounded) {
-        size_t cap = sizeof *s->last + rounded;
-        if (cap < BLOCK_BYTES) cap = BLOCK_BYTES;
-        struct stage_block *b = map(cap);
-        if (!b) return NULL;
-        b->cap = cap;
-        if (s->last)
-            s->last->next = b;
-        else
-            s->first = b;
-        s->last = b;
-    }
-    char *at = s->last->bytes + s->last->n;
-    s->last->n += rounded;
-    return at;
 }
 
 static void account(struct stage *s, const struct packed *r, bool is_in)
@@ -147,7 +97,7 @@ enum err stage_put(struct stage *s, struct span packed, enum stage_change *chang
         had = !(old.flags & PACKED_DELETED);
         if (old.version > fresh.version || (old.version == fresh.version && had)) return ERR_OK;
     }
-    char *at = make_room_in_block(s, fresh.bytes);
+    char *at = blocks_add(&s->records, fresh.bytes);
     if (!at) return ERR_NOMEM;
     if (*slot) {
         account(s, &old, false);
@@ -184,19 +134,13 @@ void stage_each(const struct stage *s, void (*fn)(const struct packed *r, void *
 
 bool stage_next(struct stage *s, struct packed *out)
 {
-    unmap(s->slots, s->nslots * sizeof *s->slots); /* they would point to freed blocks */
+    blocks_unmap(s->slots, s->nslots * sizeof *s->slots); /* they would point to freed blocks */
     s->slots = NULL;
     s->nslots = 0;
-    while (s->first) {
-        if (s->at == s->first->n) {
-            drop_first_block(s);
-            s->at = 0;
-            continue;
-        }
-        const char *at = s->first->bytes + s->at;
+    for (const char *at; (at = blocks_front(&s->records, &s->at)) != NULL;) {
         uint32_t bytes;
         memcpy(&bytes, at, sizeof bytes);
-        s->at += (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+        blocks_skip(&s->at, bytes);
         bool is_overtaken = (unsigned char)at[FLAGS_OFFSET] == FLAGS_OVERTAKEN;
         if (is_overtaken) continue; /* its flags are gone: it cannot be looked at */
         *out = look(at);

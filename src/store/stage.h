@@ -13,10 +13,9 @@
 #ifndef STORE_STAGE_H
 #define STORE_STAGE_H
 
+#include "store/blocks.h"
 #include "store/packed.h"
 #include "store/redis_schema.h"
-
-struct stage_block;
 
 /* Starts with stage_init(). */
 struct stage {
@@ -26,8 +25,8 @@ struct stage {
     /* private */
     char **slots; /* owned; a power of two of them, NULL = free */
     size_t nslots, nused;
-    struct stage_block *first, *last; /* owned */
-    size_t at;                        /* of stage_next(), in `first` */
+    struct blocks records;
+    size_t at; /* of stage_next() */
 };
 
 /* Empty. `hasher`: borrowed until stage_deinit(). */

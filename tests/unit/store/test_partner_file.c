@@ -87,8 +87,8 @@ static void records_keep_their_order_and_lines(void **state)
     struct fixture *f = *state;
     assert_int_equal(read_text(f, text_of("%s\n\n  \t\r\n%s\r\n%s", record(3), record(1), record(2))), 0);
     assert_int_equal(f->file.nentries, 3);
-    assert_string_equal(f->file.entries[0].partner.id, "partner-000003");
-    assert_string_equal(f->file.entries[1].partner.id, "partner-000001");
+    assert_string_equal(partner_file_id(&f->file.entries[0]), "partner-000003");
+    assert_string_equal(partner_file_id(&f->file.entries[1]), "partner-000001");
     assert_int_equal(f->file.entries[1].line, 4);
     assert_int_equal(f->file.entries[2].line, 5);
 }
@@ -276,7 +276,7 @@ static void ten_thousand_records_are_read(void **state)
     assert_int_equal(fclose(out), 0);
     if (read_again(f, NULL)) fail_msg("%s", f->file.report.faults.list[0].text);
     assert_int_equal(f->file.nentries, 10000);
-    assert_string_equal(f->file.entries[9999].partner.id, "partner-009999");
+    assert_string_equal(partner_file_id(&f->file.entries[9999]), "partner-009999");
 }
 
 int main(void)
