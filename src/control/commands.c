@@ -166,6 +166,7 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .path = span_of(d->path, d->npath),
         .source = d->caller.address,
         .seen = &d->caller,
+        .route = (enum route)d->route,
         .digest = d->has_digest ? d->digest : NULL,
         .wall_ms = clock_wall_ms(),
     };

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "http/reply.h"
-#include "http/target.h"
 #include "proxy/admission.h"
 #include "proxy/caller.h"
 
@@ -179,7 +178,10 @@ void explain_write(const struct config *config, const struct policy *policy, con
 {
     struct findings f = {.query = q, .policy = policy};
     struct target target;
-    if (target_parse(q->path, &target) == ERR_OK) f.route = target.route;
+    if (q->seen)
+        f.route = q->route;
+    else if (target_parse(q->path, &target) == ERR_OK)
+        f.route = target.route;
     f.has_env = config_find_host(config, q->host, &f.env);
     const struct decide_query query = {
         .has_route = f.route != ROUTE_NONE,

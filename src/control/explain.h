@@ -7,6 +7,7 @@
 
 #include "base/outbuf.h"
 #include "config/config.h"
+#include "http/target.h"
 #include "policy/decide.h"
 
 enum { EXPLAIN_BYTES_MAX = 8192 };
@@ -17,7 +18,9 @@ struct explain_query {
     struct span host; /* without port */
     struct span path; /* "/widget/session" */
     struct addr source;
-    const struct caller *seen; /* how `source` came to be believed; NULL = it was only asked for */
+    const struct caller *seen; /* a request that was there: how `source` came to be believed; NULL = it is
+                                  only asked for */
+    enum route route;          /* with `seen`: whose path may be cut; else that of `path` counts */
     const uint8_t *digest;     /* of the token; NULL = a request without one */
     uint64_t wall_ms;
 };

@@ -175,6 +175,7 @@ static void note_denial(const struct exchange *x, const struct req_head *req)
     d->caller = x->conn->caller;
     d->partner = x->partner;
     d->deny = x->deny;
+    d->route = x->route;
     d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_ADDRESS;
     if (d->has_digest) memcpy(d->digest, x->digest, TOKEN_DIGEST_BYTES);
     memcpy(d->request_id, x->request_id, UUID_LEN);

@@ -12,13 +12,14 @@
 #include "policy/decide.h"
 #include "proxy/caller.h"
 
-enum { DENIALS_MAX = 256, DENIAL_HOST_MAX = 80, DENIAL_PATH_MAX = 120 };
+enum { DENIALS_MAX = 256, DENIAL_HOST_MAX = 255, DENIAL_PATH_MAX = 120 };
 
 struct denial {
     uint64_t wall_ms;
     struct caller caller;
     uint32_t partner; /* index then, or PARTNER_INDEX_NONE */
     uint8_t deny;     /* enum deny */
+    uint8_t route;    /* enum route: the path may be cut */
     uint8_t nhost, npath;
     bool has_digest;
     uint8_t digest[TOKEN_DIGEST_BYTES];

@@ -160,6 +160,20 @@ def test_explain_by_request_id(gateway, control, partner):
     assert answer["reason_then"] == "address" and answer["now"]["allowed"] is True
 
 
+@pytest.mark.parametrize("cut", range(3))
+def test_explain_by_request_id_of_a_long_request(proofgw, partner, cut):
+    """What is kept of its path ends in the middle of an escape, and it is explained all the same."""
+    host = f"{'a' * 60}.{'b' * 60}.test"
+    gateway = proofgw([partner], admin={"control_socket": "control.sock"}, environments={"production": {"hosts": [host]}})
+    target = "/widget/" + "x" * cut + "%20" * 60
+    refused = gateway.client().ask(request(host=host, target=target, fields="Authorization: Bearer nobodys-token-0123456789\r\n"))
+    assert refused.status == 401
+    status, answer = ask(gateway.folder / "control.sock", f"/explain?request_id={refused['x-request-id']}")
+    assert status == 200
+    assert answer["reason_then"] == answer["now"]["reason"] == "token_unknown"
+    assert step(answer["now"], "route")["result"] == step(answer["now"], "environment")["result"] == "passed"
+
+
 def test_the_oldest_denials_are_forgotten(proofgw):
     gateway = proofgw(workers=1, admin={"control_socket": "control.sock"})
     path = gateway.folder / "control.sock"
