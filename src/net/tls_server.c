@@ -134,6 +134,19 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
     return is_sealing ? 1 : 2;
 }
 
+/* A session resumes without its client certificate being looked at again, and each resumption gives a new
+ * ticket: one that has expired would be good for ever. */
+static SSL_TICKET_RETURN judge_session(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+                                       size_t name_n, SSL_TICKET_STATUS status, void *arg)
+{
+    (void)ssl, (void)name, (void)name_n, (void)arg;
+    if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    const X509 *shown = SSL_SESSION_get0_peer(session);
+    if (shown && X509_cmp_current_time(X509_get0_notAfter(shown)) <= 0) return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+}
+
 /* --- building -------------------------------------------------------------------------------------- */
 
 static enum err fail_nomem(struct errmsg *why)
@@ -171,7 +184,8 @@ static bool set_tickets(struct tls_server *s, SSL_CTX *ctx)
     if (!s->tickets) (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
     if (s->tickets) (void)SSL_CTX_set_timeout(ctx, (long)(tls_tickets_rotate_ms(s->tickets) / 1000));
     return SSL_CTX_set_num_tickets(ctx, s->tickets ? TICKETS_SENT : 0) &&
-           (!s->tickets || SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket));
+           (!s->tickets || (SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket) &&
+                            SSL_CTX_set_session_ticket_cb(ctx, NULL, judge_session, NULL)));
 }
 
 static enum err make_context(struct tls_server *s, const struct tls_server_settings *o, struct choice *choice,

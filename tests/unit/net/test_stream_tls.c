@@ -5,6 +5,7 @@
 #include "net/tls.h"
 
 #include <openssl/err.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -682,6 +683,56 @@ static void sessions_resume_across_one_rotation(void **state)
     }
 }
 
+/* Connects with this certificate, or with the session of before, and takes the new one. */
+static bool shows_or_resumes(void **state, struct tls_tickets *tickets, int version, const struct pair *shown,
+                             SSL_SESSION **session)
+{
+    struct tls_server_settings o = {.tickets = tickets,
+                                    .client_certificates = TLS_CLIENTS_OPTIONAL,
+                                    .client_authorities = certs_authority_file()};
+    struct tls_info info;
+    char got[4];
+    SSL_CTX *ctx = peer_client_ctx();
+    SSL_CTX_set_max_proto_version(ctx, version);
+    struct link l = link_new(state, &o, ctx);
+    if (shown) assert_int_equal(SSL_use_cert_and_key(l.p->ssl, shown->x, shown->key, NULL, 1), 1);
+    if (*session) assert_int_equal(SSL_set_session(l.p->ssl, *session), 1);
+    assert_true(peer_shake(l.t, l.p));
+    RUN_UNTIL(l.t, l.u->connected);
+    assert_true(stream_tls_info(&l.u->stream, &info));
+    assert_int_equal(user_write(l.u, "hi", 2), ERR_OK);
+    assert_int_equal(peer_read(l.t, l.p, got, 2), 2);
+    SSL_SESSION_free(*session);
+    *session = SSL_get1_session(l.p->ssl);
+    SSL_shutdown(l.p->ssl);
+    RUN_UNTIL(l.t, (peer_carry(l.t, l.p), l.u->eofs));
+    link_free(&l);
+    return info.has_certificate;
+}
+
+/* A session stands for a certificate that was checked; it must not stand for it longer than that is valid. */
+static void a_session_does_not_outlive_its_client_certificate(void **state)
+{
+    struct pair brief = certs_make(
+        &(struct leaf){.names = "DNS:partner", .by = certs_authority(), .from_s = -DAY_S, .to_s = 2});
+    SSL_SESSION *sessions[2] = {NULL, NULL};
+    struct tls_tickets *tickets;
+    struct errmsg why;
+    assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 1000, &why, &tickets), ERR_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_true(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, &brief, &sessions[i]));
+        assert_true(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, NULL, &sessions[i]));
+    }
+    while (X509_cmp_current_time(X509_get0_notAfter(brief.x)) > 0)
+        (void)poll(NULL, 0, 10);
+    for (int i = 0; i < 2; i++) {
+        assert_false(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, NULL, &sessions[i]));
+        SSL_SESSION_free(sessions[i]);
+    }
+    tls_tickets_unref(tickets);
+    pair_free(&brief);
+}
+
 static void without_ticket_keys_nothing_resumes(void **state)
 {
     struct link l = link_open(state);
@@ -725,6 +776,7 @@ int main(void)
         TLS_TEST(the_certificate_is_chosen_by_name_and_key_type),
         TLS_TEST(client_certificates_are_asked_for_and_checked),
         TLS_TEST(sessions_resume_across_one_rotation),
+        TLS_TEST(a_session_does_not_outlive_its_client_certificate),
         TLS_TEST(without_ticket_keys_nothing_resumes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
