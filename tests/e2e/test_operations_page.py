@@ -42,8 +42,6 @@ def blocks():
 def place(tmp_path, demo):
     """The page's folders and ports -> those of this test."""
     names = {name: str(tmp_path / name.strip("/").replace("/", "-")) for name in FOLDERS}
-    for name in ("/etc/redis", "/var/lib/redis"):  # the package makes them
-        Path(names[name]).mkdir()
     ports = {}
     while len(set(ports.values())) < len(PORTS):
         ports = {port: str(free_port()) for port in PORTS}
