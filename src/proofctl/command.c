@@ -54,7 +54,7 @@ const struct option_def option_defs[OPT_COUNT] = {
     [OPT_LIMIT] = {"limit", 0, "N", .help = "the last N changes (default: 20)"},
     [OPT_REPAIR] = {"repair", 0, NULL, .help = "Redis: put right what can be put right"},
     [OPT_ROLE] = {"role", 0, "ROLE", .choices = "default admin gateway operator sentinel replica asker",
-                  .help = "only this user: gateway, operator, sentinel, replica or asker"},
+                  .help = "only this user: default, admin, gateway, operator, sentinel, replica or asker"},
     [OPT_LINE_PASSWORD] =
         {"password-file", 0, "FILE", .is_path = true,
          .help = "file with the password that the user of --role gets; the line holds its hash"},

@@ -9,8 +9,7 @@
 #include "base/outbuf.h"
 
 enum acl_role {
-    ACL_DEFAULT =
-        0,        /* nobody: who has not logged in, and by whose rights Redis replays its append-only file */
+    ACL_DEFAULT,  /* nobody; Redis replays its append-only file with its rights */
     ACL_ADMIN,    /* who looks after Redis itself */
     ACL_GATEWAY,  /* reads partners, and writes only its own report */
     ACL_OPERATOR, /* proofctl */
