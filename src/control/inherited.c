@@ -1,0 +1,91 @@
+#include "control/inherited.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LISTEN_FDS_START = 3, LISTEN_FDS_MAX = 4096 };
+
+static bool is_listening(int fd)
+{
+    int on = 0;
+    socklen_t n = sizeof on;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) == 0 && on;
+}
+
+static bool prepare(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return is_listening(fd) && flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+           fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+enum err inherited_add(struct inherited *in, const char *name, int fd)
+{
+    struct inherited_socket *s = calloc(1, sizeof *s);
+    if (!s || !prepare(fd) || socket_local(fd, &s->bound)) {
+        (void)close(fd);
+        enum err e = s ? ERR_IO : ERR_NOMEM;
+        free(s);
+        return e;
+    }
+    s->fd = fd;
+    (void)snprintf(s->name, sizeof s->name, "%s", name);
+    struct inherited_socket **last = &in->first;
+    while (*last)
+        last = &(*last)->next;
+    *last = s;
+    return ERR_OK;
+}
+
+enum err inherited_from_service_manager(struct inherited *in)
+{
+    uint64_t pid, n;
+    const char *pid_text = getenv("LISTEN_PID"), *n_text = getenv("LISTEN_FDS");
+    if (!pid_text || !n_text || !span_to_u64(span_str(pid_text), &pid) || pid != (uint64_t)getpid())
+        return ERR_OK;
+    if (!span_to_u64(span_str(n_text), &n) || n > LISTEN_FDS_MAX) return ERR_OK;
+    for (uint64_t i = 0; i < n; i++) {
+        enum err e = inherited_add(in, "", LISTEN_FDS_START + (int)i);
+        if (e) return e;
+    }
+    return ERR_OK;
+}
+
+/* Whether a socket that is bound here serves what the configuration asks for. */
+static bool is_bound_to(const struct socket_address *bound, const struct endpoint *e)
+{
+    if (e->kind == ENDPOINT_UNIX)
+        return bound->any.sa_family == AF_UNIX && strcmp(bound->un.sun_path, e->host) == 0;
+    if (e->port == 0 || bound->any.sa_family == AF_UNIX) return false;
+    struct addr a = addr_from_sockaddr(&bound->any);
+    return addr_eq(&a, &e->addr) && socket_address_port(bound) == e->port;
+}
+
+int inherited_take(struct inherited *in, const struct endpoint *e)
+{
+    for (struct inherited_socket **at = &in->first; *at; at = &(*at)->next) {
+        struct inherited_socket *s = *at;
+        bool is_it = s->name[0] ? strcmp(s->name, e->text) == 0 : is_bound_to(&s->bound, e);
+        if (!is_it) continue;
+        int fd = s->fd;
+        *at = s->next;
+        free(s);
+        return fd;
+    }
+    return -1;
+}
+
+unsigned inherited_close(struct inherited *in)
+{
+    unsigned n = 0;
+    while (in->first) {
+        struct inherited_socket *s = in->first;
+        in->first = s->next;
+        (void)close(s->fd);
+        free(s);
+        n++;
+    }
+    return n;
+}

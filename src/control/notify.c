@@ -1,0 +1,108 @@
+#include "control/notify.h"
+
+#include "base/clock.h"
+#include "base/span.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { MESSAGE_BYTES_MAX = 512 };
+
+static struct {
+    struct sockaddr_un address;
+    socklen_t n; /* 0: nobody wants to know */
+    uint64_t watchdog_ms;
+} manager;
+
+static bool env_number(const char *name, uint64_t *out)
+{
+    const char *text = getenv(name);
+    return text && span_to_u64(span_str(text), out);
+}
+
+static void read_address(void)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    size_t n = path ? strlen(path) : 0;
+    if (n < 2 || n >= sizeof manager.address.sun_path || (path[0] != '/' && path[0] != '@')) return;
+    manager.address.sun_family = AF_UNIX;
+    memcpy(manager.address.sun_path, path, n);
+    if (path[0] == '@') manager.address.sun_path[0] = 0; /* an abstract name */
+    manager.n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+}
+
+void notify_init(void)
+{
+    uint64_t us, pid;
+    read_address();
+    bool is_ours = !env_number("WATCHDOG_PID", &pid) || pid == (uint64_t)getpid();
+    if (manager.n && is_ours && env_number("WATCHDOG_USEC", &us)) manager.watchdog_ms = us / 2000;
+}
+
+static void send_message(const char *text)
+{
+    if (manager.n == 0) return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    (void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&manager.address, manager.n);
+    (void)close(fd);
+}
+
+static void send_with_status(const char *state, const char *status)
+{
+    char text[MESSAGE_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "%s%sSTATUS=%s", state, state[0] ? "\n" : "", status);
+    send_message(text);
+}
+
+void notify_ready(const char *status)
+{
+    send_with_status("READY=1", status);
+}
+
+/* The instant lets the service manager tell this message from one of an earlier reload. */
+void notify_reloading(void)
+{
+    char text[MESSAGE_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
+                   (unsigned long long)clock_mono_us());
+    send_message(text);
+}
+
+void notify_stopping(const char *status)
+{
+    send_with_status("STOPPING=1", status);
+}
+
+void notify_status(const char *status)
+{
+    send_with_status("", status);
+}
+
+void notify_main_pid(pid_t pid)
+{
+    char text[MESSAGE_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "MAINPID=%ld", (long)pid);
+    send_message(text);
+}
+
+void notify_watchdog(void)
+{
+    send_message("WATCHDOG=1");
+}
+
+void notify_extend_timeout(uint64_t ms)
+{
+    char text[MESSAGE_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)ms * 1000);
+    send_message(text);
+}
+
+uint64_t notify_watchdog_ms(void)
+{
+    return manager.watchdog_ms;
+}

@@ -1,0 +1,34 @@
+/* notify.h - tells the service manager how we are: the sd_notify protocol, a datagram per message.
+ *
+ * Without NOTIFY_SOCKET in the environment every call is a no-op. The environment is read once.
+ *
+ *   READY=1        serving (also after a reload)       STATUS=text     one line for `systemctl status`
+ *   RELOADING=1    a reload has begun                  WATCHDOG=1      still alive
+ *   STOPPING=1     draining                            MAINPID=n       another process is the service now
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_NOTIFY_H
+#define CONTROL_NOTIFY_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Reads the environment: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID. */
+void notify_init(void);
+
+/* Sends one message; what cannot be delivered is lost, as with every notification. */
+void notify_ready(const char *status);
+void notify_reloading(void);
+void notify_stopping(const char *status);
+void notify_status(const char *status);
+void notify_main_pid(pid_t pid);
+void notify_watchdog(void);
+
+/* The stop may take `ms` more. */
+void notify_extend_timeout(uint64_t ms);
+
+/* How often notify_watchdog() is wanted: half of what the service manager waits; 0 = never. */
+uint64_t notify_watchdog_ms(void);
+
+#endif
