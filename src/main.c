@@ -2,6 +2,7 @@
 #include "config/config.h"
 #include "control/certificates.h"
 #include "control/control.h"
+#include "control/upgrade.h"
 #include "gw_version.h"
 #include "http/reply.h"
 
@@ -42,6 +43,7 @@ static const char help[] =
     "  TERM INT QUIT   stop accepting, finish what is in flight, exit; a second one ends at once\n"
     "  HUP             load the configuration and the partner data again\n"
     "  USR1            open the log files again\n"
+    "  USR2            start the binary anew, hand the sockets over to it, then drain\n"
     "\n"
     "exit codes: 0 stopped in order, 1 cannot start or the configuration is wrong, 2 wrong usage or forced\n"
     "quit, 3 the shutdown bound was met and connections were cut\n";
@@ -56,7 +58,7 @@ static bool hold_standard_descriptors(void)
     return true;
 }
 
-/* Until control watches them, and USR2 for good: an operator who means another program must not kill us. */
+/* Until control watches them. */
 static void ignore_signals(void)
 {
     (void)signal(SIGPIPE, SIG_IGN); /* signal() fails only for numbers that do not exist */
@@ -157,6 +159,7 @@ static int dispatch(const char *command, const struct options *o)
 
 int main(int argc, char **argv)
 {
+    upgrade_remember(argv);
     static const struct option longs[] = {
         {"config", required_argument, NULL, 'c'},
         {"test", no_argument, NULL, 't'},

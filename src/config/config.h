@@ -142,8 +142,10 @@ struct config_timeouts {             /* all milliseconds */
     uint64_t tunnel_idle_ms;         /* no byte in either direction */
     uint64_t linger_ms;              /* reading on after an answer that closes */
     uint64_t drain_delay_ms;         /* SIGTERM: not ready, but still accepting */
+    uint64_t drain_keep_alive_ms;    /* draining: idle connections wait for one more request */
     uint64_t drain_tunnels_ms;       /* tunnels are closed evenly over this time */
     uint64_t shutdown_ms;            /* SIGTERM: finishing what is in flight */
+    uint64_t upgrade_ms;             /* SIGUSR2: until the new process serves */
 };
 
 struct config_fields {

@@ -305,6 +305,10 @@ const struct schema_key schema_keys[] = {
     {"timeouts.drain_delay", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_delay_ms), RANGE(0, 1 * HOUR),
      .value = "0s",
      .help = "After SIGTERM or SIGINT, go on serving so long while /readyz says no, so that load balancers send nobody any more."},
+    {"timeouts.drain_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_keep_alive_ms), RANGE(0, 1 * DAY),
+     .value = "5s",
+     .help = "When draining, an idle client connection waits so long for one more request, whose answer says "
+             "`Connection: close`. As long as the clients' own keep-alive time, and no request is ever lost."},
     {"timeouts.drain_tunnels", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_tunnels_ms), RANGE(0, 1 * DAY),
      .value = "10s",
      .help = "Tunnels are closed evenly over this time when draining, so that partners do not come back all at once."},
@@ -312,6 +316,9 @@ const struct schema_key schema_keys[] = {
      .value = "30s",
      .help = "After SIGTERM or SIGINT, what is in flight may take this long. Keep it below the "
              "supervisor's own limit."},
+    {"timeouts.upgrade", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upgrade_ms), RANGE(SHORTEST, 1 * HOUR),
+     .value = "60s",
+     .help = "After SIGUSR2, the new process has this long to load its partners and serve; else it is ended and nothing has changed."},
 
     {"store", SCHEMA_SECTION, RESTART, .required = true, .value = "{file: partners.ndjson}",
      .help = "Where partners, tokens and allowlists come from."},

@@ -325,8 +325,16 @@ static unsigned answer_log_level(void *arg, struct admin_call *call)
 static unsigned answer_drain(void *arg, struct admin_call *call)
 {
     const struct commands *c = arg;
-    c->host.drain(c->host.arg);
+    drain_begin(c->host.drain, in_force(&c->host)->timeouts.drain_delay_ms);
     outbuf_str(&call->out, "{\"draining\":true}\n");
+    return 200;
+}
+
+static unsigned answer_undrain(void *arg, struct admin_call *call)
+{
+    const struct commands *c = arg;
+    if (!drain_undo(c->host.drain)) return refuse(call, 409, "the gateway is about to end");
+    outbuf_str(&call->out, "{\"draining\":false}\n");
     return 200;
 }
 
@@ -340,44 +348,51 @@ static const struct admin_route routes[] = {
     {METHOD_POST, "/reload", "application/json", PLAN_BYTES, answer_reload},
     {METHOD_POST, "/confirm-deletions", "application/json", ANSWER_BYTES, answer_confirm_deletions},
     {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain},
+    {METHOD_POST, "/undrain", "application/json", ANSWER_BYTES, answer_undrain},
     {METHOD_GET, NULL, NULL, 0, NULL},
 };
 
-enum err commands_open(struct commands *c, const struct commands_host *host, const char *path,
-                       struct errmsg *why)
+static enum err open_socket(const struct endpoint *place, int *fd, struct errmsg *why)
 {
     struct socket_address address;
-    int fd, sys = 0;
-    *c = (struct commands){.host = *host};
-    if (socket_address_unix(path, &address)) {
-        errmsg_set(why, 0, 0, "the path of the control socket has more than 107 bytes: %s", path);
+    int sys = 0;
+    if (socket_address_unix(place->host, &address)) {
+        errmsg_set(why, 0, 0, "the path of the control socket has more than 107 bytes: %s", place->host);
         return ERR_RANGE;
     }
-    enum err e = socket_listen_private(&address, BACKLOG, &fd, &sys);
-    if (e) {
-        errmsg_set(why, 0, 0, "cannot listen on the control socket %s: %s", path, strerror(sys));
-        return e;
-    }
-    c->path = strdup(path);
-    if (!c->path) {
-        (void)close(fd);
-        return ERR_NOMEM;
-    }
+    enum err e = socket_listen_private(&address, BACKLOG, fd, &sys);
+    if (e) errmsg_set(why, 0, 0, "cannot listen on the control socket %s: %s", place->host, strerror(sys));
+    return e;
+}
+
+enum err commands_open(struct commands *c, const struct commands_host *host, const struct endpoint *place,
+                       struct inherited *in, struct errmsg *why)
+{
+    *c = (struct commands){.host = *host};
+    int fd = inherited_take(in, INHERITED_CONTROL, place, NULL);
+    enum err e = fd < 0 ? open_socket(place, &fd, why) : ERR_OK;
+    if (e) return e;
+    c->place = *place;
     e = admin_open(&c->admin, host->loop, fd, routes, c);
+    if (e) errmsg_set(why, 0, 0, "the control socket: %s", err_text(e));
     c->admin.is_private = true; /* nobody is accepted before the loop goes on */
     return e;
 }
 
+int commands_fd(const struct commands *c)
+{
+    return c->admin.open ? c->admin.listener.fd : -1;
+}
+
 void commands_close(struct commands *c)
 {
-    if (!c->path) return;
+    if (c->place.kind == ENDPOINT_NONE) return;
     admin_close(&c->admin);
-    (void)unlink(c->path); /* it may be gone already, which is as well */
+    sockets_remove_file(&c->place);
+    c->place.kind = ENDPOINT_NONE;
 }
 
 void commands_deinit(struct commands *c)
 {
     admin_deinit(&c->admin);
-    free(c->path);
-    c->path = NULL;
 }

@@ -39,21 +39,25 @@ struct commands_host {
     unsigned nworkers;
     struct reload *reload;
     struct store *store;
-    void (*drain)(void *arg);
-    void *arg;
+    struct drain *drain;
 };
 
 struct commands {
     struct admin admin;
     struct commands_host host;
-    char *path; /* of the socket; owned; NULL: there is none */
+    struct endpoint place; /* of the socket; ENDPOINT_NONE: there is none */
 };
 
-/* Opens the socket at `path`. Errors: ERR_IO, ERR_RANGE, ERR_EXISTS (`why` says what is wrong), ERR_NOMEM. */
-enum err commands_open(struct commands *c, const struct commands_host *host, const char *path,
-                       struct errmsg *why);
+/* Opens the socket at `place`, or takes over the one that another process has handed over. Errors: ERR_IO,
+ * ERR_RANGE, ERR_EXISTS (`why` says what is wrong), ERR_NOMEM. */
+enum err commands_open(struct commands *c, const struct commands_host *host, const struct endpoint *place,
+                       struct inherited *in, struct errmsg *why);
 
-/* Closes and removes the socket. Harmless when it was never opened. */
+/* The socket, for an upgrade; -1 when there is none. */
+int commands_fd(const struct commands *c);
+
+/* Closes the socket, and removes it unless another process listens on it now. Harmless when it was never
+ * opened. */
 void commands_close(struct commands *c);
 
 /* After the loop has run out. */

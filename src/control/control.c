@@ -6,9 +6,9 @@
 #include "base/metrics.h"
 #include "control/admin.h"
 #include "control/commands.h"
-#include "control/reload.h"
-#include "control/sockets.h"
-#include "control/status.h"
+#include "control/handover.h"
+#include "control/notify.h"
+#include "control/service.h"
 #include "http/proxy_header.h"
 #include "net/tls.h"
 #include "proxy/end.h"
@@ -25,10 +25,15 @@ enum {
     STATUS_BYTES_MAX = 96 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
-    SIGNALS = 5,
+    SIGNALS = 6,
+    WAIT_LOOK_MS = 100, /* how often a new process of an upgrade looks whether it can take over */
 };
 
-enum control_phase { CONTROL_STARTING = 0, CONTROL_RUNNING, CONTROL_DRAINING, CONTROL_CLOSING };
+enum control_phase {
+    CONTROL_STARTING = 0, /* no worker runs; the new process of an upgrade stays here until it can serve */
+    CONTROL_RUNNING,      /* serving or draining: struct drain knows */
+    CONTROL_CLOSING,      /* the workers have ended */
+};
 
 struct control {
     struct loop loop;
@@ -40,7 +45,12 @@ struct control {
     struct status status;
     struct deployment deployment;
     struct reload reload;
-    uv_timer_t exit_bound; /* for a name server that does not answer while we want to end */
+    struct drain drain;
+    struct handover handover;
+    struct service service;
+    struct upgrade_origin origin; /* the process that this one takes over from */
+    struct wheel_entry wait;      /* CONTROL_STARTING */
+    uv_timer_t exit_bound;        /* for a name server that does not answer while we want to end */
     uv_signal_t signals[SIGNALS];
     struct wheel_entry collect;
     enum control_phase phase;
@@ -122,13 +132,18 @@ static void begin_close(struct control *c)
 {
     if (c->phase == CONTROL_CLOSING) return;
     c->phase = CONTROL_CLOSING;
+    upgrade_give_up(&c->origin);
+    handover_close(&c->handover);
+    service_close(&c->service);
     admin_close(&c->admin);
     commands_close(&c->commands);
     reload_close(&c->reload);
+    inherited_close(&c->deployment.inherited, false);
     deployment_close_backends(&c->deployment);
     for (unsigned i = 0; i < SIGNALS; i++)
         ignore_signal(&c->signals[i]);
     loop_deadline_clear(&c->loop, &c->collect);
+    loop_deadline_clear(&c->loop, &c->wait);
     if (c->store) c->store->ops->close(c->store, on_store_closed, c);
     bound_exit(c);
     loop_close(&c->loop);
@@ -139,15 +154,44 @@ static void on_fleet_stopped(void *arg)
     begin_close(arg);
 }
 
-static void drain(struct control *c, bool now)
+/* The end begins, at once or in order. */
+static void end(struct control *c, bool now)
 {
-    c->status.draining = true;
-    if (c->phase == CONTROL_RUNNING) c->phase = CONTROL_DRAINING;
+    if (c->phase == CONTROL_STARTING) { /* nobody is served yet */
+        begin_close(c);
+        return;
+    }
+    handover_close(&c->handover);
     reload_close(&c->reload);
-    fleet_drain(&c->deployment.fleet, now);
+    if (now)
+        drain_now(&c->drain);
+    else
+        drain_end(&c->drain, c->deployment.current->config->timeouts.drain_delay_ms);
+    service_stop(&c->service);
+}
+
+/* Whoever asks how the gateway is, and tells it what to do, now reaches the new process only. */
+static void on_taken_over(void *arg)
+{
+    struct control *c = arg;
+    admin_close(&c->admin);
+    commands_close(&c->commands);
+    reload_close(&c->reload);
+    drain_end(&c->drain, 0);
 }
 
 /* --- signals --------------------------------------------------------------------------------------- */
+
+static void on_end_signal(struct control *c)
+{
+    bool again = drain_is_final(&c->drain);
+    if (c->phase == CONTROL_CLOSING) return;
+    if (again) {
+        log_warn("forced_quit");
+        c->exit_code = EXIT_USAGE;
+    }
+    end(c, again);
+}
 
 static void on_signal(uv_signal_t *signal, int number)
 {
@@ -159,19 +203,16 @@ static void on_signal(uv_signal_t *signal, int number)
         reload_request(&c->reload, "signal", NULL);
     } else if (number == SIGUSR1) {
         log_reopen();
-    } else if (c->phase == CONTROL_RUNNING) {
-        log_info("draining", KV_UINT("bound_ms", c->deployment.current->config->timeouts.shutdown_ms));
-        drain(c, false);
-    } else if (c->phase == CONTROL_DRAINING) {
-        log_warn("forced_quit");
-        c->exit_code = EXIT_USAGE;
-        drain(c, true);
+    } else if (number == SIGUSR2) {
+        handover_request(&c->handover);
+    } else {
+        on_end_signal(c);
     }
 }
 
 static enum err watch_signals(struct control *c)
 {
-    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1};
+    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
     for (unsigned i = 0; i < SIGNALS; i++) {
         if (uv_signal_init(&c->loop.uv, &c->signals[i])) return ERR_IO;
         c->signals[i].data = c;
@@ -214,7 +255,7 @@ static enum err start_admin(struct control *c, const struct endpoint *e)
     char text[160];
     int fd;
     if (e->kind == ENDPOINT_NONE) return ERR_OK;
-    if (sockets_open_one(e, ADMIN_BACKLOG, &fd, &bound, &why)) {
+    if (sockets_open_one(&c->deployment.inherited, e, ADMIN_BACKLOG, &fd, &bound, &why)) {
         log_error("listen_failed", KV_STR("cause", why.text));
         return ERR_IO;
     }
@@ -223,47 +264,40 @@ static enum err start_admin(struct control *c, const struct endpoint *e)
     return admin_open(&c->admin, &c->loop, fd, admin_routes, c);
 }
 
-static void drain_by_command(void *arg)
-{
-    struct control *c = arg;
-    if (c->phase == CONTROL_RUNNING) drain(c, false);
-}
-
-/* Where the control socket is; NULL: nowhere. */
-static const char *control_socket_path(const struct config *config)
+/* Where the control socket is; ENDPOINT_NONE: nowhere. */
+static struct endpoint control_socket(const struct config *config)
 {
     static const char folder[] = "/run/proofgw";
+    struct endpoint e = {.kind = ENDPOINT_UNIX};
     const char *path = config->admin.control_socket;
-    if (!path || strcmp(path, "auto") != 0) return path;
-    return access(folder, W_OK) == 0 ? "/run/proofgw/control.sock" : NULL;
+    if (path && strcmp(path, "auto") == 0)
+        path = access(folder, W_OK) == 0 ? "/run/proofgw/control.sock" : NULL;
+    if (!path) return (struct endpoint){.kind = ENDPOINT_NONE};
+    (void)snprintf(e.host, sizeof e.host, "%s", path); /* one that does not fit is refused as too long */
+    (void)snprintf(e.text, sizeof e.text, "unix:%s", e.host);
+    return e;
 }
 
 static enum err start_commands(struct control *c)
 {
     struct errmsg why = {0};
-    const char *path = control_socket_path(c->deployment.first->config);
-    if (!path) return ERR_OK;
-    const struct fleet *f = &c->deployment.fleet;
-    c->worker_list = calloc(f->n, sizeof(struct worker *));
-    if (!c->worker_list) return ERR_NOMEM;
-    for (unsigned i = 0; i < f->n; i++)
-        c->worker_list[i] = f->workers[i].worker;
+    struct endpoint place = control_socket(c->deployment.first->config);
+    if (place.kind == ENDPOINT_NONE) return ERR_OK;
     const struct commands_host host = {
         .loop = &c->loop,
         .policy = c->policy,
         .status = &c->status,
         .workers = c->worker_list,
-        .nworkers = f->n,
+        .nworkers = c->deployment.fleet.n,
         .reload = &c->reload,
         .store = c->store,
-        .drain = drain_by_command,
-        .arg = c,
+        .drain = &c->drain,
     };
-    enum err e = commands_open(&c->commands, &host, path, &why);
+    enum err e = commands_open(&c->commands, &host, &place, &c->deployment.inherited, &why);
     if (e)
         log_error("listen_failed", KV_STR("cause", why.text));
     else
-        log_info("control_socket", KV_STR("path", path));
+        log_info("control_socket", KV_STR("path", place.host));
     return e;
 }
 
@@ -297,23 +331,95 @@ void control_metrics_reference(struct outbuf *o)
     status_reference(o);
 }
 
-/* Workers, and the first generation for them. */
-static enum err start_workers(struct control *c)
+/* Workers, and the first generation for them. Their threads do not run yet. */
+static enum err make_workers(struct control *c)
 {
     struct deployment *d = &c->deployment;
     const struct config *config = d->first->config;
     fleet_raise_fd_limit(&config->limits, config->workers);
     enum err e = fleet_create(&d->fleet, &c->loop, config, c->policy, on_fleet_stopped, c);
-    if (e == ERR_OK) e = reload_open(&c->reload, d);
+    if (e) return e;
+    c->status.workers = d->fleet.n;
+    c->worker_list = calloc(d->fleet.n, sizeof(struct worker *));
+    if (!c->worker_list) return ERR_NOMEM;
+    for (unsigned i = 0; i < d->fleet.n; i++)
+        c->worker_list[i] = d->fleet.workers[i].worker;
+    return reload_open(&c->reload, d);
+}
+
+static void open_handover(struct control *c)
+{
+    const struct handover_host host = {
+        .loop = &c->loop,
+        .deployment = &c->deployment,
+        .workers = c->worker_list,
+        .reload = &c->reload,
+        .status = &c->status,
+        .own = {{INHERITED_ADMIN, &c->deployment.first->config->admin.address,
+                 c->admin.open ? c->admin.listener.fd : -1},
+                {INHERITED_CONTROL, &c->commands.place, commands_fd(&c->commands)}},
+        .on_taken_over = on_taken_over,
+        .arg = c,
+    };
+    handover_open(&c->handover, &host);
+}
+
+/* From here on requests are served, and nothing can fail any more. */
+static enum err serve(struct control *c)
+{
+    struct deployment *d = &c->deployment;
+    bool is_upgrade = c->origin.channel >= 0;
+    enum err e = start_commands(c);
+    if (e == ERR_OK && is_upgrade) e = start_admin(c, &d->first->config->admin.address);
     if (e == ERR_OK) e = fleet_start(&d->fleet);
     if (e) return e;
+    c->phase = CONTROL_RUNNING;
     c->status.listening = true;
-    c->status.workers = d->fleet.n;
+    inherited_close(&d->inherited, !is_upgrade);
+    open_handover(c);
+    log_info("started", KV_STR("version", c->status.version), KV_STR("commit", c->status.commit),
+             KV_UINT("workers", d->fleet.n), KV_STR("upgrade", is_upgrade ? "yes" : "no"));
+    upgrade_report(&c->origin);
+    service_open(&c->service, &c->loop, c->worker_list, d->fleet.n, &c->status);
     return ERR_OK;
 }
 
+static void fail_start(struct control *c, enum err e)
+{
+    log_error("start_failed", KV_ERR(e));
+    c->exit_code = EXIT_CONFIG;
+    if (c->deployment.fleet.nrunning)
+        fleet_set_mode(&c->deployment.fleet, WORKER_CUTTING);
+    else
+        begin_close(c);
+}
+
+/* The new process of an upgrade: while the old one can serve and this one cannot, it must not take
+ * connections. The old one sees to it that this does not last for ever. */
+static void on_wait(struct wheel_entry *entry)
+{
+    struct control *c = CONTAINER_OF(entry, struct control, wait);
+    if (c->origin.is_ready && !status_can_serve(&c->status) && !upgrade_is_orphan(&c->origin)) {
+        loop_deadline(&c->loop, &c->wait, WAIT_LOOK_MS);
+        return;
+    }
+    enum err e = serve(c);
+    if (e) fail_start(c, e);
+}
+
+static enum err take_over_sockets(struct control *c)
+{
+    struct inherited *in = &c->deployment.inherited;
+    enum err e = upgrade_receive(in, &c->origin);
+    if (e == ERR_OK && c->origin.channel < 0) e = inherited_from_service_manager(in);
+    if (e)
+        log_error("listen_failed", KV_STR("cause", "the sockets that were to be handed over are not usable"));
+    return e;
+}
+
 /* Everything in order; the first failure ends the start. The admin page is up before the workers, so that a
- * start that takes long can be watched. Takes `config` over. */
+ * start that takes long can be watched; in an upgrade, the old process goes on answering it. Takes `config`
+ * over. */
 static enum err start(struct control *c, struct config *config)
 {
     struct deployment *d = &c->deployment;
@@ -325,18 +431,30 @@ static enum err start(struct control *c, struct config *config)
         return ERR_NOMEM;
     }
     policy_on_change(c->policy, on_policy_change, c);
-    enum err e = watch_signals(c);
+    enum err e = take_over_sockets(c);
+    if (e == ERR_OK) e = watch_signals(c);
     if (e == ERR_OK) e = store_open(&c->loop.uv, config, c->policy, &c->store);
     if (e) return e;
     c->status.store = c->store;
-    e = start_admin(c, &config->admin.address);
-    if (e == ERR_OK) e = start_workers(c);
-    if (e == ERR_OK) e = start_commands(c);
+    bool is_upgrade = c->origin.channel >= 0;
+    if (!is_upgrade) e = start_admin(c, &config->admin.address);
+    if (e == ERR_OK) e = make_workers(c);
     if (e) return e;
-    wheel_entry_init(&c->collect, on_collect);
     loop_deadline(&c->loop, &c->collect, COLLECT_MS);
-    c->phase = CONTROL_RUNNING;
+    if (!is_upgrade) return serve(c);
+    loop_deadline(&c->loop, &c->wait, 0);
     return ERR_OK;
+}
+
+/* Nobody listens there any more, unless another process has taken over. */
+static void remove_socket_files(const struct deployment *d)
+{
+    const struct generation *last = d->current ? d->current : d->first;
+    if (!last) return;
+    const struct config *config = last->config;
+    for (uint32_t i = 0; i < config->nlisteners; i++)
+        sockets_remove_file(&config->listeners[i].address);
+    sockets_remove_file(&d->first->config->admin.address);
 }
 
 static void deinit(struct control *c)
@@ -344,6 +462,7 @@ static void deinit(struct control *c)
     struct deployment *d = &c->deployment;
     if (fleet_was_cut(&d->fleet) && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
     fleet_destroy(&d->fleet);
+    remove_socket_files(d);
     generation_release(d->current);
     generation_release(d->first);
     admin_deinit(&c->admin);
@@ -362,26 +481,24 @@ int control_run(struct config *config, const char *version, const char *commit)
     }
     init_metrics();
     c->policy = policy_create();
+    drain_init(&c->drain, &c->loop, &c->deployment.fleet);
+    wheel_entry_init(&c->collect, on_collect);
+    wheel_entry_init(&c->wait, on_wait);
+    c->origin.channel = -1;
     c->status = (struct status){.deployment = &c->deployment,
                                 .reload = &c->reload.status,
                                 .certificates = &c->reload.certificates.status,
+                                .drain = &c->drain,
+                                .handover = &c->handover,
                                 .policy = c->policy,
                                 .version = version,
                                 .commit = commit,
                                 .started_wall_ms = clock_wall_ms()};
     int code = EXIT_CONFIG;
     if (c->policy && loop_init(&c->loop, CONTROL_BUFFER_BYTES, NULL) == ERR_OK) {
+        notify_init();
         enum err e = start(c, config);
-        if (e) {
-            log_error("start_failed", KV_ERR(e));
-            c->exit_code = EXIT_CONFIG;
-            c->phase = CONTROL_DRAINING;
-            drain(c, true);
-            if (c->deployment.fleet.nrunning == 0) begin_close(c);
-        } else {
-            log_info("started", KV_STR("version", version), KV_STR("commit", commit),
-                     KV_UINT("workers", c->deployment.fleet.n));
-        }
+        if (e) fail_start(c, e);
         loop_run(&c->loop);
         loop_deinit(&c->loop);
         deinit(c);

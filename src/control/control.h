@@ -1,10 +1,11 @@
 /* control.h - the main thread: starts everything, watches signals, ends everything.
  *
- *   control_run: log -> policy -> store (first load) -> admin -> workers -> first generation -> loop
+ *   control_run: log -> policy -> inherited sockets -> store -> admin -> workers -> first generation -> loop
  *
  *   SIGTERM, SIGINT, SIGQUIT: drain; again: at once
  *   SIGHUP: configuration and partner data anew
  *   SIGUSR1: reopen logs
+ *   SIGUSR2: a new process takes over (handover.h)
  *
  * Thread: [control]; call once, before any other thread exists.
  */

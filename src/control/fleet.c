@@ -62,10 +62,10 @@ enum err fleet_start(struct fleet *f)
     return ERR_OK;
 }
 
-void fleet_drain(struct fleet *f, bool now)
+void fleet_set_mode(struct fleet *f, enum worker_mode mode)
 {
     for (unsigned i = 0; i < f->n; i++)
-        worker_drain(f->workers[i].worker, now);
+        worker_set_mode(f->workers[i].worker, mode);
 }
 
 void fleet_set_addresses(struct fleet *f, enum environment env, const struct address_list *list)

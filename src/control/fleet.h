@@ -49,8 +49,8 @@ void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers);
 /* After each worker's first update. Those started before an error run. Errors: ERR_IO. */
 enum err fleet_start(struct fleet *f);
 
-/* worker_drain() for all. */
-void fleet_drain(struct fleet *f, bool now);
+/* worker_set_mode() for all. */
+void fleet_set_mode(struct fleet *f, enum worker_mode mode);
 
 /* New backend addresses for all. */
 void fleet_set_addresses(struct fleet *f, enum environment env, const struct address_list *list);

@@ -1,6 +1,10 @@
 #include "control/inherited.h"
 
+#include "base/log.h"
+
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,9 +18,18 @@ static bool is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) == 0 && on;
 }
 
+void inherited_name(enum inherited_role role, const struct endpoint *e, char out[static INHERITED_NAME_MAX])
+{
+    static const char *const roles[] = {
+        [INHERITED_LISTENER] = "listener", [INHERITED_ADMIN] = "admin", [INHERITED_CONTROL] = "control"};
+    (void)snprintf(out, INHERITED_NAME_MAX, "%s %s", roles[role], e->text);
+}
+
+/* Gives it what every socket here has; TCP_NODELAY is for those that are accepted from it. */
 static bool prepare(int fd)
 {
-    int flags = fcntl(fd, F_GETFL);
+    int flags = fcntl(fd, F_GETFL), on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* not for unix sockets */
     return is_listening(fd) && flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
            fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
 }
@@ -63,12 +76,20 @@ static bool is_bound_to(const struct socket_address *bound, const struct endpoin
     return addr_eq(&a, &e->addr) && socket_address_port(bound) == e->port;
 }
 
-int inherited_take(struct inherited *in, const struct endpoint *e)
+static bool is_same_bound(const struct socket_address *a, const struct socket_address *b)
 {
+    return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;
+}
+
+int inherited_take(struct inherited *in, enum inherited_role role, const struct endpoint *e,
+                   const struct socket_address *bound)
+{
+    char name[INHERITED_NAME_MAX];
+    inherited_name(role, e, name);
     for (struct inherited_socket **at = &in->first; *at; at = &(*at)->next) {
         struct inherited_socket *s = *at;
-        bool is_it = s->name[0] ? strcmp(s->name, e->text) == 0 : is_bound_to(&s->bound, e);
-        if (!is_it) continue;
+        bool is_it = s->name[0] ? strcmp(s->name, name) == 0 : is_bound_to(&s->bound, e);
+        if (!is_it || (bound && !is_same_bound(&s->bound, bound))) continue;
         int fd = s->fd;
         *at = s->next;
         free(s);
@@ -77,15 +98,25 @@ int inherited_take(struct inherited *in, const struct endpoint *e)
     return -1;
 }
 
-unsigned inherited_close(struct inherited *in)
+unsigned inherited_count(const struct inherited *in)
 {
     unsigned n = 0;
+    for (const struct inherited_socket *s = in->first; s; s = s->next)
+        n++;
+    return n;
+}
+
+void inherited_close(struct inherited *in, bool is_worth_a_line)
+{
+    char text[160];
     while (in->first) {
         struct inherited_socket *s = in->first;
         in->first = s->next;
+        socket_address_format(&s->bound, text, sizeof text);
+        if (is_worth_a_line)
+            log_warn("inherited_socket_unused", KV_STR("address", text),
+                     KV_STR("hint", "nothing in the configuration listens there"));
         (void)close(s->fd);
         free(s);
-        n++;
     }
-    return n;
 }

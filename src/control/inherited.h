@@ -1,8 +1,10 @@
 /* inherited.h - listening sockets that another process opened: the gateway before an upgrade, or the service
  * manager (socket activation).
  *
- * What is handed over is found again by the address as the configuration writes it (upgrade) or as the socket
- * is bound (LISTEN_FDS). The queue of connections that wait in such a socket is kept.
+ * What a gateway hands over is found again by its name: what it is for, and the address as the configuration
+ * writes it, so that port 0 finds its socket as well. What the service manager passes (LISTEN_FDS) has no
+ * name and is found by the address that it is bound to. The queue of connections that wait in a socket is
+ * kept.
  *
  * Thread: [control].
  */
@@ -12,12 +14,14 @@
 #include "config/config.h"
 #include "net/socket.h"
 
-enum { INHERITED_NAME_MAX = sizeof((struct endpoint *)0)->text };
+enum inherited_role { INHERITED_LISTENER = 0, INHERITED_ADMIN, INHERITED_CONTROL };
+
+enum { INHERITED_NAME_MAX = 16 + sizeof((struct endpoint *)0)->text };
 
 struct inherited_socket {
     struct inherited_socket *next;
     struct socket_address bound;
-    char name[INHERITED_NAME_MAX]; /* as the other process's configuration writes it; "" = unknown */
+    char name[INHERITED_NAME_MAX]; /* inherited_name(); "" = unknown */
     int fd;
 };
 
@@ -25,6 +29,9 @@ struct inherited_socket {
 struct inherited {
     struct inherited_socket *first;
 };
+
+/* "listener 127.0.0.1:8080", with a NUL. */
+void inherited_name(enum inherited_role role, const struct endpoint *e, char out[static INHERITED_NAME_MAX]);
 
 /* Adds a socket. `name` may be "". The descriptor is the list's then; it is closed when this fails.
  * Errors: ERR_NOMEM, ERR_IO (not a listening socket). */
@@ -34,10 +41,14 @@ enum err inherited_add(struct inherited *in, const char *name, int fd);
  * inherited_add(). */
 enum err inherited_from_service_manager(struct inherited *in);
 
-/* Takes a socket for this address out of the list; -1 when there is none (any more). */
-int inherited_take(struct inherited *in, const struct endpoint *e);
+/* Takes the next socket for this address out of the list, the oldest first; with `bound`, only one that is
+ * bound there as well. -1 when there is none (any more). Owns: the caller closes it. */
+int inherited_take(struct inherited *in, enum inherited_role role, const struct endpoint *e,
+                   const struct socket_address *bound);
 
-/* Closes what nobody has taken; returns how many there were. */
-unsigned inherited_close(struct inherited *in);
+unsigned inherited_count(const struct inherited *in);
+
+/* Closes what nobody has taken; each is logged when `is_worth_a_line`. */
+void inherited_close(struct inherited *in, bool is_worth_a_line);
 
 #endif

@@ -16,6 +16,7 @@ static struct {
     struct sockaddr_un address;
     socklen_t n; /* 0: nobody wants to know */
     uint64_t watchdog_ms;
+    bool is_ready; /* it has heard READY=1 */
 } manager;
 
 static bool env_number(const char *name, uint64_t *out)
@@ -43,6 +44,11 @@ void notify_init(void)
     if (manager.n && is_ours && env_number("WATCHDOG_USEC", &us)) manager.watchdog_ms = us / 2000;
 }
 
+bool notify_is_wanted(void)
+{
+    return manager.n > 0;
+}
+
 static void send_message(const char *text)
 {
     if (manager.n == 0) return;
@@ -52,15 +58,18 @@ static void send_message(const char *text)
     (void)close(fd);
 }
 
+/* A second line would be another assignment. */
 static void send_with_status(const char *state, const char *status)
 {
     char text[MESSAGE_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "%s%sSTATUS=%s", state, state[0] ? "\n" : "", status);
+    int n = (int)strcspn(status, "\n");
+    (void)snprintf(text, sizeof text, "%s%sSTATUS=%.*s", state, state[0] ? "\n" : "", n, status);
     send_message(text);
 }
 
 void notify_ready(const char *status)
 {
+    manager.is_ready = true;
     send_with_status("READY=1", status);
 }
 
@@ -68,9 +77,21 @@ void notify_ready(const char *status)
 void notify_reloading(void)
 {
     char text[MESSAGE_BYTES_MAX];
+    if (!manager.is_ready) return;
     (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
                    (unsigned long long)clock_mono_us());
     send_message(text);
+}
+
+void notify_reloaded(bool is_done, const char *reasons, uint64_t generation)
+{
+    char text[MESSAGE_BYTES_MAX];
+    if (!manager.is_ready) return;
+    if (is_done)
+        (void)snprintf(text, sizeof text, "configuration %llu is in force", (unsigned long long)generation);
+    else
+        (void)snprintf(text, sizeof text, "reload failed, nothing has changed: %s", reasons);
+    notify_ready(text);
 }
 
 void notify_stopping(const char *status)
@@ -83,13 +104,6 @@ void notify_status(const char *status)
     send_with_status("", status);
 }
 
-void notify_main_pid(pid_t pid)
-{
-    char text[MESSAGE_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "MAINPID=%ld", (long)pid);
-    send_message(text);
-}
-
 void notify_watchdog(void)
 {
     send_message("WATCHDOG=1");
@@ -100,6 +114,14 @@ void notify_extend_timeout(uint64_t ms)
     char text[MESSAGE_BYTES_MAX];
     (void)snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)ms * 1000);
     send_message(text);
+}
+
+void notify_handed_over(pid_t pid)
+{
+    char text[MESSAGE_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "MAINPID=%ld", (long)pid);
+    send_message(text);
+    manager.n = 0;
 }
 
 uint64_t notify_watchdog_ms(void)

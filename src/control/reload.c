@@ -4,6 +4,7 @@
 #include "base/container.h"
 #include "config/diff.h"
 #include "control/certificates.h"
+#include "control/notify.h"
 
 #include <stdlib.h>
 
@@ -17,9 +18,10 @@ static void start(struct reload *r);
 static void set_state(struct reload *r, enum reload_state to)
 {
     static const unsigned moves[] = {
-        [RELOAD_IDLE] = 1u << RELOAD_RESOLVING | 1u << RELOAD_CLOSED,
+        [RELOAD_IDLE] = 1u << RELOAD_RESOLVING | 1u << RELOAD_PAUSED | 1u << RELOAD_CLOSED,
         [RELOAD_RESOLVING] = 1u << RELOAD_PUBLISHING | 1u << RELOAD_IDLE | 1u << RELOAD_CLOSED,
         [RELOAD_PUBLISHING] = 1u << RELOAD_IDLE | 1u << RELOAD_CLOSED,
+        [RELOAD_PAUSED] = 1u << RELOAD_IDLE | 1u << RELOAD_CLOSED,
         [RELOAD_CLOSED] = 0,
     };
     BUG_IF(!(moves[r->state] >> to & 1), "a reload makes a move that does not exist");
@@ -68,6 +70,7 @@ static void conclude(struct reload *r, enum reload_outcome outcome, const char *
     if (!is_renewal(r)) {
         r->status.total[outcome]++;
         r->status.last_successful = outcome == RELOAD_DONE;
+        notify_reloaded(outcome == RELOAD_DONE, text, r->status.generation);
     }
     if (r->state == RELOAD_RESOLVING || r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
     answer(r, &r->waiters, outcome, text);
@@ -285,6 +288,7 @@ static void start(struct reload *r)
         build(r, config_retain(r->deployment->current->config));
         return;
     }
+    notify_reloading();
     if (load(r->path, r->digest, &config, &report))
         fail(r, report && *report ? report : "out of memory");
     else
@@ -335,6 +339,20 @@ static void on_look(struct file_watch *watch)
     loop_turn(r->deployment->loop);
     if (!r->deployment->current->config->reload_on_change || r->state == RELOAD_CLOSED) return;
     if (has_changed(r)) reload_request(r, "file", NULL);
+}
+
+bool reload_pause(struct reload *r)
+{
+    if (r->state != RELOAD_IDLE) return false;
+    set_state(r, RELOAD_PAUSED);
+    return true;
+}
+
+void reload_resume(struct reload *r)
+{
+    if (r->state != RELOAD_PAUSED) return;
+    set_state(r, RELOAD_IDLE);
+    go_on(r);
 }
 
 enum err reload_plan(const struct reload *r, char **plan, char **reasons)

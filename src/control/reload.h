@@ -53,7 +53,13 @@ struct reload_status {
     uint64_t generation;
 };
 
-enum reload_state { RELOAD_IDLE = 0, RELOAD_RESOLVING, RELOAD_PUBLISHING, RELOAD_CLOSED };
+enum reload_state {
+    RELOAD_IDLE = 0,
+    RELOAD_RESOLVING,
+    RELOAD_PUBLISHING,
+    RELOAD_PAUSED, /* requests wait for reload_resume() */
+    RELOAD_CLOSED
+};
 
 struct reload {
     struct deployment *deployment;
@@ -79,6 +85,12 @@ enum err reload_open(struct reload *r, struct deployment *d);
 /* Reads the file again. `trigger` ("signal", "file", "control") is for the log; `w`, if any, hears of the
  * result, perhaps before this returns. */
 void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w);
+
+/* What is in force stays so until reload_resume(): requests wait. False when a reload is going on. */
+bool reload_pause(struct reload *r);
+
+/* Does what was asked for meanwhile. Harmless when it was not paused. */
+void reload_resume(struct reload *r);
 
 /* What a reload would change now: the members "changes" (config_plan_json()) and "text" (config_plan_text())
  * of a JSON object. Owns: the caller frees `*plan` or, on ERR_PARSE, `*reasons`; the other one is NULL.

@@ -7,7 +7,6 @@
 #include "control/sockets.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 /* --- backends -------------------------------------------------------------------------------------- */
 
@@ -89,51 +88,46 @@ static void publish_backends(struct rollout *r)
 
 /* --- sockets and updates --------------------------------------------------------------------------- */
 
-/* fds[worker][listener]; -1 where a listener is kept. */
-static void close_all(int (*fds)[CONFIG_LISTENERS_MAX], unsigned from, unsigned n)
-{
-    for (unsigned w = from; w < n; w++)
-        for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
-            if (fds[w][l] >= 0) (void)close(fds[w][l]);
-}
-
-static enum err open_sockets(struct rollout *r, int (*fds)[CONFIG_LISTENERS_MAX], struct errmsg *why)
+static enum err open_sockets(struct rollout *r, struct errmsg *why)
 {
     const struct config *c = r->next->config;
-    unsigned n = r->deployment->fleet.n;
-    int column[CONFIG_WORKERS_MAX];
-    for (unsigned w = 0; w < n; w++)
-        for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
-            fds[w][l] = -1;
+    struct deployment *d = r->deployment;
     for (uint32_t l = 0; l < c->nlisteners; l++) {
         if (r->kept[l] >= 0) continue;
-        enum err e = sockets_open(&c->listeners[l], n, column, &r->bound[l], why);
-        if (e) {
-            close_all(fds, 0, n);
-            return e;
-        }
-        for (unsigned w = 0; w < n; w++)
-            fds[w][l] = column[w];
+        enum err e = sockets_open(&d->inherited, &c->listeners[l], d->fleet.n, &r->sockets[l], why);
+        if (e) return e;
     }
+    return ERR_OK;
+}
+
+static void close_sockets(struct rollout *r)
+{
+    for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
+        socket_set_close(&r->sockets[l]);
+}
+
+/* Dealt out in turn: each worker gets one, as a rule. */
+static enum err deal_sockets(struct rollout *r, unsigned worker)
+{
+    for (uint32_t l = 0; l < CONFIG_LISTENERS_MAX; l++)
+        for (unsigned i = worker; i < r->sockets[l].n; i += r->deployment->fleet.n)
+            if (worker_update_listen(r->updates[worker], l, socket_set_take(&r->sockets[l], i)))
+                return ERR_NOMEM;
     return ERR_OK;
 }
 
 static enum err prepare_updates(struct rollout *r, struct errmsg *why)
 {
     struct fleet *f = &r->deployment->fleet;
-    int(*fds)[CONFIG_LISTENERS_MAX] = malloc(f->n * sizeof *fds);
+    enum err e = open_sockets(r, why);
+    if (e) return e;
     r->updates = calloc(f->n, sizeof *r->updates);
-    enum err e = ERR_NOMEM;
-    errmsg_set(why, 0, 0, "out of memory");
-    if (fds && r->updates) e = open_sockets(r, fds, why);
+    e = r->updates ? ERR_OK : ERR_NOMEM;
     for (unsigned w = 0; e == ERR_OK && w < f->n; w++) {
-        r->updates[w] = worker_update_create(f->workers[w].worker, r->next, r->kept, fds[w]);
-        if (r->updates[w]) continue;
-        close_all(fds, w + 1, f->n);
-        errmsg_set(why, 0, 0, "out of memory");
-        e = ERR_NOMEM;
+        r->updates[w] = worker_update_create(f->workers[w].worker, r->next, r->kept);
+        e = r->updates[w] ? deal_sockets(r, w) : ERR_NOMEM;
     }
-    free(fds);
+    if (e) errmsg_set(why, 0, 0, "out of memory");
     return e;
 }
 
@@ -231,6 +225,7 @@ void rollout_abandon(struct rollout *r)
         r->backends[e] = NULL;
     }
     destroy_updates(r);
+    close_sockets(r);
     log_outputs_discard(r->outputs);
     r->outputs = NULL;
     generation_release(r->next);
@@ -242,7 +237,7 @@ static void log_listeners(const struct rollout *r)
     char text[160];
     for (uint32_t i = 0; i < r->next->config->nlisteners; i++) {
         if (r->kept[i] >= 0) continue;
-        socket_address_format(&r->bound[i], text, sizeof text);
+        socket_address_format(&r->sockets[i].bound, text, sizeof text);
         log_info("listening", KV_STR("address", text), KV_UINT("workers", r->deployment->fleet.n));
     }
 }
@@ -250,17 +245,14 @@ static void log_listeners(const struct rollout *r)
 /* The files of unix sockets on which nobody listens any more. */
 static void remove_unix_sockets(const struct config *before, const struct config *now)
 {
-    for (uint32_t i = 0; i < before->nlisteners; i++) {
-        const struct endpoint *e = &before->listeners[i].address;
-        struct socket_address a;
-        if (e->kind != ENDPOINT_UNIX || config_kept_listener(now, before, i) >= 0) continue;
-        if (socket_address_unix(e->host, &a) == ERR_OK) socket_remove_stale(&a);
-    }
+    for (uint32_t i = 0; i < before->nlisteners; i++)
+        if (config_kept_listener(now, before, i) < 0) sockets_remove_file(&before->listeners[i].address);
 }
 
 static void finish(struct rollout *r)
 {
     destroy_updates(r);
+    close_sockets(r); /* nothing is left in them */
     if (r->before) remove_unix_sockets(r->before->config, r->deployment->current->config);
     generation_release(r->before);
     r->before = NULL;

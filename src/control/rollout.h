@@ -16,11 +16,13 @@
 #include "base/log.h"
 #include "control/backend.h"
 #include "control/fleet.h"
+#include "control/sockets.h"
 
 /* What is in force. */
 struct deployment {
     struct loop *loop; /* control's */
     struct fleet fleet;
+    struct inherited inherited; /* sockets that another process handed over; empty after the start */
     struct generation *first; /* the configuration of the start, without TLS: its keys marked `restart` are in
                                  force for good */
     struct generation *current;          /* NULL before the first rollout is published */
@@ -32,11 +34,11 @@ struct deployment {
 
 struct rollout {
     struct deployment *deployment;
-    struct generation *next;                           /* one reference, until it is published */
-    struct generation *before;                         /* one reference, from then until it is done */
-    int kept[CONFIG_LISTENERS_MAX];                    /* config_kept_listener() */
-    struct socket_address bound[CONFIG_LISTENERS_MAX]; /* of new listeners */
-    struct worker_update **updates;                    /* one per worker */
+    struct generation *next;                         /* one reference, until it is published */
+    struct generation *before;                       /* one reference, from then until it is done */
+    int kept[CONFIG_LISTENERS_MAX];                  /* config_kept_listener() */
+    struct socket_set sockets[CONFIG_LISTENERS_MAX]; /* of new listeners */
+    struct worker_update **updates;                  /* one per worker */
     struct backend *backends[ENV_COUNT];    /* new ones; NULL: the one in force stays, or there is none */
     struct log_outputs *outputs;            /* NULL: they stay */
     unsigned nwaiting;                      /* workers that have not acknowledged */

@@ -2,14 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static enum err to_address(const struct endpoint *e, struct socket_address *out)
+static enum err to_address(const struct endpoint *e, struct socket_address *out, struct errmsg *why)
 {
-    if (e->kind == ENDPOINT_UNIX) return socket_address_unix(e->host, out);
     *out = socket_address_ip(&e->addr, e->port);
-    return ERR_OK;
+    if (e->kind != ENDPOINT_UNIX || socket_address_unix(e->host, out) == ERR_OK) return ERR_OK;
+    errmsg_set(why, 0, 0, "cannot listen on %s: the path is too long", e->text);
+    return ERR_RANGE;
 }
 
 /* `first`: of this address; the workers after it share it. */
@@ -28,63 +30,119 @@ static enum err open_socket(const struct endpoint *e, const struct socket_addres
     return err;
 }
 
-static enum err path_too_long(const struct endpoint *e, struct errmsg *why)
+static enum err read_bound(int fd, const struct endpoint *e, struct socket_address *bound, struct errmsg *why)
 {
-    errmsg_set(why, 0, 0, "cannot listen on %s: the path is too long", e->text);
-    return ERR_RANGE;
+    if (socket_local(fd, bound) == ERR_OK) return ERR_OK;
+    errmsg_set(why, 0, 0, "cannot listen on %s: its own address cannot be read", e->text);
+    return ERR_IO;
 }
 
-enum err sockets_open_one(const struct endpoint *e, int backlog, int *fd, struct socket_address *bound,
-                          struct errmsg *why)
+enum err sockets_open_one(struct inherited *in, const struct endpoint *e, int backlog, int *fd,
+                          struct socket_address *bound, struct errmsg *why)
 {
     struct socket_address a;
-    if (to_address(e, &a)) return path_too_long(e, why);
-    enum err err = open_socket(e, &a, backlog, false, true, fd, why);
+    enum err err = to_address(e, &a, why);
     if (err) return err;
-    err = socket_local(*fd, bound);
-    if (err) {
-        errmsg_set(why, 0, 0, "cannot listen on %s: its own address cannot be read", e->text);
-        (void)close(*fd);
-    }
+    *fd = inherited_take(in, INHERITED_ADMIN, e, NULL);
+    if (*fd < 0) err = open_socket(e, &a, backlog, false, true, fd, why);
+    if (err) return err;
+    err = read_bound(*fd, e, bound, why);
+    if (err) (void)close(*fd);
     return err;
 }
 
-static void close_all(const int *fds, unsigned n)
+/* --- all sockets of a listener --------------------------------------------------------------------- */
+
+int socket_set_take(struct socket_set *set, unsigned i)
 {
-    for (unsigned i = 0; i < n; i++)
-        (void)close(fds[i]);
+    int fd = set->fds[i];
+    set->fds[i] = -1;
+    return fd;
 }
 
-/* One descriptor more of listener `l`; the first one decides the port that all share. */
-static enum err open_next(const struct config_listener *l, unsigned i, const struct socket_address *a,
-                          int *fds, struct errmsg *why)
+void socket_set_close(struct socket_set *set)
 {
-    if (i == 0 || l->address.kind != ENDPOINT_UNIX)
-        return open_socket(&l->address, a, l->backlog, true, i == 0, &fds[i], why);
-    fds[i] = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
-    if (fds[i] >= 0) return ERR_OK;
+    for (unsigned i = 0; i < set->n; i++)
+        if (set->fds[i] >= 0) (void)close(set->fds[i]);
+    free(set->fds);
+    *set = (struct socket_set){0};
+}
+
+static bool is_shareable(int fd)
+{
+    int on = 0;
+    socklen_t n = sizeof on;
+    return getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, &n) == 0 && on;
+}
+
+/* All that were handed over for this address. Those that are one and the same socket are one. */
+static enum err take_inherited(struct inherited *in, const struct config_listener *l, struct socket_set *set,
+                               struct errmsg *why)
+{
+    int fd = inherited_take(in, INHERITED_LISTENER, &l->address, NULL);
+    if (fd < 0) return ERR_OK;
+    set->fds[set->n++] = fd;
+    enum err e = read_bound(fd, &l->address, &set->bound, why);
+    while (e == ERR_OK && (fd = inherited_take(in, INHERITED_LISTENER, &l->address, &set->bound)) >= 0) {
+        if (is_shareable(fd))
+            set->fds[set->n++] = fd;
+        else
+            (void)close(fd);
+    }
+    for (unsigned i = 0; i < set->n; i++)
+        (void)listen(set->fds[i], l->backlog); /* of a listening socket: only moves the bound */
+    return e;
+}
+
+static enum err duplicate(const struct config_listener *l, int from, int *fd, struct errmsg *why)
+{
+    *fd = fcntl(from, F_DUPFD_CLOEXEC, 0);
+    if (*fd >= 0) return ERR_OK;
     errmsg_set(why, 0, 0, "cannot listen on %s: %s", l->address.text, strerror(errno));
     return ERR_IO;
 }
 
-enum err sockets_open(const struct config_listener *l, unsigned n, int *fds, struct socket_address *bound,
-                      struct errmsg *why)
+/* The first one decides the port that all share. */
+static enum err open_first(const struct config_listener *l, struct socket_set *set, struct errmsg *why)
 {
     struct socket_address a;
-    if (to_address(&l->address, &a)) return path_too_long(&l->address, why);
-    for (unsigned i = 0; i < n; i++) {
-        enum err e = open_next(l, i, &a, fds, why);
-        if (e) {
-            close_all(fds, i);
-            return e;
-        }
-        if (i > 0) continue;
-        if (socket_local(fds[0], bound)) {
-            errmsg_set(why, 0, 0, "cannot listen on %s: its own address cannot be read", l->address.text);
-            close_all(fds, 1);
-            return ERR_IO;
-        }
-        if (l->address.kind == ENDPOINT_IP) a = *bound; /* port 0: all workers share what the kernel chose */
+    enum err e = to_address(&l->address, &a, why);
+    if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, true, &set->fds[0], why);
+    if (e) return e;
+    set->n = 1;
+    return read_bound(set->fds[0], &l->address, &set->bound, why);
+}
+
+/* Beside the others; the system says no when those are another user's. */
+static enum err open_next(const struct config_listener *l, struct socket_set *set, struct errmsg *why)
+{
+    int *fd = &set->fds[set->n];
+    enum err e = ERR_UNSUPPORTED;
+    if (is_shareable(set->fds[0]))
+        e = open_socket(&l->address, &set->bound, l->backlog, true, false, fd, why);
+    if (e) e = duplicate(l, set->fds[0], fd, why);
+    if (e == ERR_OK) set->n++;
+    return e;
+}
+
+enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers,
+                      struct socket_set *set, struct errmsg *why)
+{
+    *set = (struct socket_set){.fds = malloc((workers + inherited_count(in)) * sizeof *set->fds)};
+    if (!set->fds) {
+        errmsg_set(why, 0, 0, "out of memory");
+        return ERR_NOMEM;
     }
-    return ERR_OK;
+    enum err e = take_inherited(in, l, set, why);
+    if (e == ERR_OK && set->n == 0) e = open_first(l, set, why);
+    while (e == ERR_OK && set->n < workers)
+        e = open_next(l, set, why);
+    if (e) socket_set_close(set);
+    return e;
+}
+
+void sockets_remove_file(const struct endpoint *e)
+{
+    struct socket_address a;
+    if (e->kind == ENDPOINT_UNIX && socket_address_unix(e->host, &a) == ERR_OK) socket_remove_stale(&a);
 }

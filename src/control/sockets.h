@@ -3,21 +3,40 @@
  * TCP: one SO_REUSEPORT socket per worker and address. When the address asks for port 0 the kernel chooses
  * once and the other workers follow. Unix: one socket, its descriptor duplicated for each worker.
  *
+ * Sockets that another process has handed over come first (inherited.h), all of them, because connections
+ * wait in each: there may be more than workers. When there are fewer, more are opened; a socket that cannot
+ * share its address (unix, or opened without SO_REUSEPORT by the service manager) is duplicated.
+ *
  * Thread: [control].
  */
 #ifndef CONTROL_SOCKETS_H
 #define CONTROL_SOCKETS_H
 
-#include "config/config.h"
-#include "net/socket.h"
+#include "control/inherited.h"
 
-/* Opens listener `l` for `n` workers into fds[0..n). `bound` is where it really listens. Nothing stays open
- * on failure. Errors: ERR_EXISTS, ERR_IO (`why` says which address and the cause). */
-enum err sockets_open(const struct config_listener *l, unsigned n, int *fds, struct socket_address *bound,
-                      struct errmsg *why);
+/* The sockets of one listener. */
+struct socket_set {
+    int *fds; /* owned, and so are the descriptors, until socket_set_take() */
+    unsigned n;
+    struct socket_address bound; /* where they really listen */
+};
+
+/* Opens listener `l` for `workers` workers: at least so many sockets. Nothing stays open on failure. Errors:
+ * ERR_EXISTS, ERR_IO, ERR_RANGE, ERR_NOMEM (`why` says which address and the cause). */
+enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers,
+                      struct socket_set *set, struct errmsg *why);
 
 /* Opens one plain listening socket (the admin listener). Errors as above. */
-enum err sockets_open_one(const struct endpoint *e, int backlog, int *fd, struct socket_address *bound,
-                          struct errmsg *why);
+enum err sockets_open_one(struct inherited *in, const struct endpoint *e, int backlog, int *fd,
+                          struct socket_address *bound, struct errmsg *why);
+
+/* Descriptor i, which is the caller's from now on. */
+int socket_set_take(struct socket_set *set, unsigned i);
+
+/* Closes what nobody has taken. Harmless with zeros. */
+void socket_set_close(struct socket_set *set);
+
+/* The file of a unix socket, when nobody listens on it any more; nothing for other addresses. */
+void sockets_remove_file(const struct endpoint *e);
 
 #endif

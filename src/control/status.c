@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/certificates.h"
+#include "control/handover.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -30,6 +31,17 @@ static bool is_resolved(const struct status *s)
     return deployment_unresolved(s->deployment) == 0;
 }
 
+bool status_can_serve(const struct status *s)
+{
+    const struct store_status store = read_store(s);
+    return policy_is_ready(s->policy) && !store.is_too_stale && is_resolved(s);
+}
+
+static bool is_draining(const struct status *s)
+{
+    return s->drain->state != DRAIN_NONE;
+}
+
 /* Writes the names of the failed checks, each in quotes. True when there are none. */
 static bool write_failed_checks(const struct status *s, const struct store_status *store, struct outbuf *o)
 {
@@ -38,7 +50,7 @@ static bool write_failed_checks(const struct status *s, const struct store_statu
         {"partner_data", policy_is_ready(s->policy)},
         {"partner_data_fresh", !store->is_too_stale},
         {"backend_resolved", is_resolved(s)},
-        {"not_draining", !s->draining},
+        {"not_draining", !is_draining(s)},
     };
     bool ready = true;
     const char *comma = "";
@@ -140,6 +152,23 @@ static void write_certificates(const struct status *s, struct outbuf *o)
     outbuf_json(o, span_str(s->certificates->last_error));
 }
 
+void status_write_line(const struct status *s, char *out, size_t cap)
+{
+    const struct store_status store = read_store(s);
+    uint64_t tunnels =
+        metrics_sum(METRIC_TUNNELS_OPEN, ENV_PRODUCTION) + metrics_sum(METRIC_TUNNELS_OPEN, ENV_SANDBOX);
+    uint64_t position = store.sequence ? store.sequence : policy_generation(s->policy);
+    int n =
+        snprintf(out, cap, "%s: %llu connections, %llu tunnels, ", drain_state_text(s->drain->state),
+                 (unsigned long long)metrics_sum(METRIC_CONNECTIONS_OPEN, 0), (unsigned long long)tunnels);
+    if (n < 0 || (size_t)n >= cap) return;
+    if (!policy_is_ready(s->policy))
+        (void)snprintf(out + n, cap - (size_t)n, "no partner data yet");
+    else
+        (void)snprintf(out + n, cap - (size_t)n, "partner data %llu%s", (unsigned long long)position,
+                       status_can_serve(s) ? "" : ", not ready");
+}
+
 void status_write_json(const struct status *s, struct outbuf *o)
 {
     const struct store_status store = read_store(s);
@@ -147,8 +176,9 @@ void status_write_json(const struct status *s, struct outbuf *o)
     uint64_t up_ms = now_ms > s->started_wall_ms ? now_ms - s->started_wall_ms : 0;
     outbuf_fmt(o, "{\"version\":\"%s\",\"commit\":\"%s\",\"pid\":%ld", s->version, s->commit, (long)getpid());
     write_time(o, "started_at", s->started_wall_ms);
-    outbuf_fmt(o, ",\"uptime_s\":%llu,\"workers\":%u,\"draining\":%s", (unsigned long long)(up_ms / 1000),
-               s->workers, s->draining ? "true" : "false");
+    outbuf_fmt(o, ",\"uptime_s\":%llu,\"workers\":%u,\"draining\":%s,\"phase\":\"%s\"",
+               (unsigned long long)(up_ms / 1000), s->workers, is_draining(s) ? "true" : "false",
+               drain_state_text(s->drain->state));
     outbuf_str(o, ",\"failed_checks\":[");
     bool ready = write_failed_checks(s, &store, o);
     outbuf_fmt(o, "],\"ready\":%s", ready ? "true" : "false");
@@ -220,7 +250,7 @@ static uint64_t cpu_ms(const struct facts *f)
 static bool is_ready(const struct facts *f)
 {
     const struct status *s = f->status;
-    return s->listening && !s->draining && is_resolved(s) && policy_is_ready(s->policy) &&
+    return s->listening && !is_draining(s) && is_resolved(s) && policy_is_ready(s->policy) &&
            !f->store.is_too_stale;
 }
 
@@ -311,8 +341,11 @@ static bool is_ready(const struct facts *f)
 #define AWAY_HELP                                                                                            \
     "With Redis: how often the gateway fell out of step with it, or tried in vain to come back, by the "     \
     "reason."
-#define EXPIRY_NAME     "proofgw_tls_cert_not_after_timestamp_seconds"
-#define EXPIRY_HELP     "When the certificates that the gateway shows expire, by file."
+#define EXPIRY_NAME "proofgw_tls_cert_not_after_timestamp_seconds"
+#define EXPIRY_HELP "When the certificates that the gateway shows expire, by file."
+#define UPGRADES_HELP                                                                                        \
+    "Upgrades by SIGUSR2: done (this process is about to end), failed (it goes on), refused (not the "       \
+    "moment)."
 #define BUILD_INFO_HELP "Version and commit of the running binary; the value is always 1."
 
 static void write_full_loads(const struct store_status *store, struct outbuf *o)
@@ -334,6 +367,16 @@ static void write_reloads(const struct reload_status *reload, struct outbuf *o)
     for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++) {
         const struct metric_label result = {"result", results[i]};
         metrics_sample(o, name, &result, 1, reload->total[i]);
+    }
+}
+
+static void write_upgrades(const struct handover *handover, struct outbuf *o)
+{
+    static const char name[] = "proofgw_upgrades_total";
+    metrics_family(o, name, METRIC_COUNTER, UPGRADES_HELP);
+    for (unsigned i = 0; i < HANDOVER_RESULTS; i++) {
+        const struct metric_label result = {"result", handover_result_text((enum handover_result)i)};
+        metrics_sample(o, name, &result, 1, handover->total[i]);
     }
 }
 
@@ -368,6 +411,7 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
     metrics_sample(o, "proofgw_build_info", build, 2, 1);
     write_full_loads(&facts.store, o);
     write_reloads(&facts.reload, o);
+    write_upgrades(s->handover, o);
     write_away(&facts.store, o);
     write_expiries(s, o);
 #define XX(name, kind, milli, value, help)                                                                   \
@@ -384,6 +428,7 @@ void status_reference(struct outbuf *o)
     outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
     outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
     outbuf_str(o, "| `proofgw_config_reloads_total` | counter | " RELOADS_HELP " |\n");
+    outbuf_str(o, "| `proofgw_upgrades_total` | counter | " UPGRADES_HELP " |\n");
     outbuf_str(o, "| `proofgw_store_away_total` | counter | " AWAY_HELP " |\n");
     outbuf_str(o, "| `" EXPIRY_NAME "` | gauge | " EXPIRY_HELP " |\n");
 #define XX(name, kind, milli, value, help)                                                                   \

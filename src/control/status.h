@@ -6,6 +6,7 @@
 #define CONTROL_STATUS_H
 
 #include "base/outbuf.h"
+#include "control/drain.h"
 #include "control/reload.h"
 #include "policy/policy.h"
 #include "store/store.h"
@@ -21,9 +22,19 @@ struct status {
     const struct reload_status *reload;
     const struct certificate_status *certificates;
     unsigned workers;
-    bool listening, draining;
+    const struct drain *drain;
+    const struct handover *handover;
+    bool listening;
     uint64_t started_wall_ms;
 };
+
+struct handover;
+
+/* Requests can be answered as they should: there are partners that are not too old, and backends. */
+bool status_can_serve(const struct status *s);
+
+/* One line for people, with a NUL: "serving: 12 connections, 3 tunnels, partner data 17". */
+void status_write_line(const struct status *s, char *out, size_t cap);
 
 /* JSON for /readyz; true when ready. */
 bool status_write_ready(const struct status *s, struct outbuf *o);

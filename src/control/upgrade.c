@@ -18,22 +18,37 @@ enum {
 };
 
 static const char variable[] = "PROOFGW_UPGRADE_FD";
-static const char word_socket[] = "socket ", word_end[] = "end", word_ready[] = "ready";
+static const char word_socket[] = "socket ", word_ready[] = "ready";
+static const char word_end[] = "end", word_end_unready[] = "end unready";
 
 static struct {
     char path[PATH_MAX]; /* of the binary; an upgrade puts another file there */
     char **argv;
 } self;
 
-const char *upgrade_result_text(enum upgrade_result r)
+void upgrade_describe(const struct upgrade *u, enum upgrade_result result, char *out, size_t cap)
 {
-    static const char *const text[] = {
-        [UPGRADE_TAKEN_OVER] = "the new process serves",
-        [UPGRADE_ENDED] = "the new process ended before it was ready: its log lines say why",
-        [UPGRADE_TIMED_OUT] = "the new process was not ready in time",
-        [UPGRADE_BROKEN] = "the new process does not take the sockets",
-    };
-    return text[r];
+    switch (result) {
+    case UPGRADE_TAKEN_OVER: (void)snprintf(out, cap, "the new process serves"); break;
+    case UPGRADE_ENDED:
+        if (u->exit_signal)
+            (void)snprintf(out, cap, "the new process was ended by signal %d", u->exit_signal);
+        else
+            (void)snprintf(out, cap, "the new process ended with code %lld: what it wrote says why",
+                           (long long)u->exit_status);
+        break;
+    case UPGRADE_TIMED_OUT:
+        (void)snprintf(out, cap, "the new process was not ready within timeouts.upgrade, and was ended");
+        break;
+    case UPGRADE_BROKEN: (void)snprintf(out, cap, "the new process does not take the sockets"); break;
+    }
+}
+
+void upgrade_sockets_free(struct upgrade_socket *sockets, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (sockets[i].fd >= 0) (void)close(sockets[i].fd);
+    free(sockets);
 }
 
 void upgrade_remember(char **argv)
@@ -57,7 +72,7 @@ static void close_all(struct upgrade *u)
 {
     u->state = UPGRADE_CLOSING;
     loop_deadline_clear(u->loop, &u->timer);
-    free(u->sockets);
+    upgrade_sockets_free(u->sockets, u->nsockets);
     u->sockets = NULL;
     uv_close((uv_handle_t *)&u->process, on_handle_closed);
     uv_close((uv_handle_t *)&u->poll, on_handle_closed);
@@ -66,24 +81,34 @@ static void close_all(struct upgrade *u)
 
 static void finish(struct upgrade *u, enum upgrade_result result)
 {
-    if (u->state == UPGRADE_CLOSING || u->state == UPGRADE_IDLE) return;
-    if (result == UPGRADE_TIMED_OUT || result == UPGRADE_BROKEN) (void)uv_process_kill(&u->process, SIGKILL);
     close_all(u);
-    u->done(u, result);
+    if (!u->is_cancelled) u->done(u, result);
+}
+
+/* Its end is waited for: a process that nobody waits for stays behind as a zombie. */
+static void kill_new(struct upgrade *u, enum upgrade_result result)
+{
+    u->state = UPGRADE_KILLING;
+    u->result = result;
+    loop_deadline_clear(u->loop, &u->timer);
+    (void)uv_poll_stop(&u->poll); /* cannot fail */
+    (void)uv_process_kill(&u->process,
+                          SIGKILL); /* it may have ended by itself: on_exit_of_new() comes anyway */
 }
 
 static void on_exit_of_new(uv_process_t *process, int64_t status, int signal)
 {
     struct upgrade *u = process->data;
-    (void)status;
-    (void)signal;
     loop_turn(u->loop);
-    finish(u, UPGRADE_ENDED);
+    if (u->state == UPGRADE_CLOSING) return;
+    u->exit_status = status;
+    u->exit_signal = signal;
+    finish(u, u->state == UPGRADE_KILLING ? u->result : UPGRADE_ENDED);
 }
 
 static void on_timeout(struct wheel_entry *e)
 {
-    finish(CONTAINER_OF(e, struct upgrade, timer), UPGRADE_TIMED_OUT);
+    kill_new(CONTAINER_OF(e, struct upgrade, timer), UPGRADE_TIMED_OUT);
 }
 
 /* Sends one message, with a descriptor when `fd` >= 0. */
@@ -109,19 +134,41 @@ static ssize_t send_message(int channel, const char *text, int fd)
 
 static void on_channel(uv_poll_t *poll, int status, int events);
 
+/* A new process that lets go of the channel is about to end, and how it ends says more. */
+static void on_channel_failed(struct upgrade *u)
+{
+    if (errno == EAGAIN || errno == EINTR) return;
+    if (errno == EPIPE || errno == ECONNRESET)
+        (void)uv_poll_stop(&u->poll); /* its end, or the timeout, follows */
+    else
+        kill_new(u, UPGRADE_BROKEN);
+}
+
+/* The next socket, which is not ours any more then, or the last message. False when it has to wait or has
+ * failed. */
+static bool send_next(struct upgrade *u)
+{
+    char text[MESSAGE_BYTES_MAX];
+    struct upgrade_socket *s = u->nsent < u->nsockets ? &u->sockets[u->nsent] : NULL;
+    if (s)
+        (void)snprintf(text, sizeof text, "%s%s", word_socket, s->name);
+    else
+        (void)snprintf(text, sizeof text, "%s", u->is_ready ? word_end : word_end_unready);
+    if (send_message(u->channel, text, s ? s->fd : -1) < 0) {
+        on_channel_failed(u);
+        return false;
+    }
+    u->nsent++;
+    if (!s) return true;
+    (void)close(s->fd);
+    s->fd = -1;
+    return true;
+}
+
 static void send_more(struct upgrade *u)
 {
-    while (u->nsent <= u->nsockets) {
-        char text[MESSAGE_BYTES_MAX];
-        bool is_last = u->nsent == u->nsockets;
-        const struct upgrade_socket *s = &u->sockets[u->nsent];
-        (void)snprintf(text, sizeof text, "%s%s", is_last ? word_end : word_socket, is_last ? "" : s->name);
-        if (send_message(u->channel, text, is_last ? -1 : s->fd) < 0) {
-            if (errno != EAGAIN && errno != EINTR) finish(u, UPGRADE_BROKEN);
-            return;
-        }
-        u->nsent++;
-    }
+    while (u->nsent <= u->nsockets)
+        if (!send_next(u)) return;
     u->state = UPGRADE_WAITING;
     (void)uv_poll_start(&u->poll, UV_READABLE, on_channel); /* fails only on a bad fd, which is ours */
 }
@@ -130,13 +177,13 @@ static void hear(struct upgrade *u)
 {
     char text[MESSAGE_BYTES_MAX];
     ssize_t n = recv(u->channel, text, sizeof text, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n > 0 && span_eq(span_of(text, (size_t)n), span_str(word_ready)))
+    if (n == 0) errno = EPIPE;
+    if (n <= 0)
+        on_channel_failed(u);
+    else if (span_eq(span_of(text, (size_t)n), span_str(word_ready)))
         finish(u, UPGRADE_TAKEN_OVER);
-    else if (n == 0)
-        uv_poll_stop(&u->poll); /* it has let go of the channel: its end, or the timeout, follows */
     else
-        finish(u, UPGRADE_BROKEN);
+        kill_new(u, UPGRADE_BROKEN);
 }
 
 static void on_channel(uv_poll_t *poll, int status, int events)
@@ -197,47 +244,69 @@ static int spawn(struct upgrade *u, int channel_of_new)
     return r;
 }
 
-enum err upgrade_start(struct upgrade *u, struct loop *loop, struct upgrade_socket *sockets, unsigned n,
-                       uint64_t timeout_ms, void (*done)(struct upgrade *u, enum upgrade_result result))
+static enum err check_start(const struct upgrade *u, struct errmsg *why)
+{
+    if (u->state != UPGRADE_IDLE) {
+        errmsg_set(why, 0, 0, "an upgrade is going on");
+        return ERR_EXISTS;
+    }
+    if (self.path[0]) return ERR_OK;
+    errmsg_set(why, 0, 0, "the path of the own binary is not known: is /proc mounted?");
+    return ERR_IO;
+}
+
+/* Makes the channel; `*other` is the end of the new process. */
+static enum err open_channel(struct upgrade *u, int *other, struct errmsg *why)
 {
     int pair[2];
-    void *user = u->user;
-    enum err e = u->state == UPGRADE_IDLE ? ERR_OK : ERR_EXISTS;
-    if (e == ERR_OK && (self.path[0] == 0 ||
-                        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0))
-        e = ERR_IO;
-    if (e) {
-        free(sockets);
-        return e;
-    }
-    *u = (struct upgrade){
-        .loop = loop, .sockets = sockets, .nsockets = n, .channel = pair[0], .done = done, .user = user};
-    u->process.data = u->poll.data = u;
-    wheel_entry_init(&u->timer, on_timeout);
-    if (uv_poll_init(&loop->uv, &u->poll, u->channel)) {
-        (void)close(pair[0]);
-        (void)close(pair[1]);
-        free(sockets);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
+        errmsg_set(why, 0, 0, "no channel to the new process: %s", strerror(errno));
         return ERR_IO;
     }
+    u->channel = pair[0];
+    *other = pair[1];
+    if (uv_poll_init(&u->loop->uv, &u->poll, u->channel) == 0) return ERR_OK;
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    errmsg_set(why, 0, 0, "no channel to the new process: the event loop refuses it");
+    return ERR_IO;
+}
+
+enum err upgrade_start(struct upgrade *u, struct loop *loop, const struct upgrade_offer *offer,
+                       void (*done)(struct upgrade *u, enum upgrade_result result), struct errmsg *why)
+{
+    int other;
+    enum err e = check_start(u, why);
+    if (e == ERR_OK) {
+        *u = (struct upgrade){.loop = loop, .done = done, .is_ready = offer->is_ready};
+        u->process.data = u->poll.data = u;
+        wheel_entry_init(&u->timer, on_timeout);
+        e = open_channel(u, &other, why);
+    }
+    if (e) {
+        upgrade_sockets_free(offer->sockets, offer->n);
+        return e;
+    }
+    u->sockets = offer->sockets;
+    u->nsockets = offer->n;
     u->state = UPGRADE_SENDING;
     u->nhandles = 2; /* uv_spawn() takes the handle also when it fails */
-    int r = spawn(u, pair[1]);
-    (void)close(pair[1]);
+    int r = spawn(u, other);
+    (void)close(other);
     if (r) {
+        errmsg_set(why, 0, 0, "%s cannot be started: %s", self.path, uv_strerror(r));
         close_all(u);
         return r == UV_ENOMEM ? ERR_NOMEM : ERR_IO;
     }
-    loop_deadline(loop, &u->timer, timeout_ms);
+    loop_deadline(loop, &u->timer, offer->timeout_ms);
     (void)uv_poll_start(&u->poll, UV_WRITABLE, on_channel); /* fails only on a bad fd, which is ours */
     return ERR_OK;
 }
 
 void upgrade_cancel(struct upgrade *u)
 {
-    if (u->state != UPGRADE_SENDING && u->state != UPGRADE_WAITING) return;
-    (void)uv_process_kill(&u->process, SIGKILL);
-    close_all(u);
+    u->is_cancelled = true;
+    if (u->state == UPGRADE_SENDING || u->state == UPGRADE_WAITING) kill_new(u, UPGRADE_BROKEN);
 }
 
 /* --- the new process ------------------------------------------------------------------------------- */
@@ -263,15 +332,18 @@ static ssize_t receive_message(int channel, char *text, size_t cap, int *fd)
     return n;
 }
 
-static enum err receive_all(struct inherited *in, int channel)
+static enum err receive_all(struct inherited *in, struct upgrade_origin *origin)
 {
     for (;;) {
         char text[MESSAGE_BYTES_MAX + 1];
         int fd;
-        ssize_t n = receive_message(channel, text, MESSAGE_BYTES_MAX, &fd);
+        ssize_t n = receive_message(CHANNEL_FD, text, MESSAGE_BYTES_MAX, &fd);
         if (n <= 0) return ERR_IO;
         text[n] = 0;
-        if (fd < 0) return strcmp(text, word_end) == 0 ? ERR_OK : ERR_IO;
+        if (fd < 0) {
+            origin->is_ready = strcmp(text, word_end) == 0;
+            return origin->is_ready || strcmp(text, word_end_unready) == 0 ? ERR_OK : ERR_IO;
+        }
         if (!span_starts(span_str(text), span_str(word_socket))) {
             (void)close(fd);
             return ERR_IO;
@@ -281,25 +353,35 @@ static enum err receive_all(struct inherited *in, int channel)
     }
 }
 
-enum err upgrade_receive(struct inherited *in, int *channel)
+enum err upgrade_receive(struct inherited *in, struct upgrade_origin *origin)
 {
     const char *text = getenv(variable);
     uint64_t fd;
-    *channel = -1;
+    *origin = (struct upgrade_origin){.channel = -1};
     if (!text || !span_to_u64(span_str(text), &fd) || fd != CHANNEL_FD) return ERR_OK;
     (void)unsetenv(variable); /* not for those that this process starts */
     if (fcntl(CHANNEL_FD, F_SETFD, FD_CLOEXEC) != 0) return ERR_IO;
-    enum err e = receive_all(in, CHANNEL_FD);
-    if (e)
-        (void)close(CHANNEL_FD);
-    else
-        *channel = CHANNEL_FD;
+    origin->channel = CHANNEL_FD;
+    enum err e = receive_all(in, origin);
+    if (e) upgrade_give_up(origin);
     return e;
 }
 
-void upgrade_report(int channel)
+bool upgrade_is_orphan(const struct upgrade_origin *origin)
 {
-    if (channel < 0) return;
-    (void)send_message(channel, word_ready, -1); /* the old process has gone: then there is nobody to tell */
-    (void)close(channel);
+    char byte;
+    return recv(origin->channel, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+void upgrade_report(struct upgrade_origin *origin)
+{
+    if (origin->channel < 0) return;
+    (void)send_message(origin->channel, word_ready, -1); /* the old process has gone: nobody to tell */
+    upgrade_give_up(origin);
+}
+
+void upgrade_give_up(struct upgrade_origin *origin)
+{
+    if (origin->channel >= 0) (void)close(origin->channel);
+    origin->channel = -1;
 }

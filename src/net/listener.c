@@ -70,14 +70,18 @@ static void on_uv_closed(uv_handle_t *handle)
     if (l->on_closed) l->on_closed(l);
 }
 
+void listener_accept_queued(struct listener *l)
+{
+    for (int i = 0; i < LAST_ACCEPTS_MAX && l->open && accept_one(l); i++) {
+        /* on_accept() may close the listener */
+    }
+}
+
 void listener_close(struct listener *l, void (*on_closed)(struct listener *l))
 {
     if (!l->open) return;
-    l->open = false; /* first: on_accept() may close as well */
+    l->open = false;
     l->on_closed = on_closed;
-    for (int i = 0; i < LAST_ACCEPTS_MAX && accept_one(l); i++) {
-        /* all that waits in the queue */
-    }
     loop_deadline_clear(l->loop, &l->rest);
     uv_close((uv_handle_t *)&l->poll, on_uv_closed);
     (void)close(l->fd);

@@ -4,7 +4,8 @@
  * there is no thundering herd. When descriptors run out the listener rests half a second instead of spinning;
  * the connections wait in the kernel's queue.
  *
- * Closing a SO_REUSEPORT socket resets what waits in its queue: listener_close() accepts all of it first.
+ * Closing a SO_REUSEPORT socket resets what waits in its queue, unless another process has the socket as
+ * well: listener_accept_queued() takes all of it before.
  *
  * Thread: [the loop's].
  */
@@ -35,8 +36,11 @@ struct listener {
 enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,
                        void *user);
 
-/* Accepts what is queued, then closes. on_closed (may be NULL) comes in a later turn; the memory is the
- * caller's after it. */
+/* Accepts what is queued now; for a listener that is about to be closed. */
+void listener_accept_queued(struct listener *l);
+
+/* Closes, and leaves the queue to whoever else has the socket. on_closed (may be NULL) comes in a later turn;
+ * the memory is the caller's after it. Harmless when it is closed. */
 void listener_close(struct listener *l, void (*on_closed)(struct listener *l));
 
 #endif

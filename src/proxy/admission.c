@@ -232,7 +232,7 @@ static void note_request(struct exchange *x, const struct req_head *req, size_t 
     x->req = req->body == BODY_NONE ? SIDE_DONE : SIDE_BODY;
     x->body_since_ms = w->loop.now_ms;
     body_reader_init(&x->req_body, req->body, req->content_length, &c->settings->body_limits);
-    if (!x->keep_alive || w->draining) c->close_after = true;
+    if (!x->keep_alive || worker_is_draining(w)) c->close_after = true;
     if (requests_max && c->nrequests >= requests_max) {
         c->close_after = true;
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_REQUESTS_PER_CONNECTION, 1);
@@ -264,7 +264,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
     }
     bool is_full = w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX] + w->nupgrades >=
                    x->conn->settings->config->limits.tunnels_per_worker;
-    if (is_full || w->draining) {
+    if (is_full || worker_is_draining(w)) {
         if (is_full) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_TUNNELS_PER_WORKER, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_REQUEST_HEAD);
         return false;

@@ -75,7 +75,7 @@ static bool begin_answer(struct exchange *x, const struct res_head *res, struct 
     bool has_length = res->body == BODY_NONE || res->body == BODY_LENGTH;
     x->res_chunked = !has_length && x->minor == 1;
     x->res_until_close = !has_length && x->minor == 0;
-    if (x->res_until_close || x->req != SIDE_DONE || w->draining) c->close_after = true;
+    if (x->res_until_close || x->req != SIDE_DONE || worker_is_draining(w)) c->close_after = true;
     const struct forward_answer how = {
         .request_id = span_of(x->request_id, UUID_LEN),
         .client_minor = x->minor,

@@ -6,6 +6,7 @@
 #include "proxy/greeting.h"
 #include "proxy/handshake.h"
 #include "proxy/tunnel.h"
+#include "proxy/tunnel_list.h"
 #include "proxy/worker.h"
 
 #include <openssl/crypto.h>
@@ -13,8 +14,7 @@
 #include <unistd.h>
 
 enum {
-    CRLF_PAIRS_MAX = 4,  /* empty lines before a request that are forgiven */
-    DRAIN_IDLE_MS = 300, /* an idle connection of a draining worker waits for a request on its way */
+    CRLF_PAIRS_MAX = 4, /* empty lines before a request that are forgiven */
 };
 
 static void take_settings(struct conn *c)
@@ -183,12 +183,20 @@ static uint64_t write_deadline(struct conn *c)
     return c->write_since_ms + c->settings->config->timeouts.client_write_ms;
 }
 
+/* While draining, an idle connection waits for one more request, whose answer says that it is the last. */
+static uint64_t idle_ms(const struct conn *c)
+{
+    const struct config_timeouts *t = &c->settings->config->timeouts;
+    bool is_last = worker_is_draining(c->worker) && t->drain_keep_alive_ms < t->keep_alive_ms;
+    return is_last ? t->drain_keep_alive_ms : t->keep_alive_ms;
+}
+
 static uint64_t deadline(struct conn *c)
 {
     const struct config_timeouts *t = &c->settings->config->timeouts;
     uint64_t write, body;
     switch ((enum conn_state)c->state) {
-    case CONN_IDLE: return c->since_ms + (c->worker->draining ? DRAIN_IDLE_MS : t->keep_alive_ms);
+    case CONN_IDLE: return c->since_ms + idle_ms(c);
     case CONN_HEAD: return c->since_ms + t->request_head_ms;
     case CONN_HANDSHAKE: return c->since_ms + t->tls_handshake_ms;
     case CONN_EXCHANGE:
@@ -498,13 +506,10 @@ void conn_tunnel_done(struct conn *c, bool linger)
     update(c);
 }
 
-static void drain(struct conn *c)
+static void follow_mode(struct conn *c)
 {
-    c->close_after = true;
-    if (c->state == CONN_TUNNEL)
-        tunnel_end(c->tunnel, TUNNEL_END_SHUTDOWN);
-    else if (c->state == CONN_IDLE)
-        c->since_ms = c->worker->loop.now_ms;
+    if (c->state != CONN_IDLE) return;
+    c->since_ms = c->worker->loop.now_ms;
     update(c);
 }
 
@@ -536,9 +541,10 @@ void conn_adopt_all(struct worker *w)
     for_each(w, adopt);
 }
 
-void conn_drain_all(struct worker *w)
+void conn_follow_mode(struct worker *w)
 {
-    for_each(w, drain);
+    for_each(w, follow_mode);
+    tunnel_list_follow_mode(w);
 }
 
 void conn_cut_all(struct worker *w)

@@ -133,11 +133,11 @@ void conn_linger(struct conn *c);
  * Idempotent; the memory goes in a later turn. The exchange must be over. */
 void conn_close(struct conn *c);
 
-/* Shutdown: idle connections get a moment for a request that is already on its way, then close; others end
- * after their answer; tunnels are closed with 1001. Those that wait for a PROXY header have its deadline
- * anyway.
- */
-void conn_drain_all(struct worker *w);
+/* The worker begins to drain, ends, or serves again. Draining: every answer that begins from now on says
+ * `Connection: close`; an idle connection waits timeouts.drain_keep_alive for a request that may be on its
+ * way, then gets a FIN; tunnels leave one after the other. Those that wait for a PROXY header have its
+ * deadline anyway. */
+void conn_follow_mode(struct worker *w);
 
 /* Closes all at once, also those that wait for a PROXY header. */
 void conn_cut_all(struct worker *w);

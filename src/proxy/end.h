@@ -80,7 +80,7 @@ extern const char *const limit_names[LIMIT_COUNT];
     XX(DISABLED, "disabled")       /* the partner was disabled */                                            \
     XX(ADDRESS, "address")         /* its address was taken off the list */                                  \
     XX(OPERATOR, "operator")       /* closed by hand: proofctl tunnels close */                              \
-    XX(SHUTDOWN, "shutdown")                                                                                 \
+    XX(SHUTDOWN, "shutdown")       /* the gateway drains: its end, an upgrade, proofctl drain */             \
     XX(MEMORY, "memory")
 
 enum tunnel_end {

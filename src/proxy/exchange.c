@@ -168,8 +168,8 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
     struct worker *w = worker_of(x);
     char text[REPLY_BYTES_MAX];
     bool drops = x->req == SIDE_BODY && may_drop_body(x);
-    bool keep = x->keep_alive && x->minor == 1 && !reply_def(id)->closes && !c->close_after && !w->draining &&
-                (x->req == SIDE_DONE || drops);
+    bool keep = x->keep_alive && x->minor == 1 && !reply_def(id)->closes && !c->close_after &&
+                !worker_is_draining(w) && (x->req == SIDE_DONE || drops);
     struct outbuf o = outbuf_of(text, sizeof text);
     exchange_release(x, false);
     reply_write(&o, id,

@@ -49,7 +49,7 @@ struct close_text {
 static const struct close_text close_texts[TUNNEL_END_COUNT] = {
     [TUNNEL_END_IDLE] = {WS_CLOSE_GOING_AWAY, "idle"},
     [TUNNEL_END_OPERATOR] = {WS_CLOSE_SERVICE_RESTART, "please reconnect"},
-    [TUNNEL_END_SHUTDOWN] = {WS_CLOSE_GOING_AWAY, "going away"},
+    [TUNNEL_END_SHUTDOWN] = {WS_CLOSE_SERVICE_RESTART, "please reconnect"},
     [TUNNEL_END_TOKEN] = {WS_CLOSE_POLICY, "no longer allowed"},
     [TUNNEL_END_EXPIRED] = {WS_CLOSE_POLICY, "no longer allowed"},
     [TUNNEL_END_DISABLED] = {WS_CLOSE_POLICY, "no longer allowed"},
@@ -104,7 +104,9 @@ static uint64_t grace_end(const struct tunnel *t)
 static void arm(struct tunnel *t)
 {
     uint64_t deadline = t->active_ms + patience_of(t), grace = grace_end(t);
-    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, grace < deadline ? grace : deadline);
+    if (grace < deadline) deadline = grace;
+    if (t->leave_ms < deadline) deadline = t->leave_ms;
+    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, deadline);
 }
 
 static uint64_t bytes_out(const struct tunnel *t)
@@ -118,6 +120,15 @@ static void note_activity(struct tunnel *t)
     t->out_mark = bytes_out(t);
     conn_count_bytes(t->conn);
     arm(t);
+}
+
+void tunnel_leave_at(struct tunnel *t, uint64_t leave_ms)
+{
+    t->leave_ms = leave_ms;
+    if (leave_ms <= t->worker->loop.now_ms)
+        tunnel_end(t, TUNNEL_END_SHUTDOWN);
+    else
+        arm(t);
 }
 
 /* --- policy ---------------------------------------------------------------------------------------- */
@@ -166,10 +177,12 @@ static void on_timer(struct wheel_entry *e)
     struct tunnel *t = CONTAINER_OF(e, struct tunnel, timer);
     if (t->ending) {
         finish(t, (enum tunnel_end)t->ending_why, false);
+    } else if (t->worker->loop.now_ms >= t->leave_ms) {
+        tunnel_end(t, TUNNEL_END_SHUTDOWN);
     } else if (t->worker->loop.wall_ms >= t->valid_until_ms) {
         recheck(t);
     } else if (t->worker->loop.now_ms < t->active_ms + patience_of(t)) {
-        arm(t); /* it was only the grace period's deadline, and the wall clock has moved */
+        arm(t); /* it was only the grace period's deadline, and the wall clock has moved, or a drain undone */
     } else if (bytes_out(t) != t->out_mark) { /* slow, but it moves */
         note_activity(t);
     } else if (stream_is_blocked(&t->conn->stream) || stream_is_blocked(&t->up->stream)) {
@@ -344,13 +357,15 @@ void tunnel_start(struct exchange *x, struct span head, struct span early)
     upconn_become_tunnel(t->up, t, &backend_events);
     stream_read_resume(&c->stream);
     t->valid_until_ms = UINT64_MAX;
+    t->leave_ms = WHEEL_NEVER;
     tunnel_index_add(&w->tunnels, &t->by_partner, t->partner);
     note_activity(t);
     if (!pass(t, &t->up->stream, &c->stream, head.p, head.n, TUNNEL_END_CLIENT)) return;
     if (early.n) on_backend_read(&t->up->stream, early.p, early.n);
     if (c->state == CONN_TUNNEL) pass_early_input(c);
     if (c->state == CONN_TUNNEL && c->stream.eof) on_client_eof(&c->stream);
-    if (c->state == CONN_TUNNEL && w->draining) tunnel_end(t, TUNNEL_END_SHUTDOWN); /* it came too late */
+    if (c->state == CONN_TUNNEL && worker_is_draining(w))
+        tunnel_end(t, TUNNEL_END_SHUTDOWN); /* it came too late */
     if (c->state == CONN_TUNNEL)
         recheck(t); /* the policy may have changed while the backend thought about it */
 }

@@ -37,6 +37,7 @@ struct tunnel {
     struct tunnel_link by_partner;        /* worker->tunnels */
     uint8_t digest[TOKEN_DIGEST_BYTES];   /* of the token that opened it */
     uint64_t valid_until_ms; /* wall clock: the end of a previous token's grace period, or UINT64_MAX */
+    uint64_t leave_ms;       /* draining: when it is its turn to end; WHEEL_NEVER = it stays */
     uint32_t partner;        /* index */
     uint8_t env, slot;
     bool ending;        /* a close frame is to be sent at the next boundary */
@@ -55,8 +56,11 @@ void tunnel_start(struct exchange *x, struct span head, struct span early);
  * that are still allowed are not touched. Inside a turn. */
 void tunnels_recheck(struct worker *w, uint32_t partner);
 
-/* Ends in order: the client gets a close frame (1001, or 1008 when it is not allowed any more) at a frame
- * boundary, at most half a second later. */
+/* It is to end for a drain at this instant (monotonic), perhaps at once; WHEEL_NEVER: it may stay. */
+void tunnel_leave_at(struct tunnel *t, uint64_t leave_ms);
+
+/* Ends in order: the client gets a close frame (1001 idle, 1008 not allowed any more, 1012 come again) at a
+ * frame boundary, at most half a second later. */
 void tunnel_end(struct tunnel *t, enum tunnel_end why);
 
 /* Ends at once. The client connection is left in CONN_LINGER or CONN_CLOSED. */

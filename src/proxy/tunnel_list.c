@@ -51,3 +51,22 @@ uint64_t tunnel_list_close(struct worker *w, const struct tunnel_filter *f)
     }
     return n;
 }
+
+static uint64_t drain_window_ms(const struct worker *w)
+{
+    const struct config_timeouts *t = &w->settings->config->timeouts;
+    uint64_t most = t->shutdown_ms / 4 * 3;
+    return w->mode == WORKER_ENDING && most < t->drain_tunnels_ms ? most : t->drain_tunnels_ms;
+}
+
+void tunnel_list_follow_mode(struct worker *w)
+{
+    uint64_t i = 0, n = (uint64_t)w->ntunnels[ENV_PRODUCTION] + w->ntunnels[ENV_SANDBOX];
+    uint64_t window_ms = drain_window_ms(w);
+    for (struct conn *c = w->conns, *next; c; c = next) {
+        next = c->next; /* as above */
+        if (c->state != CONN_TUNNEL) continue;
+        bool stays = !worker_is_draining(w);
+        tunnel_leave_at(c->tunnel, stays ? WHEEL_NEVER : w->loop.now_ms + window_ms * i++ / n);
+    }
+}

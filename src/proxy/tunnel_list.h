@@ -1,4 +1,4 @@
-/* tunnel_list.h - what operators see of a worker's open tunnels, and how they close them.
+/* tunnel_list.h - all open tunnels of a worker: what operators see of them, and how they are closed.
  *
  * Thread: [worker].
  */
@@ -22,5 +22,10 @@ uint64_t tunnel_list_write(struct worker *w, const struct tunnel_filter *f, stru
 
 /* Ends those that match with a close frame 1012. Returns how many. */
 uint64_t tunnel_list_close(struct worker *w, const struct tunnel_filter *f);
+
+/* The worker drains: each tunnel gets its moment to end, spread evenly over timeouts.drain_tunnels, and over
+ * no more than three quarters of timeouts.shutdown when the worker ends, so that the last ones have time to
+ * say goodbye. It serves again: those that are left stay. */
+void tunnel_list_follow_mode(struct worker *w);
 
 #endif

@@ -240,8 +240,8 @@ static void serve_queue(struct upstream *u)
 void upstream_return(struct upconn *c)
 {
     struct upstream *u = c->pool;
-    if (u->worker->draining || c->version != u->version || u->nidle >= u->idle_max || c->stream.eof ||
-        stream_is_blocked(&c->stream)) {
+    if (u->worker->mode >= WORKER_ENDING || c->version != u->version || u->nidle >= u->idle_max ||
+        c->stream.eof || stream_is_blocked(&c->stream)) {
         upstream_discard(c);
         return;
     }

@@ -121,19 +121,19 @@ void worker_join(struct worker *w)
     w->has_run = true;
 }
 
-static void close_listeners(struct worker *w)
+static void close_listeners(struct worker *w, bool take_queued)
 {
     for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++) {
-        if (w->listeners[i]) worker_listener_close(w->listeners[i]);
+        if (w->listeners[i]) worker_listener_close(w->listeners[i], take_queued);
         w->listeners[i] = NULL;
     }
 }
 
-/* The thread never ran: what it would have closed is closed here. */
+/* The thread never ran: what it would have closed is closed here. What waits in the sockets may still be
+ * served, by the process that has handed them over. */
 static void close_unstarted(struct worker *w)
 {
-    close_listeners(w);
-    conn_cut_all(w); /* what the listeners still took */
+    close_listeners(w, false);
     loop_close(&w->loop);
     loop_run(&w->loop);
     epoch_offline(w->reader);
@@ -154,7 +154,7 @@ void worker_object_opened(struct worker *w)
 
 static void end_when_empty(struct worker *w)
 {
-    if (!w->draining || w->nobjects || w->closing) return;
+    if (w->mode < WORKER_ENDING || w->nobjects || w->closing) return;
     w->closing = true;
     loop_deadline_clear(&w->loop, &w->drain_bound);
     loop_close(&w->loop);
@@ -231,6 +231,8 @@ void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n
     if (!loop_post(&w->loop, &m->message)) free(m);
 }
 
+/* --- mode ------------------------------------------------------------------------------------------ */
+
 static void on_drain_bound(struct wheel_entry *e)
 {
     struct worker *w = CONTAINER_OF(e, struct worker, drain_bound);
@@ -239,37 +241,42 @@ static void on_drain_bound(struct wheel_entry *e)
     conn_cut_all(w);
 }
 
-static void on_drain(struct loop_message *message)
+static void begin_end(struct worker *w)
 {
-    struct worker *w = CONTAINER_OF(message, struct worker, drain_message);
-    w->draining = true;
-    close_listeners(w);
+    close_listeners(w, true);
     for (unsigned e = 0; e < ENV_COUNT; e++)
         upstream_drain(&w->upstreams[e]);
     wheel_entry_init(&w->drain_bound, on_drain_bound);
     loop_deadline(&w->loop, &w->drain_bound, w->settings->config->timeouts.shutdown_ms);
-    conn_drain_all(w);
+}
+
+static void set_mode(struct worker *w, enum worker_mode mode)
+{
+    bool was_ending = w->mode >= WORKER_ENDING;
+    if (mode == w->mode || (was_ending && mode < w->mode)) return;
+    w->mode = mode;
+    if (mode >= WORKER_ENDING && !was_ending) begin_end(w);
+    if (mode == WORKER_CUTTING)
+        conn_cut_all(w);
+    else
+        conn_follow_mode(w);
     end_when_empty(w);
 }
 
-static void on_cut(struct loop_message *message)
+static void on_mode(struct loop_message *message)
 {
-    conn_cut_all(CONTAINER_OF(message, struct worker, cut_message));
+    struct worker *w = CONTAINER_OF(message, struct worker, mode_message);
+    atomic_store(&w->mode_posted, false); /* before the look: a change after it posts again */
+    set_mode(w, (enum worker_mode)atomic_load(&w->mode_wanted));
 }
 
-void worker_drain(struct worker *w, bool now)
+void worker_set_mode(struct worker *w, enum worker_mode mode)
 {
     if (!w->started) return;
-    if (!w->drain_posted) {
-        w->drain_posted = true;
-        w->drain_message.deliver = on_drain;
-        (void)loop_post(&w->loop, &w->drain_message); /* refused only by a loop that has ended already */
-    }
-    if (now && !w->cut_posted) {
-        w->cut_posted = true;
-        w->cut_message.deliver = on_cut;
-        (void)loop_post(&w->loop, &w->cut_message);
-    }
+    atomic_store(&w->mode_wanted, mode);
+    if (atomic_exchange(&w->mode_posted, true)) return; /* the message on its way brings this mode too */
+    w->mode_message.deliver = on_mode;
+    (void)loop_post(&w->loop, &w->mode_message); /* refused only by a loop that has ended already */
 }
 
 struct span worker_date_line(struct worker *w)

@@ -1,13 +1,15 @@
 /* worker.h - one thread of the data plane: a loop, its listeners, its client connections and its pools.
  *
  *   control --start--> worker thread: listeners -> conns -> exchanges -> upstreams
- *           --messages (loop_post)--> another generation (worker_update.h), addresses changed, drain
+ *           --messages (loop_post)--> another generation (worker_update.h), addresses changed, mode
  *
  * Everything a worker owns stays on its thread for life. It shares generations of the configuration
  * (immutable, generation.h), the policy (wait-free reads, epoch.h) and its metrics block and log ring (single
  * writer each).
  *
- * Thread: worker_create, worker_start, worker_join, worker_destroy, worker_drain, worker_set_addresses
+ *   mode: SERVING <--> DRAINING --> ENDING --> CUTTING      (also straight to a later one)
+ *
+ * Thread: worker_create, worker_start, worker_join, worker_destroy, worker_set_mode, worker_set_addresses
  * [control]; the rest [worker].
  */
 #ifndef PROXY_WORKER_H
@@ -32,6 +34,14 @@ struct conn;
 struct exchange;
 struct greeting;
 
+/* What control wants of a worker. Nothing leads back from WORKER_ENDING. */
+enum worker_mode {
+    WORKER_SERVING = 0,
+    WORKER_DRAINING, /* accepts, but every answer closes, idle connections end, tunnels leave one by one */
+    WORKER_ENDING,   /* the same without accepting; the thread ends with the last connection, or cuts it */
+    WORKER_CUTTING,  /* every connection is cut now */
+};
+
 struct worker {
     /* set once */
     unsigned index;
@@ -44,10 +54,10 @@ struct worker {
     bool started, has_run; /* control: the thread exists; it has been joined */
 
     /* control */
-    struct loop_message drain_message, cut_message; /* embedded: shutting down needs no memory */
-    struct loop_message recheck_message; /* embedded: ending what is not allowed needs none either */
-    atomic_bool recheck_posted;          /* shared: set by control, cleared by the worker */
-    bool drain_posted, cut_posted;
+    struct loop_message mode_message;        /* embedded: shutting down needs no memory */
+    struct loop_message recheck_message;     /* ending what is not allowed needs none either */
+    atomic_bool mode_posted, recheck_posted; /* shared: set by control, cleared by the worker */
+    atomic_uint mode_wanted;                 /* shared: enum worker_mode, written by control */
 
     /* this thread */
     struct loop loop;
@@ -71,7 +81,7 @@ struct worker {
     uint32_t nhandshakes; /* of nconns: TLS with clients */
     uint32_t nupgrades;   /* exchanges that may become tunnels */
     uint32_t nobjects;    /* connections of both kinds that libuv still knows */
-    bool draining;
+    enum worker_mode mode;
     bool closing;      /* the loop's own handles are being closed */
     bool cut_by_bound; /* connections were cut at the end of the drain; read by control after worker_join() */
     struct wheel_entry drain_bound;
@@ -94,9 +104,9 @@ void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg)
 /* Starts the thread. Errors: ERR_IO. */
 enum err worker_start(struct worker *w);
 
-/* Stops accepting, ends what is idle, lets the rest finish within the configured bound; then the thread ends.
- * A second call with `now` cuts everything at once. Harmless when it was never started. */
-void worker_drain(struct worker *w, bool now);
+/* Tells the worker how to go on; the last word counts. WORKER_ENDING lasts timeouts.shutdown at most.
+ * Harmless when it was never started. */
+void worker_set_mode(struct worker *w, enum worker_mode mode);
 
 /* New backend addresses of one environment. Errors: ERR_NOMEM. */
 enum err worker_set_addresses(struct worker *w, enum environment env, const struct address_list *list);
@@ -112,6 +122,12 @@ void worker_join(struct worker *w);
 void worker_destroy(struct worker *w);
 
 /* --- for the files of this floor ---------------------------------------------------------------- */
+
+/* Every answer is the last one of its connection, and nothing long begins. */
+static inline bool worker_is_draining(const struct worker *w)
+{
+    return w->mode != WORKER_SERVING;
+}
 
 /* Every object with a stream says when it begins and when libuv has let go of it; a draining worker ends
  * when the last one is gone. */

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct worker_listener *worker_listener_create(struct worker *w, int fd)
+struct worker_listener *worker_listener_create(struct worker *w, int fd, struct worker_listener *more)
 {
     struct worker_listener *l = calloc(1, sizeof *l);
     if (!l) {
@@ -17,6 +17,7 @@ struct worker_listener *worker_listener_create(struct worker *w, int fd)
     }
     l->worker = w;
     l->fd = fd;
+    l->more = more;
     l->refs = 1;
     return l;
 }
@@ -30,9 +31,12 @@ void worker_listener_release(struct worker_listener *l)
 
 void worker_listener_discard(struct worker_listener *l)
 {
-    if (!l) return;
-    (void)close(l->fd);
-    worker_listener_release(l);
+    while (l) {
+        struct worker_listener *more = l->more;
+        (void)close(l->fd);
+        worker_listener_release(l);
+        l = more;
+    }
 }
 
 static void on_accept(struct listener *listener, int fd, const struct sockaddr *from)
@@ -49,7 +53,7 @@ static void set_settings(struct worker_listener *l, struct worker_settings *s, u
     settings_release(before);
 }
 
-enum err worker_listener_open(struct worker_listener *l, struct worker_settings *s, uint32_t index)
+static enum err open_one(struct worker_listener *l, struct worker_settings *s, uint32_t index)
 {
     int fd = l->fd;
     l->fd = -1; /* listener_open() owns it, also when it fails */
@@ -59,12 +63,29 @@ enum err worker_listener_open(struct worker_listener *l, struct worker_settings 
     return e;
 }
 
+enum err worker_listener_open(struct worker_listener *first, struct worker_settings *s, uint32_t index)
+{
+    struct worker_listener *opened = NULL;
+    for (struct worker_listener *l = first, *more; l; opened = l, l = more) {
+        more = l->more;
+        enum err e = open_one(l, s, index);
+        if (e == ERR_OK) continue;
+        worker_listener_discard(more);
+        if (opened) opened->more = NULL;
+        if (opened) worker_listener_close(first, true);
+        return e;
+    }
+    return ERR_OK;
+}
+
 void worker_listener_adopt(struct worker_listener *l, struct worker_settings *s, uint32_t index)
 {
     int32_t before = l->config->backlog;
-    set_settings(l, s, index);
-    if (l->config->backlog != before)
-        (void)listen(l->listener.fd, l->config->backlog); /* of a listening socket: only moves the bound */
+    for (; l; l = l->more) {
+        set_settings(l, s, index);
+        if (l->config->backlog != before)
+            (void)listen(l->listener.fd, l->config->backlog); /* only moves it */
+    }
 }
 
 static void on_closed(struct listener *listener)
@@ -72,7 +93,13 @@ static void on_closed(struct listener *listener)
     worker_listener_release(CONTAINER_OF(listener, struct worker_listener, listener));
 }
 
-void worker_listener_close(struct worker_listener *l)
+void worker_listener_close(struct worker_listener *l, bool take_queued)
 {
-    listener_close(&l->listener, on_closed);
+    while (l) {
+        struct worker_listener *more = l->more;
+        l->more = NULL;
+        if (take_queued) listener_accept_queued(&l->listener);
+        listener_close(&l->listener, on_closed);
+        l = more;
+    }
 }

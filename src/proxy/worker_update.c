@@ -6,29 +6,25 @@
 
 #include <stdlib.h>
 
-struct worker_update *worker_update_create(struct worker *w, struct generation *g, const int *kept,
-                                           const int *fds)
+struct worker_update *worker_update_create(struct worker *w, struct generation *g, const int *kept)
 {
-    uint32_t n = g->config->nlisteners;
     struct worker_update *u = calloc(1, sizeof *u);
-    bool complete = u != NULL;
-    for (uint32_t i = 0; i < n; i++) {
-        struct worker_listener *l = kept[i] < 0 ? worker_listener_create(w, fds[i]) : NULL;
-        if (kept[i] < 0 && !l) complete = false;
-        if (u) {
-            u->opened[i] = l;
-            u->kept[i] = kept[i];
-        } else {
-            worker_listener_discard(l);
-        }
-    }
-    if (u) {
-        u->worker = w;
-        u->settings = settings_create(g);
-    }
-    if (complete && u->settings) return u;
-    worker_update_destroy(u);
+    if (!u) return NULL;
+    u->worker = w;
+    for (uint32_t i = 0; i < g->config->nlisteners; i++)
+        u->kept[i] = kept[i];
+    u->settings = settings_create(g);
+    if (u->settings) return u;
+    free(u);
     return NULL;
+}
+
+enum err worker_update_listen(struct worker_update *u, uint32_t i, int fd)
+{
+    struct worker_listener *l = worker_listener_create(u->worker, fd, u->opened[i]);
+    if (!l) return ERR_NOMEM;
+    u->opened[i] = l;
+    return ERR_OK;
 }
 
 void worker_update_destroy(struct worker_update *u)
@@ -61,7 +57,7 @@ static void apply_listeners(struct worker_update *u)
         }
     }
     for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++) {
-        if (w->listeners[i]) worker_listener_close(w->listeners[i]);
+        if (w->listeners[i]) worker_listener_close(w->listeners[i], true);
         w->listeners[i] = next[i];
     }
 }

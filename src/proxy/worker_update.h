@@ -23,7 +23,7 @@ struct worker_update {
     struct worker *worker;
     struct worker_settings *settings; /* one reference, until it is applied */
     /* By index in the new configuration: a listener to open, or the present one (its index) that goes on. */
-    struct worker_listener *opened[CONFIG_LISTENERS_MAX];
+    struct worker_listener *opened[CONFIG_LISTENERS_MAX]; /* NULL while its socket is not here yet */
     int kept[CONFIG_LISTENERS_MAX];
     struct address_list addresses[ENV_COUNT]; /* n == 0: as they are */
     uint32_t nfailed;                         /* applied: listeners that the loop has refused */
@@ -32,10 +32,12 @@ struct worker_update {
 };
 
 /* `kept[i]`: the index in the present configuration of the listener that goes on as listener i of the new
- * one, or -1; then `fds[i]` is its socket. Takes the sockets over, also when it fails. Errors: NULL when
- * memory is out. */
-struct worker_update *worker_update_create(struct worker *w, struct generation *g, const int *kept,
-                                           const int *fds);
+ * one, or -1; then worker_update_listen() brings its socket. Errors: NULL when memory is out. */
+struct worker_update *worker_update_create(struct worker *w, struct generation *g, const int *kept);
+
+/* A socket for listener i of the new configuration; there may be several. Takes it over, also when it fails.
+ * Errors: ERR_NOMEM. */
+enum err worker_update_listen(struct worker_update *u, uint32_t i, int fd);
 
 /* Frees an update; what was not applied is closed. Harmless with NULL. */
 void worker_update_destroy(struct worker_update *u);

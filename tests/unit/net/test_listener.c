@@ -102,7 +102,7 @@ static void accepts_all_that_wait(void **state)
 
 /* Closing a SO_REUSEPORT socket resets what waits in its queue: these clients think that they are connected.
  */
-static void closing_accepts_what_is_queued_first(void **state)
+static void a_queue_can_be_emptied_before_closing(void **state)
 {
     struct net_test *t = *state;
     struct host h;
@@ -110,9 +110,10 @@ static void closing_accepts_what_is_queued_first(void **state)
     host_open(&h, t);
     for (int i = 0; i < CLIENTS; i++)
         fds[i] = connect_to(&h);
-    listener_close(&h.listener, on_closed);
+    listener_accept_queued(&h.listener);
     assert_int_equal(h.accepted, CLIENTS); /* in the same call */
-    assert_int_equal(h.closed, 0);         /* but that comes in a later turn */
+    listener_close(&h.listener, on_closed);
+    assert_int_equal(h.closed, 0); /* but that comes in a later turn */
     int refused = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(refused, &h.bound.any, h.bound.len), -1);
     close(refused);
@@ -132,7 +133,7 @@ static void may_be_closed_inside_on_accept(void **state)
     for (int i = 0; i < CLIENTS; i++)
         fds[i] = connect_to(&h);
     RUN_UNTIL(t, h.closed);
-    assert_int_equal(h.accepted, CLIENTS);
+    assert_int_equal(h.accepted, 1);
     assert_int_equal(h.closed, 1);
     for (int i = 0; i < CLIENTS; i++)
         close(fds[i]);
@@ -216,7 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         LISTENER_TEST(accepts_a_connection),
         LISTENER_TEST(accepts_all_that_wait),
-        LISTENER_TEST(closing_accepts_what_is_queued_first),
+        LISTENER_TEST(a_queue_can_be_emptied_before_closing),
         LISTENER_TEST(may_be_closed_inside_on_accept),
         LISTENER_TEST(rests_without_descriptors_and_goes_on_later),
         LISTENER_TEST(rests_again_while_there_are_none),
