@@ -641,7 +641,7 @@ def test_a_reset_while_bytes_wait(gateway, backend, partner, who):
 
 # --- the gateway ends it ---------------------------------------------------------------------------------
 
-GOING_AWAY = (1001).to_bytes(2, "big")
+COME_AGAIN = (1012).to_bytes(2, "big")
 
 
 def test_no_close_frame_inside_a_frame(proofgw, backend, partner):
@@ -669,7 +669,7 @@ def test_a_close_frame_waits_for_the_end_of_a_frame(gateway, backend, partner, p
     far.send(whole[payload // 2 :])
     assert client.reader.exactly(len(whole) - payload // 2) == whole[payload // 2 :]
     fin, opcode, reason = read_frame(client.reader)
-    assert (fin, opcode, reason[:2]) == (True, CLOSE, GOING_AWAY)
+    assert (fin, opcode, reason[:2]) == (True, CLOSE, COME_AGAIN)
     client.expect_close()
     assert gateway.wait_exit() == 0
     assert closed_line(gateway)["end"] == "shutdown/tunnel"
@@ -701,14 +701,14 @@ def test_no_second_close_frame(gateway, backend, partner):
     assert gateway.wait_exit() == 0
 
 
-def test_all_tunnels_get_1001_at_the_end_of_the_gateway(proofgw, backend, partner):
+def test_all_tunnels_get_1012_at_the_end_of_the_gateway(proofgw, backend, partner):
     gateway = proofgw(workers=2)
     tunnels = [open_tunnel(gateway, backend, partner) for _ in range(20)]
     gateway.signal(signal.SIGTERM)
     for client, far, _, _ in tunnels:
         fin, opcode, reason = read_frame(client.reader)
-        assert (fin, opcode, reason[:2]) == (True, CLOSE, GOING_AWAY)
-        client.send(frame(CLOSE, GOING_AWAY, MASK))
+        assert (fin, opcode, reason[:2]) == (True, CLOSE, COME_AGAIN)
+        client.send(frame(CLOSE, COME_AGAIN, MASK))
         client.expect_close()
         far.drain()
     assert gateway.wait_exit() == 0
@@ -740,7 +740,7 @@ def test_an_upgrade_that_is_answered_while_the_gateway_drains(gateway, backend, 
     got = client.response()
     if got.status == 101:
         fin, opcode, reason = read_frame(client.reader)
-        assert (fin, opcode, reason[:2]) == (True, CLOSE, GOING_AWAY)
+        assert (fin, opcode, reason[:2]) == (True, CLOSE, COME_AGAIN)
         client.expect_close()
     else:
         is_error(got, "unavailable", closes=True)

@@ -28,7 +28,7 @@ _TROUBLE = re.compile(
 _SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:exitcode=99:detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
-    "TSAN_OPTIONS": "halt_on_error=1:exitcode=99",
+    "TSAN_OPTIONS": f"halt_on_error=1:exitcode=99:suppressions={ROOT}/tests/tsan.supp",
 }
 
 
@@ -97,7 +97,7 @@ def parse_event(line):
 class Gateway:
     """One process. Made by running(); tests get it from the `proofgw` fixture."""
 
-    def __init__(self, folder, partners, config, exit_code=0):
+    def __init__(self, folder, partners, config, exit_code=0, binary=None, env=None, prefix=(), pass_fds=()):
         self.folder = folder
         self.partners = partners
         self.exit_code = exit_code  # what the end of the test expects
@@ -114,14 +114,16 @@ class Gateway:
         self.configure()
         with open(self._stdout, "wb") as out, open(self._stderr, "wb") as err:
             self.process = subprocess.Popen(
-                [str(BINARY), "run", "-c", str(self.config_file)],
+                [*prefix, str(binary or BINARY), "run", "-c", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 cwd=folder,
-                env={**os.environ, **_SANITIZERS},
+                env={**os.environ, **_SANITIZERS, **(env or {})},
+                pass_fds=pass_fds,
                 start_new_session=True,
             )
+        self.group = self.process.pid  # also of the processes that take over from it
 
     # --- start
 
@@ -296,7 +298,7 @@ class Gateway:
         self.check_output()
         assert code == self.exit_code, f"exit code {code} instead of {self.exit_code}:\n{self.ops_text()}"
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, 0)
+            os.killpg(self.group, 0)
             raise AssertionError("it left a process behind")
 
     def check_output(self):
@@ -328,15 +330,18 @@ def default_config(upstream, sandbox_upstream=None):
         "store": {"file": "partners.ndjson"},
         "logs": {"access": "stdout", "operations": "stderr"},
         "admin": {"address": "127.0.0.1:0"},
+        # Every test ends with a drain: those that are not about it need not wait for clients that say nothing.
+        "timeouts": {"drain_keep_alive": "300ms", "drain_tunnels": "0s"},
     }
 
 
 @contextlib.contextmanager
-def running(folder, upstream, partners, sandbox_upstream=None, exit_code=0, ready=True, **changes):
+def running(folder, upstream, partners, sandbox_upstream=None, exit_code=0, ready=True, process=None, **changes):
     """A gateway that has started and, unless ready=False, has its partners; `changes` are sections of the
-    configuration, laid over default_config(). Leaving the block ends it and checks everything in finish()."""
+    configuration, laid over default_config(); `process` are arguments of Gateway. Leaving the block ends it and
+    checks everything in finish()."""
     config = merge(default_config(upstream, sandbox_upstream), changes)
-    gateway = Gateway(folder, partners, config, exit_code)
+    gateway = Gateway(folder, partners, config, exit_code, **(process or {}))
     try:
         gateway.wait_started(ready)
         yield gateway

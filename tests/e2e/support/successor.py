@@ -1,0 +1,66 @@
+"""Upgrades: the process of a gateway is replaced by one that it has started itself."""
+
+import ctypes
+import os
+import signal
+import subprocess
+
+from support.wait import wait_for
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Successor:
+    """A process that is not this one's child until its parent has ended; looks like a subprocess.Popen."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.returncode = None
+
+    def poll(self):
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # its parent still lives
+                return None
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout):
+        try:
+            wait_for(lambda: self.poll() is not None, "", timeout)
+        except AssertionError:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout) from None
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def upgrade(gateway):
+    """SIGUSR2, and waits until the new process serves: it is `gateway.process` then. Returns the old one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    old, known, failed = gateway.process, len(gateway.events("upgraded")), len(gateway.events("upgrade_failed"))
+    gateway.signal(signal.SIGUSR2)
+
+    def outcome():
+        assert len(gateway.events("upgrade_failed")) == failed, gateway.ops_text()
+        return gateway.events("upgraded")[known:]
+
+    (event,) = wait_for(outcome, gateway.ops_text, 30)
+    gateway.process = Successor(int(event["pid"]))
+    return old
+
+
+def upgrade_refused(gateway):
+    """SIGUSR2 that must change nothing; returns the reason."""
+    known = len(gateway.events("upgrade_failed"))
+    gateway.signal(signal.SIGUSR2)
+    event = wait_for(lambda: gateway.events("upgrade_failed")[known:], gateway.ops_text, 30)[0]
+    assert gateway.process.poll() is None
+    return event["reason"]
