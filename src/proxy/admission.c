@@ -6,6 +6,8 @@
 #include "proxy/forward.h"
 #include "proxy/worker.h"
 
+#include <stdlib.h>
+
 enum { LOG_PATH_MAX = 1024 };
 
 /* --- heads that are refused ------------------------------------------------------------------------ */
@@ -89,18 +91,20 @@ void exchange_count_lost_head(struct conn *c)
 
 static bool verdict_is_cached(const struct conn *c, const struct decide_query *q)
 {
-    const struct verdict_cache *v = &c->verdict;
-    return v->n && q->has_route && q->has_environment && !q->is_misdirected && q->nauthorization == 1 &&
+    const struct verdict_cache *v = c->verdict;
+    return v && q->has_route && q->has_environment && !q->is_misdirected && q->nauthorization == 1 &&
            v->n == q->authorization.n && v->env == q->env &&
            v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
            addr_eq(&v->source, q->source) && bytes_equal_secret(v->key, q->authorization.p, v->n);
 }
 
+/* Without memory for it the next request is looked up as well. */
 static void keep_verdict(struct conn *c, const struct decide_query *q, const struct decision *d)
 {
-    struct verdict_cache *v = &c->verdict;
     conn_forget_verdict(c);
     if (d->deny != DENY_NONE || q->authorization.n > VERDICT_KEY_MAX) return;
+    struct verdict_cache *v = c->verdict = malloc(sizeof *v + q->authorization.n);
+    if (!v) return;
     v->generation = d->generation;
     v->valid_until_ms = d->valid_until_ms;
     v->source = *q->source;
@@ -108,18 +112,17 @@ static void keep_verdict(struct conn *c, const struct decide_query *q, const str
     v->slot = (uint8_t)d->slot;
     v->env = (uint8_t)q->env;
     v->n = (uint8_t)q->authorization.n;
-    memcpy(v->digest, d->digest, TOKEN_DIGEST_BYTES);
     memcpy(v->key, q->authorization.p, q->authorization.n);
 }
 
-/* Fills in the decision, from the connection's memory when nothing has changed. */
-static void decide_request(struct conn *c, const struct decide_query *q, struct decision *d)
+/* Fills in the decision, from the connection's memory when nothing has changed. That has no digest of the
+ * token, which a tunnel is decided by again and again: an upgrade is looked up. */
+static void decide_request(struct conn *c, const struct decide_query *q, enum route route, struct decision *d)
 {
     struct worker *w = c->worker;
-    if (verdict_is_cached(c, q)) {
-        const struct verdict_cache *v = &c->verdict;
+    if (route != ROUTE_WS && verdict_is_cached(c, q)) {
+        const struct verdict_cache *v = c->verdict;
         *d = (struct decision){.deny = DENY_NONE, .slot = (enum token_slot)v->slot, .partner = v->partner};
-        memcpy(d->digest, v->digest, TOKEN_DIGEST_BYTES);
         metrics_add(w->metrics, METRIC_VERDICT_CACHE_HITS, 0, 1);
         return;
     }
@@ -149,15 +152,15 @@ static void note_decision(struct exchange *x, const struct decide_query *q, cons
     x->deny = (uint8_t)d->deny;
     x->slot = (uint8_t)d->slot;
     x->partner = d->partner;
-    memcpy(x->digest, d->digest, TOKEN_DIGEST_BYTES);
+    if (d->deny || x->route == ROUTE_WS) memcpy(x->digest, d->digest, TOKEN_DIGEST_BYTES);
 }
 
 /* Decides, and finds the view that belongs to it. */
 static const struct partner_view *decide_with_view(struct conn *c, const struct decide_query *q,
-                                                   struct decision *d)
+                                                   enum route route, struct decision *d)
 {
     struct worker *w = c->worker;
-    decide_request(c, q, d);
+    decide_request(c, q, route, d);
     const struct partner_view *view = policy_view(w->policy, d->partner);
     if (d->deny || view) return view;
     decide(w->policy, w->hasher, q, d); /* replaced between the two look-ups: decide on what is there now */
@@ -203,7 +206,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         .wall_ms = w->loop.wall_ms,
     };
     x->route = (uint8_t)req->parts.route;
-    *view = decide_with_view(c, &q, &d);
+    *view = decide_with_view(c, &q, req->parts.route, &d);
     note_decision(x, &q, &d);
     if (*view) {
         struct span id = partner_view_id(*view);

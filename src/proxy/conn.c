@@ -326,7 +326,9 @@ void conn_exchange_done(struct conn *c)
 
 void conn_forget_verdict(struct conn *c)
 {
-    OPENSSL_cleanse(&c->verdict, sizeof c->verdict);
+    if (c->verdict) OPENSSL_cleanse(c->verdict->key, c->verdict->n);
+    free(c->verdict);
+    c->verdict = NULL;
 }
 
 static void on_timer(struct wheel_entry *e)

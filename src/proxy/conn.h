@@ -43,7 +43,8 @@ enum conn_state {
 
 enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up each time */
 
-/* The last verdict of this connection that let a request in. */
+/* The last verdict of this connection that let a request in. Apart from the connection, because it is a fifth
+ * of it, and tunnels have none. */
 struct verdict_cache {
     uint64_t generation;
     uint64_t valid_until_ms;
@@ -51,9 +52,8 @@ struct verdict_cache {
     uint32_t partner;
     uint8_t slot;
     uint8_t env;
-    uint8_t n; /* bytes of key; 0 = empty */
-    uint8_t digest[TOKEN_DIGEST_BYTES];
-    char key[VERDICT_KEY_MAX];
+    uint8_t n;  /* bytes of key */
+    char key[]; /* the Authorization value */
 };
 
 struct conn {
@@ -85,7 +85,7 @@ struct conn {
     bool close_after;                 /* the current answer is the last one */
     bool cut;                         /* end with RST instead of FIN: what was sent must not look complete */
     bool source_counted;              /* in worker->sources */
-    struct verdict_cache verdict;
+    struct verdict_cache *verdict;    /* owned; NULL = none */
 };
 
 static inline struct conn *conn_of(struct stream *s)
@@ -122,7 +122,7 @@ void conn_tunnel_done(struct conn *c, bool linger);
 /* Brings the byte counters of the metrics up to date. */
 void conn_count_bytes(struct conn *c);
 
-/* Wipes the remembered verdict. */
+/* Wipes and frees the remembered verdict. */
 void conn_forget_verdict(struct conn *c);
 
 /* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it

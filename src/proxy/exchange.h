@@ -67,7 +67,7 @@ struct exchange {
     uint32_t partner;       /* index */
     char request_id[UUID_LEN];
     char ws_key[WS_KEY_LEN];
-    uint8_t digest[TOKEN_DIGEST_BYTES]; /* of the token, when there was one */
+    uint8_t digest[TOKEN_DIGEST_BYTES]; /* of the token, for a denial or a tunnel */
     uint64_t body_since_ms;   /* minimum rate: when the body began, shifted by the time we would not read */
     uint64_t body_last_ms;    /* when its last bytes came */
     uint64_t paused_since_ms; /* we do not read the body since; 0 = we do */

@@ -11,6 +11,8 @@
 enum { CURSOR_MAX = 24, RECORDS_PER_CLOCK_READ = 64 };
 
 /* One full load, from the meta hash to the last partner in force. */
+enum { RECORDS_NAMED_MAX = 20 }; /* in the log, of one load */
+
 struct redis_load {
     struct stage stage;
     struct redis_meta meta; /* before the records were read */
@@ -23,6 +25,8 @@ struct redis_load {
     uint64_t found;         /* partners in force that are staged as well */
     uint64_t current_at_ms; /* wall clock: when the staged records were those of Redis */
     uint32_t changed, removed;
+    uint32_t named;      /* records about which something was logged */
+    uint64_t unnamed;    /* records about which more could have been */
     struct bytes packed; /* the record being put */
 };
 
@@ -36,6 +40,7 @@ void redis_load_discard(struct redis_sync *s)
 {
     struct redis_load *load = s->load;
     if (!load) return;
+    if (load->unnamed) log_warn("store_record_more", KV_UINT("records", load->unnamed));
     stage_deinit(&load->stage);
     bytes_deinit(&load->packed);
     free(load);
@@ -58,17 +63,29 @@ static enum err put_packed(struct redis_sync *s, struct span id)
     return ERR_OK;
 }
 
+/* A data set that is faulty as a whole must not fill the log: its first records are named, the rest counted.
+ */
+static bool may_name(struct redis_load *load)
+{
+    bool may = load->named < RECORDS_NAMED_MAX;
+    load->named += may;
+    load->unnamed += !may;
+    return may;
+}
+
 /* Errors: ERR_NOMEM. */
 static enum err stage_record(struct redis_sync *s, struct span id, uint64_t version, const redisReply *fields,
                              size_t from)
 {
     struct partner_record record = {0};
-    struct record_report report = {0};
+    struct record_report report;
     char text[PARTNER_ID_MAX + 1];
     (void)span_to_cstr(id, text, sizeof text); /* has been checked */
     s->load->packed.n = 0;
+    record_report_init(&report);
     enum err e = redis_record_read(id, fields, from, &s->scratch, &record, &report);
-    redis_sync_log_report(text, version, &report);
+    if ((report.faults.n || report.warnings.n) && may_name(s->load))
+        redis_sync_log_report(text, version, &report);
     if (e == ERR_PARSE) {
         e = packed_add_bare(&s->load->packed, id, version, PACKED_REFUSED);
     } else if (!e) {
@@ -85,9 +102,10 @@ static enum err stage_deletion(struct redis_sync *s, struct span id, uint64_t ve
     return e ? e : put_packed(s, id);
 }
 
-static void log_unusable(struct span id, const char *problem)
+static void log_unusable(struct redis_sync *s, struct span id, const char *problem)
 {
-    log_error("store_record_error", KV_SPAN("partner", id), KV_STR("problem", problem));
+    if (!s->load || may_name(s->load))
+        log_error("store_record_error", KV_SPAN("partner", id), KV_STR("problem", problem));
 }
 
 /* --- applying --------------------------------------------------------------------------------------- */
@@ -298,7 +316,7 @@ static void take_record(struct redis_sync *s, const char *id, const redisReply *
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 0) return; /* deleted meanwhile */
     const redisReply *v = reply->type == REDIS_REPLY_ARRAY ? redis_field(reply, SPAN("v")) : NULL;
     if (!v || !redis_number(v, &version) || version == 0) {
-        log_unusable(name, "it has no version: somebody wrote it past the script; it is ignored");
+        log_unusable(s, name, "it has no version: somebody wrote it past the script; it is ignored");
         return;
     }
     if (stage_record(s, name, version, reply, 0)) redis_sync_drop(s, "out of memory while loading");
@@ -311,7 +329,7 @@ static void on_record(struct redis_conn *c, const redisReply *reply, void *arg)
     (void)c;
     if (s->load) s->load->outstanding--;
     bool is_foreign = reply && span_eq(redis_error_code(reply), SPAN("WRONGTYPE"));
-    if (is_foreign) log_unusable(span_str(fetch->id), "its key is no hash; it is ignored");
+    if (is_foreign) log_unusable(s, span_str(fetch->id), "its key is no hash; it is ignored");
     if (s->load && !is_foreign && redis_sync_check(s, reply, "HGETALL")) take_record(s, fetch->id, reply);
     free(fetch);
     if (s->load && !s->drop_cause[0] && reply) replay_when_scanned(s);
@@ -323,7 +341,7 @@ static void ask_record(struct redis_sync *s, const redisReply *key)
     char text[REDIS_KEY_MAX];
     if (key->type != REDIS_REPLY_STRING || !redis_keys_id(&s->keys, name, &id)) return;
     if (!record_value_is_partner_id(id)) {
-        log_unusable(id, "its key is no partner id; it is ignored");
+        log_unusable(s, id, "its key is no partner id; it is ignored");
         return;
     }
     struct fetch *fetch = malloc(sizeof *fetch);

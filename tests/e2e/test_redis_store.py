@@ -168,6 +168,18 @@ def test_a_record_that_does_not_validate_is_refused_alone(following, redis):
     becomes(gateway, bad, 200)
 
 
+def test_a_load_names_only_the_first_records_it_refuses(following, redis):
+    good = Partner("good")
+    redis.put(good)
+    for i in range(25):
+        bad = Partner(f"bad{i}")
+        redis.put_fields(f"bad{i}", fields_of({**bad.record(), "production_cidrs": ["10.1.2.3/8"]}))
+    gateway = following([good])
+    is_passed(ask(gateway, good))
+    assert len(gateway.events("store_record_error")) == 20
+    assert [event["records"] for event in gateway.events("store_record_more")] == ["5"]
+
+
 def test_two_partners_never_share_a_token(following, redis):
     first = Partner("first")
     redis.put(first)
