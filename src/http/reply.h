@@ -53,6 +53,7 @@ struct reply_def {
     const char *error; /* slug */
     const char *code;
     const char *message;
+    struct span body; /* JSON: the three of them */
 };
 
 /* The row of `id` (not REPLY_NONE). */

@@ -71,6 +71,7 @@ static void test_every_answer_is_well_formed(void **state)
         snprintf(want, sizeof want, "{\"error\": \"%s\", \"code\": \"%s\", \"message\": \"%s\"}", def->error,
                  def->code, def->message);
         assert_string_equal(text + n, want);
+        assert_null(strpbrk(def->message, "\"\\\n")); /* it is not escaped */
     }
 }
 
