@@ -168,6 +168,7 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .seen = &d->caller,
         .route = (enum route)d->route,
         .digest = d->has_digest ? d->digest : NULL,
+        .certificate = d->has_certificate ? d->certificate : NULL,
         .wall_ms = clock_wall_ms(),
     };
     const struct commands_host *host = &job->commands->host;
@@ -214,7 +215,7 @@ static unsigned explain_denial(const struct commands *c, struct admin_call *call
 static unsigned answer_explain(void *arg, struct admin_call *call)
 {
     const struct commands *c = arg;
-    uint8_t digest[TOKEN_DIGEST_BYTES];
+    uint8_t digest[TOKEN_DIGEST_BYTES], certificate[CERTIFICATE_DIGEST_BYTES];
     struct span id = admin_parameter(call->query, "request_id");
     if (id.n) return explain_denial(c, call, id);
     struct explain_query q = {
@@ -224,12 +225,16 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
     };
     struct span ip = admin_parameter(call->query, "ip");
     struct span token = admin_parameter(call->query, "token_sha256");
+    struct span shown = admin_parameter(call->query, "client_cert_sha256");
     if (q.host.n == 0) return refuse(call, 400, "which host? host is missing");
     if (addr_parse(ip, &q.source)) return refuse(call, 400, "ip is not an IPv4 or IPv6 address");
     if (q.path.n == 0) q.path = SPAN("/widget/");
     if (token.n && !record_value_to_digest(token, digest))
         return refuse(call, 400, "token_sha256 is not 64 lower-case hexadecimal digits");
     if (token.n) q.digest = digest;
+    if (shown.n && !record_value_to_digest(shown, certificate))
+        return refuse(call, 400, "client_cert_sha256 is not 64 lower-case hexadecimal digits");
+    if (shown.n) q.certificate = certificate;
     outbuf_char(&call->out, '{');
     explain_write(in_force(&c->host), c->host.policy, &q, &call->out);
     outbuf_str(&call->out, "}\n");

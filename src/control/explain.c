@@ -145,6 +145,14 @@ static void write_token(const struct findings *f, struct outbuf *o)
     outbuf_char(o, '}');
 }
 
+static void write_certificate(const struct findings *f, struct outbuf *o)
+{
+    begin_step(o, "certificate", result_of(f, DENY_CLIENT_CERTIFICATE, DENY_CLIENT_CERTIFICATE));
+    outbuf_fmt(o, ",\"shown\":%s", f->query->certificate ? "true" : "false");
+    if (f->view) outbuf_fmt(o, ",\"accepted\":%u", (unsigned)f->view->certificates);
+    outbuf_char(o, '}');
+}
+
 static void write_allowlist(const struct findings *f, struct outbuf *o)
 {
     begin_step(o, "allowlist", result_of(f, DENY_ADDRESS, DENY_ADDRESS));
@@ -188,6 +196,7 @@ void explain_write(const struct config *config, const struct policy *policy, con
         .has_environment = f.has_env,
         .env = f.env,
         .digest = q->digest,
+        .certificate = q->certificate,
         .source = &q->source,
         .wall_ms = q->wall_ms,
     };
@@ -200,6 +209,7 @@ void explain_write(const struct config *config, const struct policy *policy, con
     write_environment(&f, o);
     write_data(&f, o);
     write_token(&f, o);
+    write_certificate(&f, o);
     write_allowlist(&f, o);
     outbuf_char(o, ']');
 }

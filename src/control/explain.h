@@ -22,6 +22,7 @@ struct explain_query {
                                   only asked for */
     enum route route;          /* with `seen`: whose path may be cut; else that of `path` counts */
     const uint8_t *digest;     /* of the token; NULL = a request without one */
+    const uint8_t *certificate; /* SHA-256 of the client's; NULL = none was shown */
     uint64_t wall_ms;
 };
 

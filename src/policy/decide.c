@@ -32,7 +32,8 @@ enum verdict deny_verdict(enum deny d)
     case DENY_TOKEN_MALFORMED:
     case DENY_TOKEN_UNKNOWN:
     case DENY_TOKEN_EXPIRED:
-    case DENY_PARTNER_DISABLED: return VERDICT_INVALID_TOKEN;
+    case DENY_PARTNER_DISABLED:
+    case DENY_CLIENT_CERTIFICATE: return VERDICT_INVALID_TOKEN;
     case DENY_ADDRESS: return VERDICT_FORBIDDEN_ORIGIN;
     case DENY_FAULT: return VERDICT_FAULT;
     case DENY_COUNT: break;
@@ -91,7 +92,8 @@ static enum deny decide_token(struct token_hasher *h, const struct decide_query 
 }
 
 static enum deny decide_partner(const struct policy *p, const uint8_t *digest, enum environment env,
-                                const struct addr *source, uint64_t wall_ms, struct decision *out)
+                                const uint8_t *certificate, const struct addr *source, uint64_t wall_ms,
+                                struct decision *out)
 {
     const struct partner_view *v = find_owner(p, digest, &out->partner, &out->slot);
     if (!v) return DENY_TOKEN_UNKNOWN;
@@ -101,6 +103,7 @@ static enum deny decide_partner(const struct policy *p, const uint8_t *digest, e
         if (wall_ms >= expires_ms) return DENY_TOKEN_EXPIRED;
         out->valid_until_ms = expires_ms;
     }
+    if (!partner_view_takes_certificate(v, certificate)) return DENY_CLIENT_CERTIFICATE;
     return partner_view_allows(v, env, source) ? DENY_NONE : DENY_ADDRESS;
 }
 
@@ -125,14 +128,16 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
         out->deny = DENY_NO_POLICY;
     } else {
         out->deny = decide_token(h, q, out->digest);
-        if (!out->deny) out->deny = decide_partner(p, out->digest, q->env, q->source, q->wall_ms, out);
+        if (!out->deny)
+            out->deny = decide_partner(p, out->digest, q->env, q->certificate, q->source, q->wall_ms, out);
     }
 }
 
 void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
-                  enum environment env, const struct addr *source, uint64_t wall_ms, struct decision *out)
+                  enum environment env, const uint8_t *certificate, const struct addr *source,
+                  uint64_t wall_ms, struct decision *out)
 {
     *out = begin(p);
     memcpy(out->digest, digest, TOKEN_DIGEST_BYTES);
-    out->deny = decide_partner(p, digest, env, source, wall_ms, out);
+    out->deny = decide_partner(p, digest, env, certificate, source, wall_ms, out);
 }

@@ -1,8 +1,9 @@
 /* decide.h - the one place where a request is let in or refused.
  *
- * Order (contract): route, partner data present, token, address. A caller without a valid token learns
- * nothing about allowlists; unknown, expired, replaced and disabled look the same outside and differ in the
- * reason, which goes to log and metrics only.
+ * Order (contract): route, partner data present, token (and the client certificate, where the partner has one
+ * as a second factor), address. A caller without a valid token learns nothing about allowlists; unknown,
+ * expired, replaced and disabled look the same outside and differ in the reason, which goes to log and
+ * metrics only.
  *
  * Thread: [reader inside a turn]; pure but for the policy that it reads.
  */
@@ -27,6 +28,7 @@
     XX(TOKEN_UNKNOWN, "token_unknown")        /* 401 invalid_token */                                       \
     XX(TOKEN_EXPIRED, "token_expired")        /* 401 invalid_token: previous token after its grace period */\
     XX(PARTNER_DISABLED, "partner_disabled")  /* 401 invalid_token */                                       \
+    XX(CLIENT_CERTIFICATE, "client_certificate") /* 401 invalid_token: none of the partner's was shown */   \
     XX(ADDRESS, "address")                    /* 403: not on the partner's list of this environment */      \
     XX(FAULT, "fault")                        /* 500: the digest could not be computed */
 
@@ -63,8 +65,9 @@ struct decide_query {
     struct span authorization; /* the value when there is exactly one */
     const uint8_t
         *digest; /* the token is known by its digest already: authorization does not count; or NULL */
-    const struct addr *source; /* who is calling */
-    uint64_t wall_ms;          /* now */
+    const uint8_t *certificate; /* SHA-256 of the client's, which was verified; NULL = none was shown */
+    const struct addr *source;  /* who is calling */
+    uint64_t wall_ms;           /* now */
 };
 
 struct decision {
@@ -87,6 +90,7 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
 
 /* The same for something that was let in before and is still open: the token is known by its digest. */
 void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
-                  enum environment env, const struct addr *source, uint64_t wall_ms, struct decision *out);
+                  enum environment env, const uint8_t *certificate, const struct addr *source,
+                  uint64_t wall_ms, struct decision *out);
 
 #endif

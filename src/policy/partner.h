@@ -27,6 +27,8 @@ enum {
     TOKEN_SLOTS = 2,
     TOKEN_DIGEST_BYTES = 32,    /* SHA-256 */
     PARTNER_CIDRS_MAX = 100000, /* prefixes in one list */
+    CERTIFICATE_DIGEST_BYTES = 32,
+    PARTNER_CERTIFICATES_MAX = 8,
 };
 
 struct partner {
@@ -36,7 +38,9 @@ struct partner {
     bool off_ramp;
     bool has_token[TOKEN_SLOTS];                     /* by enum token_slot */
     uint8_t digest[TOKEN_SLOTS][TOKEN_DIGEST_BYTES]; /* SHA-256 of the token, by slot */
-    uint64_t previous_expires_ms;  /* wall clock; the previous token is valid before this instant */
+    uint64_t previous_expires_ms; /* wall clock; the previous token is valid before this instant */
+    uint8_t ncertificates;        /* 0: none is asked for */
+    uint8_t certificates[PARTNER_CERTIFICATES_MAX][CERTIFICATE_DIGEST_BYTES]; /* SHA-256 of each (DER) */
     struct cidr *cidrs[ENV_COUNT]; /* owned; partner_deinit() frees */
     uint32_t ncidrs[ENV_COUNT];
 };

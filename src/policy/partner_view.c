@@ -18,9 +18,14 @@ static size_t expiry_at(uint8_t tokens)
     return (has_slot(tokens, SLOT_CURRENT) + has_slot(tokens, SLOT_PREVIOUS)) * TOKEN_DIGEST_BYTES;
 }
 
-static size_t lists_at(uint8_t tokens)
+static size_t certificates_at(uint8_t tokens)
 {
     return expiry_at(tokens) + has_slot(tokens, SLOT_PREVIOUS) * sizeof(uint64_t);
+}
+
+static size_t lists_at(const struct partner_view *v)
+{
+    return certificates_at(v->tokens) + (size_t)v->certificates * CERTIFICATE_DIGEST_BYTES;
 }
 
 /* Of a list that begins here. Rounded up, so that the next one is aligned. */
@@ -38,7 +43,7 @@ static size_t list_bytes(enum partner_list kind, const uint8_t *at)
 /* Where the list of an environment begins; of ENV_COUNT, where the id does. */
 static const uint8_t *list_at(const struct partner_view *v, size_t env)
 {
-    const uint8_t *at = v->tail + lists_at(v->tokens);
+    const uint8_t *at = v->tail + lists_at(v);
     for (size_t i = 0; i < env; i++)
         at += list_bytes((enum partner_list)v->lists[i], at);
     return at;
@@ -84,6 +89,20 @@ const struct cidr_set *partner_view_list(const struct partner_view *v, enum envi
     case PARTNER_LIST_SHARED: return reference_at(list_at(v, env)).set;
     }
     return NULL;
+}
+
+const uint8_t *partner_view_certificates(const struct partner_view *v)
+{
+    return v->tail + certificates_at(v->tokens);
+}
+
+bool partner_view_takes_certificate(const struct partner_view *v, const uint8_t *certificate)
+{
+    const uint8_t *own = partner_view_certificates(v);
+    for (unsigned i = 0; certificate && i < v->certificates; i++)
+        if (memcmp(own + i * CERTIFICATE_DIGEST_BYTES, certificate, CERTIFICATE_DIGEST_BYTES) == 0)
+            return true;
+    return v->certificates == 0;
 }
 
 bool partner_view_allows(const struct partner_view *v, enum environment env, const struct addr *a)
@@ -148,6 +167,11 @@ static void append_tokens(struct partner_draft *d, const struct partner *record)
         append(d, &record->previous_expires_ms, sizeof record->previous_expires_ms);
 }
 
+static void append_certificates(struct partner_draft *d, const struct partner *record)
+{
+    append(d, record->certificates, (size_t)record->ncertificates * CERTIFICATE_DIGEST_BYTES);
+}
+
 /* The set of a large list: one that is there already, where possible. */
 static void append_shared(struct partner_draft *d, struct cidr_set *set, uint64_t hash, size_t env,
                           const struct reference *before, const struct cidr_pool *pool)
@@ -193,6 +217,7 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
 {
     size_t id_len = strnlen(record->id, sizeof(record->id));
     if (id_len == 0 || id_len > PARTNER_ID_MAX) return ERR_PARSE;
+    if (record->ncertificates > PARTNER_CERTIFICATES_MAX) return ERR_PARSE;
     d->n = offsetof(struct partner_view, tail);
     memset(d->bytes, 0, d->n);
     for (size_t env = 0; env < ENV_COUNT; env++)
@@ -203,7 +228,9 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
     drafted(d)->off_ramp = record->off_ramp;
     drafted(d)->tokens = tokens_of(record) & 3u;
     drafted(d)->id_len = (uint8_t)id_len;
+    drafted(d)->certificates = record->ncertificates & 15u;
     append_tokens(d, record);
+    append_certificates(d, record);
     return ERR_OK;
 }
 

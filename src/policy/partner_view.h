@@ -9,6 +9,8 @@
  *   list    empty: nothing; few prefixes: the set itself (cidr_set.h), 20 bytes for two of IPv4; many: a
  *           reference to a set that equal lists share (cidr_pool.h)
  *
+ *   Between expiry and lists: 32 bytes per client certificate, which few partners have.
+ *
  * One allocation, so that a request touches two cache lines, and compact: 86 bytes with one token, two
  * prefixes and an id of 14 bytes. One load of a pointer to it gives a coherent picture of flags, tokens and
  * both lists. Two views that say the same are equal byte for byte.
@@ -36,6 +38,7 @@ struct partner_view {
     bool enabled : 1;
     bool off_ramp : 1;
     uint8_t tokens : 2;       /* bit 1 << SLOT_CURRENT, bit 1 << SLOT_PREVIOUS */
+    uint8_t certificates : 4; /* how many the partner has for its clients */
     uint8_t lists[ENV_COUNT]; /* enum partner_list */
     uint8_t id_len;
     uint8_t tail[]; /* digests, expiry, lists, id: through the functions below */
@@ -53,6 +56,12 @@ const uint8_t *partner_view_digest(const struct partner_view *v, enum token_slot
 /* The instant from which on the previous token is refused; 0 when there is none. Wall clock. */
 uint64_t partner_view_previous_expires_ms(const struct partner_view *v);
 
+/* The partner asks for no client certificates, or this is one of its own (SHA-256; NULL = none was shown). */
+bool partner_view_takes_certificate(const struct partner_view *v, const uint8_t *certificate);
+
+/* SHA-256 of the partner's client certificates, v->certificates in a row. */
+const uint8_t *partner_view_certificates(const struct partner_view *v);
+
 /* The list of this environment, or NULL when it is empty. As long as the view. */
 const struct cidr_set *partner_view_list(const struct partner_view *v, enum environment env);
 
@@ -64,8 +73,8 @@ bool partner_view_allows(const struct partner_view *v, enum environment env, con
 enum {
     PARTNER_LIST_REFERENCE_BYTES = sizeof(struct cidr_set *) + sizeof(uint64_t),
     PARTNER_VIEW_BYTES_MAX = sizeof(struct partner_view) + TOKEN_SLOTS * TOKEN_DIGEST_BYTES +
-                             sizeof(uint64_t) + ENV_COUNT * (CIDR_SET_SMALL_BYTES_MAX + CIDR_SET_ALIGNMENT) +
-                             PARTNER_ID_MAX,
+                             sizeof(uint64_t) + PARTNER_CERTIFICATES_MAX * CERTIFICATE_DIGEST_BYTES +
+                             ENV_COUNT * (CIDR_SET_SMALL_BYTES_MAX + CIDR_SET_ALIGNMENT) + PARTNER_ID_MAX,
 };
 
 /* A view that is being made. */
@@ -79,7 +88,7 @@ struct partner_draft {
  * `pools` where an equal one is there, or from `old`, the view before, when the record gives the same
  * prefixes again; else they are `fresh`. Owns: after the second step the caller, until
  * partner_draft_discard(). Errors: begin: ERR_PARSE (an id that is empty or too long, a widget id that is not
- * a UUID); finish: ERR_NOMEM. */
+ * a UUID, too many certificates); finish: ERR_NOMEM. */
 enum err partner_draft_begin(struct partner_draft *d, const struct partner *record);
 enum err partner_draft_finish(struct partner_draft *d, const struct partner *record,
                               const struct partner_view *old, const struct cidr_pool pools[ENV_COUNT]);

@@ -183,12 +183,14 @@ enum ctl_exit cmd_explain(struct session *s)
     char target[GATEWAY_TARGET_MAX] = "/explain";
     const char *id = args_value(s->args, OPT_REQUEST_ID), *host = args_value(s->args, OPT_HOST);
     const char *ip = args_value(s->args, OPT_CALLER), *path = args_value(s->args, OPT_PATH);
+    const char *shown = args_value(s->args, OPT_CLIENT_CERT);
     if (id ? (host || ip) : (!host || !ip))
         return session_fail(s, CTL_USAGE, "give --host and --ip, or --request-id alone");
     bool is_good = id ? gateway_parameter(s, target, "request_id", id)
                       : gateway_parameter(s, target, "host", host) &&
                             gateway_parameter(s, target, "ip", ip) &&
-                            (!path || gateway_parameter(s, target, "path", path));
+                            (!path || gateway_parameter(s, target, "path", path)) &&
+                            (!shown || gateway_parameter(s, target, "client_cert_sha256", shown));
     if (!is_good) return CTL_USAGE;
     enum ctl_exit code = id ? CTL_OK : add_token(s, target);
     return code == CTL_OK ? ask_and_print(s, "GET", target, print_explanation) : code;

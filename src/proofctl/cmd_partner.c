@@ -192,7 +192,7 @@ enum ctl_exit cmd_partner_list(struct session *s)
     return e ? session_fail_backend(s, e) : CTL_OK;
 }
 
-static void print_prefixes(const char *name, const json_t *list)
+static void print_list(const char *name, const json_t *list)
 {
     size_t i;
     json_t *prefix;
@@ -229,8 +229,9 @@ static void print_view(const struct session *s, const json_t *view, const struct
     (void)printf("%-15s %s\n%-15s %s\n", "enabled", p->enabled ? "yes" : "no", "off_ramp",
                  p->off_ramp ? "yes" : "no");
     for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
-        print_prefixes(environment_name(env), json_object_get(view, record_json_list_key(env)));
+        print_list(environment_name(env), json_object_get(view, record_json_list_key(env)));
     print_tokens(s, view, p);
+    if (p->ncertificates) print_list("certificates", json_object_get(view, "client_certificate_sha256"));
 }
 
 enum ctl_exit cmd_partner_show(struct session *s)
@@ -250,6 +251,23 @@ enum ctl_exit cmd_partner_show(struct session *s)
 
 /* --- change --------------------------------------------------------------------------------------- */
 
+/* All that are given become the list; `none` alone empties it. The validator judges the fingerprints. */
+static enum ctl_exit set_certificates(struct session *s, json_t *record)
+{
+    static const char key[] = "client_certificate_sha256";
+    const char *first = args_value(s->args, OPT_CLIENT_CERT), *value;
+    size_t at = 0;
+    if (!first) return CTL_OK;
+    (void)record_json_set(record, key, NULL); /* deleting cannot fail */
+    if (strcmp(first, "none") == 0) return CTL_OK;
+    json_t *list = json_array();
+    if (json_object_set_new(record, key, list)) return session_fail_memory(s);
+    while ((value = args_next(s->args, OPT_CLIENT_CERT, &at)) != NULL)
+        if (json_array_append_new(list, json_string(value)))
+            return session_fail(s, CTL_FAILED, "--%s is not valid UTF-8", option_defs[OPT_CLIENT_CERT].name);
+    return CTL_OK;
+}
+
 static enum ctl_exit apply_settings(struct session *s, json_t *record)
 {
     const char *off_ramp = args_value(s->args, OPT_OFF_RAMP_SWITCH),
@@ -261,6 +279,7 @@ static enum ctl_exit apply_settings(struct session *s, json_t *record)
         (void)record_json_set(record, "webhook_url", NULL); /* deleting cannot fail */
     else if (code == CTL_OK)
         code = set_option(s, record, "webhook_url", OPT_WEBHOOK);
+    if (code == CTL_OK) code = set_certificates(s, record);
     if (code != CTL_OK || !off_ramp) return code;
     if (!is_on && strcmp(off_ramp, "off") != 0)
         return session_fail(s, CTL_USAGE, "--off-ramp must be on or off");
@@ -271,10 +290,12 @@ enum ctl_exit cmd_partner_set(struct session *s)
 {
     struct edit e;
     if (!args_has(s->args, OPT_COMPANY) && !args_has(s->args, OPT_CONTACT) &&
-        !args_has(s->args, OPT_WEBHOOK) && !args_has(s->args, OPT_OFF_RAMP_SWITCH))
+        !args_has(s->args, OPT_WEBHOOK) && !args_has(s->args, OPT_OFF_RAMP_SWITCH) &&
+        !args_has(s->args, OPT_CLIENT_CERT))
         return session_fail(
             s, CTL_USAGE,
-            "partner set needs something to set: --company, --contact, --webhook or --off-ramp");
+            "partner set needs something to set: --company, --contact, --webhook, --off-ramp or "
+            "--client-cert-sha256");
     enum ctl_exit code = edit_load(s, s->args->positional[0], &e);
     if (code == CTL_OK) code = apply_settings(s, e.record);
     if (code == CTL_OK) code = edit_finish(s, "partner set", &e, "changed");

@@ -43,6 +43,11 @@ const struct option_def option_defs[OPT_COUNT] = {
                              .help = "whether the partner may sell"},
     [OPT_WEBHOOK] = {"webhook", 0, "URL",
                      .help = "https:// address for events; with `partner set`, `none` takes it away"},
+    [OPT_CLIENT_CERT] =
+        {"client-cert-sha256", 0, "HEX", .may_repeat = true,
+         .help =
+             "SHA-256 of a client certificate. `partner set`: one that must be shown with the token; repeat "
+             "it for more, `none` for no certificate at all. `explain`: the one that was shown"},
     [OPT_ENV] = {"env", 0, "production|sandbox", .choices = "production sandbox",
                  .help = "which list (default: production; `ip list` shows both)"},
     [OPT_GRACE] = {"grace", 0, "DURATION",
@@ -106,12 +111,16 @@ const struct command commands[] = {
      .options = READS, .positional_min = 1, .positional_max = 1,
      .needs = NEEDS_STORE, .run = cmd_partner_show},
     {.words = "partner set",
-     .arguments = "ID [--company NAME] [--contact EMAIL] [--webhook URL|none] [--off-ramp on|off]",
+     .arguments = "ID [--company NAME] [--contact EMAIL] [--webhook URL|none] [--off-ramp on|off]"
+                  " [--client-cert-sha256 HEX|none ...]",
      .summary = "change what is known of a partner",
-     .details = "What is not named stays as it is.",
+     .details = "What is not named stays as it is. Client certificates count only on listeners that ask for them; once a\n"
+                "partner has any, its token alone is refused (401). The fingerprint: openssl x509 -in cert.pem -outform DER |\n"
+                "sha256sum.",
      .examples = "proofctl partner set acme --contact api@acme.example --off-ramp on\n"
-                 "proofctl partner set acme --webhook none",
-     .options = CHANGES | BIT(COMPANY) | BIT(CONTACT) | BIT(WEBHOOK) | BIT(OFF_RAMP_SWITCH),
+                 "proofctl partner set acme --webhook none\n"
+                 "proofctl partner set acme --client-cert-sha256 0f3c...",
+     .options = CHANGES | BIT(COMPANY) | BIT(CONTACT) | BIT(WEBHOOK) | BIT(OFF_RAMP_SWITCH) | BIT(CLIENT_CERT),
      .positional_min = 1, .positional_max = 1,
      .needs = NEEDS_STORE, .run = cmd_partner_set},
     {.words = "partner disable",
@@ -313,13 +322,15 @@ const struct command commands[] = {
      .examples = "proofctl log-level debug",
      .options = ASKS, .positional_min = 1, .positional_max = 1, .run = cmd_log_level},
     {.words = "explain",
-     .arguments = "--host NAME --ip ADDRESS [--path PATH] [--token-stdin | --token-sha256 HEX] | --request-id ID",
+     .arguments = "--host NAME --ip ADDRESS [--path PATH] [--token-stdin | --token-sha256 HEX]"
+                  " [--client-cert-sha256 HEX] | --request-id ID",
      .summary = "tell why a running gateway lets a request in or refuses it",
      .details = "Every check in its order, and the answer that the partner gets. With --request-id, why that request was\n"
                 "refused, and what would become of it now: each worker remembers its last 256 denials.",
      .examples = "proofctl explain --request-id 01931c5e-7a80-7000-8000-5726c469a97f\n"
                  "read -rs TOKEN && printf %s \"$TOKEN\" | proofctl explain --host api.example.com --ip 192.0.2.7 --token-stdin",
-     .options = ASKS | BIT(HOST) | BIT(CALLER) | BIT(PATH) | BIT(TOKEN_STDIN) | BIT(TOKEN_SHA256) | BIT(REQUEST_ID),
+     .options = ASKS | BIT(HOST) | BIT(CALLER) | BIT(PATH) | BIT(TOKEN_STDIN) | BIT(TOKEN_SHA256) | BIT(CLIENT_CERT) |
+                BIT(REQUEST_ID),
      .run = cmd_explain},
     {.words = "confirm-deletions",
      .arguments = "",

@@ -39,6 +39,7 @@ enum option {
     OPT_OFF_RAMP,        /* partner add: a flag */
     OPT_OFF_RAMP_SWITCH, /* partner set: on or off */
     OPT_WEBHOOK,
+    OPT_CLIENT_CERT,
     OPT_ENV,
     OPT_GRACE,
     OPT_SLOT,

@@ -50,12 +50,29 @@ static enum err count_lost(const struct partner *before, const struct partner *a
     return e;
 }
 
+static bool has_certificate(const struct partner *p, const uint8_t *digest)
+{
+    for (uint8_t i = 0; i < p->ncertificates; i++)
+        if (memcmp(p->certificates[i], digest, CERTIFICATE_DIGEST_BYTES) == 0) return true;
+    return p->ncertificates == 0;
+}
+
+/* Somebody who was let in without one, or with one that is not accepted any more. */
+static bool narrows_certificates(const struct partner *before, const struct partner *after)
+{
+    if (before->ncertificates == 0) return after->ncertificates > 0;
+    for (uint8_t i = 0; i < before->ncertificates; i++)
+        if (!has_certificate(after, before->certificates[i])) return true;
+    return false;
+}
+
 enum err cut_compute(const struct partner *before, const struct partner *after, uint64_t now_ms,
                      struct cut *out)
 {
     struct cut c = {.is_removed = !after, .is_disabled = after && before->enabled && !after->enabled};
     bool is_compared = after && before->enabled && after->enabled;
     enum err e = ERR_OK;
+    c.certificate = is_compared && narrows_certificates(before, after);
     for (enum token_slot slot = SLOT_CURRENT; is_compared && !e && slot <= SLOT_PREVIOUS; slot++) {
         bool is_live = false;
         e = is_token_live(before, slot, now_ms, &is_live);
@@ -70,7 +87,7 @@ enum err cut_compute(const struct partner *before, const struct partner *after, 
 bool cut_is_any(const struct cut *c)
 {
     return c->is_removed || c->is_disabled || c->token[SLOT_CURRENT] || c->token[SLOT_PREVIOUS] ||
-           c->prefixes[ENV_PRODUCTION] || c->prefixes[ENV_SANDBOX];
+           c->certificate || c->prefixes[ENV_PRODUCTION] || c->prefixes[ENV_SANDBOX];
 }
 
 void cut_describe(const struct cut *c, struct outbuf *o)
@@ -81,6 +98,10 @@ void cut_describe(const struct cut *c, struct outbuf *o)
     for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++) {
         if (!c->token[slot]) continue;
         outbuf_fmt(o, "%sits %s token stops working", comma, token_slot_name(slot));
+        comma = ", ";
+    }
+    if (c->certificate) {
+        outbuf_fmt(o, "%sits token alone, or another client certificate, is not enough any more", comma);
         comma = ", ";
     }
     for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++) {

@@ -16,6 +16,7 @@ struct cut {
     bool is_removed;              /* asked for even when the partner was disabled: it cannot be undone */
     bool is_disabled;             /* the rest is then not filled */
     bool token[TOKEN_SLOTS];      /* the token that was in this slot stops working */
+    bool certificate;             /* a client certificate, or having none, is not enough any more */
     uint32_t prefixes[ENV_COUNT]; /* that leave the list */
 };
 

@@ -53,6 +53,20 @@ static json_t *view_cidrs(const struct cidr *list, uint32_t n)
     return array;
 }
 
+static json_t *view_certificates(const struct partner *p)
+{
+    json_t *array = json_array();
+    for (uint8_t i = 0; array && i < p->ncertificates; i++) {
+        char hex[2 * TOKEN_DIGEST_BYTES + 1];
+        token_text_hex(p->certificates[i], hex);
+        if (json_array_append_new(array, json_string(hex))) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
 static json_t *view_fingerprint(const uint8_t digest[static TOKEN_DIGEST_BYTES])
 {
     char hex[2 * TOKEN_DIGEST_BYTES + 1];
@@ -81,12 +95,12 @@ json_t *record_json_view(const struct partner_record *record, uint64_t now_ms)
 {
     const struct partner *p = &record->partner;
     return json_pack(
-        "{s:s, s:s, s:s, s:b, s:s, s:b, s:s?, s:o, s:o, s:o, s:o}", "partner_id", p->id, "company",
+        "{s:s, s:s, s:s, s:b, s:s, s:b, s:s?, s:o, s:o, s:o, s:o, s:o}", "partner_id", p->id, "company",
         record->company, "contact", record->contact, "enabled", p->enabled, "widget_id", p->widget_id,
         "off_ramp", p->off_ramp, "webhook_url", record->webhook_url, record_json_list_key(ENV_PRODUCTION),
         view_cidrs(p->cidrs[ENV_PRODUCTION], p->ncidrs[ENV_PRODUCTION]), record_json_list_key(ENV_SANDBOX),
         view_cidrs(p->cidrs[ENV_SANDBOX], p->ncidrs[ENV_SANDBOX]), "current_token", view_current(p),
-        "previous_token", view_previous(p, now_ms));
+        "previous_token", view_previous(p, now_ms), "client_certificate_sha256", view_certificates(p));
 }
 
 /* Adds what differs between two views to `was` and `becomes`. Views have the same keys. */

@@ -181,6 +181,8 @@ static void note_denial(const struct exchange *x, const struct req_head *req)
     d->route = x->route;
     d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_ADDRESS;
     if (d->has_digest) memcpy(d->digest, x->digest, TOKEN_DIGEST_BYTES);
+    d->has_certificate = x->conn->client_certificate != NULL;
+    if (d->has_certificate) memcpy(d->certificate, x->conn->client_certificate, sizeof d->certificate);
     memcpy(d->request_id, x->request_id, UUID_LEN);
     d->nhost = denial_keep(d->host, DENIAL_HOST_MAX, req->host);
     d->npath = denial_keep(d->path, DENIAL_PATH_MAX, req->parts.path);
@@ -202,6 +204,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         .env = env,
         .nauthorization = req->nauthorization,
         .authorization = req->authorization,
+        .certificate = c->client_certificate,
         .source = &c->caller.address,
         .wall_ms = w->loop.wall_ms,
     };

@@ -21,8 +21,9 @@ struct denial {
     uint8_t deny;     /* enum deny */
     uint8_t route;    /* enum route: the path may be cut */
     uint8_t nhost, npath;
-    bool has_digest;
+    bool has_digest, has_certificate;
     uint8_t digest[TOKEN_DIGEST_BYTES];
+    uint8_t certificate[CERTIFICATE_DIGEST_BYTES]; /* the client's */
     char request_id[UUID_LEN];
     char host[DENIAL_HOST_MAX]; /* cut when longer */
     char path[DENIAL_PATH_MAX]; /* cut when longer */

@@ -79,6 +79,7 @@ extern const char *const limit_names[LIMIT_COUNT];
     XX(EXPIRED, "expired")         /* its token was the previous one, and the grace period is over */        \
     XX(DISABLED, "disabled")       /* the partner was disabled */                                            \
     XX(ADDRESS, "address")         /* its address was taken off the list */                                  \
+    XX(CERTIFICATE, "certificate") /* its client certificate is none of the partner's any more */            \
     XX(OPERATOR, "operator")       /* closed by hand: proofctl tunnels close */                              \
     XX(SHUTDOWN, "shutdown")       /* the gateway drains: its end, an upgrade, proofctl drain */             \
     XX(MEMORY, "memory")

@@ -54,6 +54,7 @@ static const struct close_text close_texts[TUNNEL_END_COUNT] = {
     [TUNNEL_END_EXPIRED] = {WS_CLOSE_POLICY, "no longer allowed"},
     [TUNNEL_END_DISABLED] = {WS_CLOSE_POLICY, "no longer allowed"},
     [TUNNEL_END_ADDRESS] = {WS_CLOSE_POLICY, "no longer allowed"},
+    [TUNNEL_END_CERTIFICATE] = {WS_CLOSE_POLICY, "no longer allowed"},
 };
 
 /* The close frame goes out when the backend's stream stands between two frames. */
@@ -137,6 +138,7 @@ static enum tunnel_end end_of_deny(enum deny d)
 {
     if (d == DENY_TOKEN_EXPIRED) return TUNNEL_END_EXPIRED;
     if (d == DENY_PARTNER_DISABLED) return TUNNEL_END_DISABLED;
+    if (d == DENY_CLIENT_CERTIFICATE) return TUNNEL_END_CERTIFICATE;
     return d == DENY_ADDRESS ? TUNNEL_END_ADDRESS : TUNNEL_END_TOKEN;
 }
 
@@ -146,8 +148,8 @@ static void recheck(struct tunnel *t)
     struct worker *w = t->worker;
     struct decision d;
     if (t->ending) return;
-    decide_again(w->policy, t->digest, (enum environment)t->env, &t->conn->caller.address, w->loop.wall_ms,
-                 &d);
+    decide_again(w->policy, t->digest, (enum environment)t->env, t->conn->client_certificate,
+                 &t->conn->caller.address, w->loop.wall_ms, &d);
     if (d.deny) {
         tunnel_end(t, end_of_deny(d.deny));
         return;

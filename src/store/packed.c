@@ -7,7 +7,8 @@ struct head {
     uint32_t bytes;
     uint8_t id_bytes;
     uint8_t flags;
-    uint16_t reserved;
+    uint8_t ncertificates;
+    uint8_t reserved;
     uint64_t version;
     uint32_t ncidrs[ENV_COUNT];
     uint8_t widget_id[16];
@@ -84,6 +85,12 @@ static void pack_digest(struct packer *k, const uint8_t *digest, enum packed_fla
     pack(k, digest, TOKEN_DIGEST_BYTES);
 }
 
+static void pack_certificates(struct packer *k, const uint8_t *digests, uint8_t n)
+{
+    k->head.ncertificates = n;
+    if (n) pack(k, digests, (size_t)n * CERTIFICATE_DIGEST_BYTES);
+}
+
 static uint8_t flags_of(bool enabled, bool off_ramp, unsigned more)
 {
     return (uint8_t)((enabled ? PACKED_ENABLED : 0) | (off_ramp ? PACKED_OFF_RAMP : 0) | PACKED_PARTNER |
@@ -100,6 +107,7 @@ enum err packed_add(struct bytes *to, const struct partner *p, uint64_t version,
     pack_digest(&k, p->has_token[SLOT_CURRENT] ? p->digest[SLOT_CURRENT] : NULL, PACKED_CURRENT);
     pack_digest(&k, p->has_token[SLOT_PREVIOUS] ? p->digest[SLOT_PREVIOUS] : NULL, PACKED_PREVIOUS);
     if (p->has_token[SLOT_PREVIOUS]) pack(&k, &p->previous_expires_ms, sizeof p->previous_expires_ms);
+    pack_certificates(&k, p->certificates[0], p->ncertificates);
     for (k.env = 0; k.env < ENV_COUNT; k.env++)
         for (uint32_t i = 0; i < p->ncidrs[k.env]; i++)
             pack_cidr(&k, &p->cidrs[k.env][i]);
@@ -117,6 +125,7 @@ enum err packed_add_view(struct bytes *to, const struct partner_view *v, uint64_
     pack_digest(&k, partner_view_digest(v, SLOT_PREVIOUS), PACKED_PREVIOUS);
     uint64_t expires_ms = partner_view_previous_expires_ms(v);
     if (k.head.flags & PACKED_PREVIOUS) pack(&k, &expires_ms, sizeof expires_ms);
+    pack_certificates(&k, partner_view_certificates(v), v->certificates);
     for (k.env = 0; k.env < ENV_COUNT; k.env++) {
         const struct cidr_set *list = partner_view_list(v, (enum environment)k.env);
         if (!list) continue;
@@ -139,18 +148,20 @@ enum err packed_add_bare(struct bytes *to, struct span id, uint64_t version, uns
 /* --- unpacking -------------------------------------------------------------------------------------- */
 
 /* What lies between the id and the prefixes. */
-static size_t fixed_bytes(unsigned flags)
+static size_t fixed_bytes(const struct head *h)
 {
-    size_t n = flags & PACKED_CURRENT ? TOKEN_DIGEST_BYTES : 0;
-    return flags & PACKED_PREVIOUS ? n + TOKEN_DIGEST_BYTES + sizeof(uint64_t) : n;
+    size_t n = (size_t)h->ncertificates * CERTIFICATE_DIGEST_BYTES;
+    if (h->flags & PACKED_CURRENT) n += TOKEN_DIGEST_BYTES;
+    return h->flags & PACKED_PREVIOUS ? n + TOKEN_DIGEST_BYTES + sizeof(uint64_t) : n;
 }
 
 static bool is_plausible(const struct head *h)
 {
-    size_t n = PACKED_HEAD_BYTES + h->id_bytes + fixed_bytes(h->flags);
+    size_t n = PACKED_HEAD_BYTES + h->id_bytes + fixed_bytes(h);
     bool fits = h->bytes >= n && h->bytes <= PACKED_BYTES_MAX;
     for (unsigned env = 0; env < ENV_COUNT; env++)
         fits = fits && h->ncidrs[env] <= PARTNER_CIDRS_MAX;
+    fits = fits && h->ncertificates <= PARTNER_CERTIFICATES_MAX;
     return fits && h->id_bytes >= 1 && h->id_bytes <= PARTNER_ID_MAX && h->reserved == 0 && h->version > 0;
 }
 
@@ -166,6 +177,7 @@ enum err packed_look(struct span bytes, struct packed *out, size_t *need)
     *out = (struct packed){.bytes = h.bytes,
                            .flags = h.flags,
                            .version = h.version,
+                           .ncertificates = h.ncertificates,
                            .id = {bytes.p + sizeof h, h.id_bytes},
                            .body = bytes.p + sizeof h + h.id_bytes,
                            .ncidrs = {h.ncidrs[0], h.ncidrs[1]}};
@@ -228,6 +240,9 @@ enum err packed_partner(const struct packed *r, struct bytes *room, struct partn
         memcpy(&p.previous_expires_ms, at, sizeof p.previous_expires_ms);
         at += sizeof p.previous_expires_ms;
     }
+    p.ncertificates = r->ncertificates;
+    memcpy(p.certificates, at, (size_t)p.ncertificates * CERTIFICATE_DIGEST_BYTES);
+    at += (size_t)p.ncertificates * CERTIFICATE_DIGEST_BYTES;
     struct span rest = {at, r->bytes - (size_t)(at - (r->id.p - PACKED_HEAD_BYTES))};
     size_t ncidrs = (size_t)r->ncidrs[ENV_PRODUCTION] + r->ncidrs[ENV_SANDBOX];
     room->n = 0;

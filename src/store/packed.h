@@ -8,6 +8,9 @@
  *   |        |       |       |    |          | fixes x2|            |      |           | none   | each     |
  *   +--------+-------+-------+----+----------+---------+------------+------+-----------+--------+----------+
  *
+ * The byte behind the flags is the number of client certificates; their digests, 32 bytes each, stand before
+ * the prefixes.
+ *
  * A prefix is its length (IPv6: 33 + length) and the network address, high byte first. About 120 bytes for a
  * usual partner. Numbers are in the byte order of the machine; the snapshot file says so in its first bytes.
  *
@@ -33,7 +36,8 @@ enum packed_flag {
 
 enum {
     PACKED_HEAD_BYTES = 40,
-    PACKED_BYTES_MAX = PACKED_HEAD_BYTES + PARTNER_ID_MAX + 2 * 32 + 8 + ENV_COUNT * PARTNER_CIDRS_MAX * 17,
+    PACKED_BYTES_MAX = PACKED_HEAD_BYTES + PARTNER_ID_MAX + 2 * 32 + 8 + PARTNER_CERTIFICATES_MAX * 32 +
+                       ENV_COUNT * PARTNER_CIDRS_MAX * 17,
 };
 
 /* A packed record, looked at in place: valid as long as its bytes. */
@@ -45,6 +49,7 @@ struct packed {
     const char *body; /* what follows the id */
     uint32_t ncidrs[ENV_COUNT];
     uint8_t widget_id[16];
+    uint8_t ncertificates;
 };
 
 /* Appends a record with a partner. `flags`: PACKED_REFUSED or 0. Errors: ERR_NOMEM (nothing changed). */

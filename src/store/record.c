@@ -28,7 +28,7 @@ typedef bool field_read_fn(struct checker *c, enum jtok_kind token);
 
 static field_read_fn read_partner_id, read_company, read_contact, read_client_token, read_previous_token,
     read_previous_expiry, read_widget_id, read_off_ramp, read_webhook_url, read_production, read_sandbox,
-    read_enabled;
+    read_certificates, read_enabled;
 
 enum field {
     FIELD_PARTNER_ID,
@@ -42,6 +42,7 @@ enum field {
     FIELD_WEBHOOK_URL,
     FIELD_PRODUCTION,
     FIELD_SANDBOX,
+    FIELD_CERTIFICATES,
     FIELD_ENABLED,
     FIELD_COUNT
 };
@@ -74,6 +75,9 @@ static const struct field_def {
     [FIELD_PRODUCTION] = {"production_cidrs", true, read_production,
                           "a list of at least one address or prefix " CIDRS_TEXT},
     [FIELD_SANDBOX] = {"sandbox_cidrs", false, read_sandbox, "a list of addresses and prefixes " CIDRS_TEXT},
+    [FIELD_CERTIFICATES] = {"client_certificate_sha256", false, read_certificates,
+                            "a list of at most 8 fingerprints: SHA-256 of a client certificate, 64 "
+                            "lower-case hexadecimal digits"},
     [FIELD_ENABLED] = {"enabled", false, read_enabled, "true or false, without quotes"},
 };
 
@@ -281,6 +285,22 @@ static bool read_production(struct checker *c, enum jtok_kind token)
 static bool read_sandbox(struct checker *c, enum jtok_kind token)
 {
     return read_cidrs(c, token, fields[FIELD_SANDBOX].name, ENV_SANDBOX, 0);
+}
+
+/* False when it is no list of different digests, or too long. */
+static bool read_certificates(struct checker *c, enum jtok_kind token)
+{
+    struct partner *p = &c->record.partner;
+    struct span text;
+    uint8_t digest[CERTIFICATE_DIGEST_BYTES];
+    if (token != JTOK_ARRAY_BEGIN) return false;
+    while ((token = jtok_next(&c->json)) != JTOK_ARRAY_END && token != JTOK_BAD) {
+        if (p->ncertificates == PARTNER_CERTIFICATES_MAX || !take_text(c, token, &text) ||
+            !record_value_to_digest(text, digest))
+            return false;
+        memcpy(p->certificates[p->ncertificates++], digest, sizeof digest);
+    }
+    return true;
 }
 
 /* --- record --------------------------------------------------------------------------------------- */

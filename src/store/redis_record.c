@@ -48,7 +48,8 @@ static enum err add_list(struct bytes *b, struct span words)
 
 static bool is_list(struct span name)
 {
-    return span_eq(name, SPAN("production_cidrs")) || span_eq(name, SPAN("sandbox_cidrs"));
+    return span_eq(name, SPAN("production_cidrs")) || span_eq(name, SPAN("sandbox_cidrs")) ||
+           span_eq(name, SPAN("client_certificate_sha256"));
 }
 
 static bool is_flag(struct span name, struct span value)
@@ -129,17 +130,33 @@ static void put_string(struct writer *w, const char *name, const char *value)
     write_text(w, value, strlen(value));
 }
 
-static void put_digest(struct writer *w, const char *name, const struct partner *p, enum token_slot slot)
+/* Of 32 bytes. */
+static void write_hex(struct writer *w, const uint8_t *digest)
 {
     static const char digits[] = "0123456789abcdef";
     char hex[2 * TOKEN_DIGEST_BYTES];
-    if (!p->has_token[slot]) return;
     for (size_t i = 0; i < TOKEN_DIGEST_BYTES; i++) {
-        hex[2 * i] = digits[p->digest[slot][i] >> 4];
-        hex[2 * i + 1] = digits[p->digest[slot][i] & 15];
+        hex[2 * i] = digits[digest[i] >> 4];
+        hex[2 * i + 1] = digits[digest[i] & 15];
     }
-    begin_field(w, name);
     write_text(w, hex, sizeof hex);
+}
+
+static void put_digest(struct writer *w, const char *name, const struct partner *p, enum token_slot slot)
+{
+    if (!p->has_token[slot]) return;
+    begin_field(w, name);
+    write_hex(w, p->digest[slot]);
+}
+
+static void put_certificates(struct writer *w, const struct partner *p)
+{
+    if (p->ncertificates == 0) return;
+    begin_field(w, "client_certificate_sha256");
+    for (uint8_t i = 0; i < p->ncertificates; i++) {
+        if (i) write_text(w, " ", 1);
+        write_hex(w, p->certificates[i]);
+    }
 }
 
 static void put_list(struct writer *w, const char *name, const struct partner *p, enum environment env)
@@ -178,6 +195,7 @@ enum err redis_fields_make(const struct partner_record *record, struct redis_fie
     put_string(&w, "webhook_url", record->webhook_url);
     put_list(&w, "production_cidrs", p, ENV_PRODUCTION);
     put_list(&w, "sandbox_cidrs", p, ENV_SANDBOX);
+    put_certificates(&w, p);
     put_string(&w, "enabled", p->enabled ? "true" : "false");
     for (size_t i = 0; i < out->n; i++) {
         size_t end = i + 1 < out->n ? w.begins[i + 1] : out->text.n;

@@ -1,7 +1,7 @@
 /* redis_record.h - a partner record as the fields of a Redis hash, and back.
  *
  * The fields have the names of the partner file (docs/PARTNERS-FILE.md) and the same values as text: true and
- * false are written out, a list of prefixes is one field with single spaces between them, partner_id is in
+ * false are written out, a list is one field with single spaces between them, partner_id is in
  * the key and no field. Reading goes through record.h, the one validator, so that a record is good in Redis
  * exactly when it is good in a file.
  *
@@ -25,7 +25,7 @@ enum err redis_record_read(struct span id, const redisReply *reply, size_t from,
  * is written anew. Errors: ERR_PARSE (not pairs of texts), ERR_NOMEM. */
 enum err redis_record_json(struct span id, const redisReply *reply, size_t from, struct bytes *out);
 
-enum { REDIS_FIELDS_MAX = 11 };
+enum { REDIS_FIELDS_MAX = 12 };
 
 /* The fields to write for a record. */
 struct redis_fields {

@@ -22,6 +22,7 @@ from support.control import ask
 from support.gateway import BINARY, HOST, SANDBOX_HOST, to_yaml
 from support.http1 import Reader
 from support.wait import DEADLINE_S
+from support.websocket import accepting, read_frame, upgrade
 
 CURL = shutil.which("curl")
 
@@ -120,6 +121,33 @@ def test_client_certificates(proofgw, backend, partner, authority, pair):
     with pytest.raises((ssl.SSLError, ConnectionError)):
         get(gateway, authority, partner)
     gateway.wait_metric("proofgw_tls_handshake_failures_total", 1, reason="certificate")
+
+
+def test_a_second_factor(proofgw, backend, partner, authority, pair):
+    """Token and certificate: the partner's own one must be shown; what is open obeys a change of it."""
+    own, other = (authority.leaf(name, client=True) for name in ("acme", "other"))
+    partner.client_certificates = [own.fingerprint]
+    settings = listening(pair, client_certificates="optional", client_ca_file=str(authority.file))
+    gateway = proofgw([partner], **settings)
+    assert get(gateway, authority, partner, shown=own).status == 200
+    for shown in (None, other):
+        got = get(gateway, authority, partner, shown=shown)
+        assert (got.status, json.loads(got.body)["code"]) == (401, "invalid_token")
+        assert gateway.line_of(got)["deny"] == "client_certificate"
+    with connected(gateway, authority, shown=own) as kept, connected(gateway, authority, shown=own) as tunnel:
+        assert exchange(kept, partner).status == 200
+        backend.script(lambda c: (c.send(accepting(c.read_request())), c.drain()))
+        tunnel.sendall(upgrade(partner))
+        reader = Reader(lambda: tunnel.recv(65536))
+        assert reader.response_head().status == 101
+        partner.client_certificates = [other.fingerprint]
+        gateway.update_partners([partner])
+        assert read_frame(reader)[2][:2] == (1008).to_bytes(2, "big")
+        assert exchange(kept, partner).status == 401
+    assert gateway.wait_access(1, "tunnel_close")[0]["end"] == "certificate/tunnel"
+    partner.client_certificates = []
+    gateway.update_partners([partner])
+    assert get(gateway, authority, partner).status == 200
 
 
 def test_handshakes_are_bounded(proofgw, backend, partner, authority, pair):

@@ -36,6 +36,7 @@ class Partner:
     widget_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     off_ramp: bool = False
     enabled: bool = True
+    client_certificates: list = field(default_factory=list)  # SHA-256, hexadecimal
 
     @property
     def authorization(self):
@@ -62,6 +63,8 @@ class Partner:
             "sandbox_cidrs": self.sandbox,
             "enabled": self.enabled,
         }
+        if self.client_certificates:
+            record["client_certificate_sha256"] = self.client_certificates
         if self.previous_token:
             record["previous_token_sha256"] = digest(self.previous_token)
             record["previous_token_expires_at"] = rfc3339(self.previous_expires_at)

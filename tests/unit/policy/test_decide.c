@@ -15,6 +15,7 @@
 #define PREVIOUS "previous-token-012345"
 #define DISABLED "disabled-token-012345"
 #define EMPTY    "empty-list-token-0123"
+#define SHOWING  "certificate-token-0123"
 #define EXPIRES  100000
 
 struct fixture {
@@ -44,6 +45,12 @@ static int set_up(void **state)
     partner_give(&r, SLOT_CURRENT, EMPTY);
     apply_expect(f.policy, r, ERR_OK);
 
+    r = partner_with("shows", SHOWING, "192.0.2.0/24");
+    r.ncertificates = 2;
+    memset(r.certificates[0], 1, CERTIFICATE_DIGEST_BYTES);
+    memset(r.certificates[1], 2, CERTIFICATE_DIGEST_BYTES);
+    apply_expect(f.policy, r, ERR_OK);
+
     assert_int_equal(policy_sync_end(f.policy, NULL), ERR_OK);
     *state = &f;
     return 0;
@@ -65,6 +72,7 @@ struct request {
     const char *authorization;
     const char *source;
     uint64_t wall_ms;
+    uint8_t certificate; /* of 32 such bytes; 0 = none */
 };
 
 static const struct request good = {
@@ -72,18 +80,50 @@ static const struct request good = {
 
 static struct decision ask(const struct fixture *f, struct request r)
 {
+    uint8_t certificate[CERTIFICATE_DIGEST_BYTES];
+    memset(certificate, r.certificate, sizeof certificate);
     struct addr source = r.source ? addr_of(r.source) : (struct addr){.family = ADDR_NONE};
     struct decide_query q = {.has_route = !r.no_route,
                              .has_environment = !r.no_environment,
                              .env = r.env,
                              .nauthorization = r.nauthorization,
                              .authorization = span_str(r.authorization),
+                             .certificate = r.certificate ? certificate : NULL,
                              .source = &source,
                              .wall_ms = r.wall_ms};
     struct decision out;
     memset(&out, 0xaa, sizeof(out));
     decide(f->policy, f->hasher, &q, &out);
     return out;
+}
+
+/* Behind the token, before the address; open tunnels are judged in the same way. */
+static void test_client_certificates(void **state)
+{
+    struct fixture *f = *state;
+    struct request r = good;
+    r.authorization = "Bearer " SHOWING;
+    static const enum deny expected[] = {DENY_CLIENT_CERTIFICATE, DENY_NONE, DENY_NONE,
+                                         DENY_CLIENT_CERTIFICATE};
+    for (uint8_t shown = 0; shown < 4; shown++) {
+        uint8_t certificate[CERTIFICATE_DIGEST_BYTES];
+        struct addr source = addr_of(r.source);
+        struct decision again;
+        r.certificate = shown;
+        memset(certificate, shown, sizeof certificate);
+        struct decision d = ask(f, r);
+        assert_int_equal(d.deny, expected[shown]);
+        decide_again(f->policy, d.digest, r.env, shown ? certificate : NULL, &source, r.wall_ms, &again);
+        assert_int_equal(again.deny, expected[shown]);
+    }
+    r.certificate = 0;
+    r.source = "198.51.100.1";
+    assert_int_equal(ask(f, r).deny, DENY_CLIENT_CERTIFICATE);
+    r.certificate = 1;
+    assert_int_equal(ask(f, r).deny, DENY_ADDRESS);
+    r = good;
+    r.certificate = 3; /* of a partner that asks for none */
+    assert_int_equal(ask(f, r).deny, DENY_NONE);
 }
 
 static void test_a_good_request(void **state)
@@ -285,6 +325,7 @@ static void test_each_reason_has_a_label_and_a_verdict(void **state)
         {DENY_TOKEN_UNKNOWN, "token_unknown", VERDICT_INVALID_TOKEN},
         {DENY_TOKEN_EXPIRED, "token_expired", VERDICT_INVALID_TOKEN},
         {DENY_PARTNER_DISABLED, "partner_disabled", VERDICT_INVALID_TOKEN},
+        {DENY_CLIENT_CERTIFICATE, "client_certificate", VERDICT_INVALID_TOKEN},
         {DENY_ADDRESS, "address", VERDICT_FORBIDDEN_ORIGIN},
         {DENY_FAULT, "fault", VERDICT_FAULT},
     };
@@ -311,6 +352,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_good_request),
+        TEST(test_client_certificates),
         TEST(test_every_reason_in_order),
         TEST(test_no_data_comes_before_the_token),
         TEST(test_the_end_of_the_grace_period),

@@ -27,6 +27,8 @@ static void assert_same(const struct partner *a, const struct partner *b)
     assert_memory_equal(a->has_token, b->has_token, sizeof a->has_token);
     assert_memory_equal(a->digest, b->digest, sizeof a->digest);
     assert_int_equal(a->previous_expires_ms, b->previous_expires_ms);
+    assert_int_equal(a->ncertificates, b->ncertificates);
+    assert_memory_equal(a->certificates, b->certificates, a->ncertificates * CERTIFICATE_DIGEST_BYTES);
     for (unsigned env = 0; env < ENV_COUNT; env++) {
         assert_int_equal(a->ncidrs[env], b->ncidrs[env]);
         for (uint32_t i = 0; i < a->ncidrs[env]; i++)
@@ -44,6 +46,8 @@ static void test_a_record_comes_back(void **state)
         struct packed r;
         struct partner found;
         read_record(number, &record);
+        record.partner.ncertificates = (uint8_t)(number % (PARTNER_CERTIFICATES_MAX + 1));
+        memset(record.partner.certificates, (int)number, sizeof record.partner.certificates);
         assert_int_equal(packed_add(&b, &record.partner, 7 + number, 0), ERR_OK);
         assert_int_equal(packed_look(span_of(b.p, b.n), &r, NULL), ERR_OK);
         assert_true(r.bytes == b.n && r.version == 7 + number);

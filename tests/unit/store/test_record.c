@@ -17,6 +17,9 @@
 
 enum { TEXT_MAX = 32768 };
 
+#define TWO_DIGESTS   "\"" DIGEST_A "\",\"" DIGEST_B "\""
+#define EIGHT_DIGESTS "[" TWO_DIGESTS "," TWO_DIGESTS "," TWO_DIGESTS "," TWO_DIGESTS
+
 /* A good record with all fields. */
 static const char *const good[][2] = {
     {"partner_id", "\"acme-1\""},
@@ -256,6 +259,11 @@ static const struct value_case value_cases[] = {
     {"production_cidrs", NULL, "\"192.0.2.7\""},
     {"production_cidrs", NULL, "{\"0\":\"192.0.2.7\"}"},
     {"sandbox_cidrs", "[]", "null"},
+    {"client_certificate_sha256", "[]", "null"},
+    {"client_certificate_sha256", "[" TWO_DIGESTS "]", "\"" DIGEST_A "\""},
+    {"client_certificate_sha256", NULL, "[\"none\"]"},
+    {"client_certificate_sha256", NULL, "[[]]"},
+    {"client_certificate_sha256", EIGHT_DIGESTS "]", EIGHT_DIGESTS ",\"" DIGEST_A "\"]"},
     {"enabled", "true", "1"},
 };
 
