@@ -18,10 +18,10 @@ struct explain_query {
     struct span host; /* without port */
     struct span path; /* "/widget/session" */
     struct addr source;
-    const struct caller *seen; /* a request that was there: how `source` came to be believed; NULL = it is
-                                  only asked for */
-    enum route route;          /* with `seen`: whose path may be cut; else that of `path` counts */
-    const uint8_t *digest;     /* of the token; NULL = a request without one */
+    const struct caller *seen;  /* a request that was there: how `source` came to be believed; NULL = it is
+                                   only asked for */
+    enum route route;           /* with `seen`: whose path may be cut; else that of `path` counts */
+    const uint8_t *digest;      /* of the token; NULL = a request without one */
     const uint8_t *certificate; /* SHA-256 of the client's; NULL = none was shown */
     uint64_t wall_ms;
 };
