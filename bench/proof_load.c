@@ -46,7 +46,8 @@ static const char usage[] =
     "                       stdin closes\n"
     "  --stepped            open the connections, one request (or upgrade) each; print `ready`; run when a "
     "line comes\n"
-    "                       from stdin; print the result as JSON; hold the connections until stdin closes\n";
+    "                       from stdin, until done or the next line; print the result as JSON; hold the\n"
+    "                       connections until stdin closes\n";
 
 struct program {
     struct load load;
@@ -214,6 +215,8 @@ static void on_stdin(uv_poll_t *poll, int status, int events)
     } else if (g->load.phase == LOAD_READY && !g->hold) {
         loop_deadline(&g->load.loop, &g->watchdog, STALL_MS);
         if (!load_run(&g->load)) fail(g, "no timer could be had");
+    } else if (g->load.phase == LOAD_RUNNING) {
+        load_stop(&g->load);
     }
 }
 

@@ -28,7 +28,7 @@ static uint64_t due_us_of(const struct load *l, uint64_t operation)
 static bool has_work(const struct load *l, uint64_t now_us)
 {
     const struct load_plan *plan = l->plan;
-    if (l->phase != LOAD_RUNNING || l->started == plan->operations) return false;
+    if (l->phase != LOAD_RUNNING || l->stopping || l->started == plan->operations) return false;
     if (plan->rate && due_us_of(l, l->started) > now_us) return false;
     uint64_t at =
         plan->rate ? due_us_of(l, l->started) : now_us; /* what fell due in time is done, even if late */
@@ -39,7 +39,7 @@ static bool has_future(const struct load *l, uint64_t now_us)
 {
     const struct load_plan *plan = l->plan;
     if (has_work(l, now_us)) return true;
-    if (!plan->rate || l->started == plan->operations) return false;
+    if (!plan->rate || l->stopping || l->started == plan->operations) return false;
     return !plan->run_ms || due_us_of(l, l->started) < l->begin_us + plan->run_ms * 1000;
 }
 
@@ -194,6 +194,12 @@ bool load_begin(struct load *l)
     if (!l->plan->stepped) return load_run(l);
     open_more(l);
     return true;
+}
+
+void load_stop(struct load *l)
+{
+    l->stopping = true;
+    rest_if_done(l);
 }
 
 void load_end(struct load *l)

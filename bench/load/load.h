@@ -72,6 +72,7 @@ struct load {
     uint32_t ready;  /* of these: have been idle since */
     uint32_t out;    /* gave up after an error */
     bool opening;    /* inside open_more() */
+    bool stopping;   /* load_stop() was called */
     uint32_t active; /* operations under way */
     uint64_t started, answered;
     uint64_t wrong_status, errors, reconnects;
@@ -100,6 +101,9 @@ bool load_begin(struct load *l);
 
 /* READY -> RUNNING. False when no timer could be had. */
 bool load_run(struct load *l);
+
+/* Begins nothing more; on_rested comes when what is under way is complete. */
+void load_stop(struct load *l);
 
 /* Closes every connection and the loop. */
 void load_end(struct load *l);

@@ -385,6 +385,7 @@ def test_a_replica_is_not_written(ctl, redis, tmp_path):
     ctl.add("--id", "acme")
     with running(tmp_path / "replica", passwords=redis.passwords) as replica:
         replica.replicate(redis)
+        wait_for(lambda: redis.admin("ROLE")[2], "the master's word that the replica follows")
         run = Ctl(replica)("ip", "add", "acme", "192.0.2.8", code=3)
         assert "this is a replica, which cannot be written" in run.sentence
         quiet = ctl("ip", "add", "acme", "192.0.2.8")
