@@ -189,6 +189,18 @@ def test_add_prints_everything_once_and_stores_the_digest(ctl):
     }
 
 
+def test_client_certificates_are_set_and_taken_away(ctl):
+    """Asked for first: they cut off whoever shows none."""
+    one, two = ctl.certificates = ["1" * 64, "a" * 64]
+    ctl("partner", "set", "acme", "--client-cert-sha256", one, code=1)
+    ctl("partner", "set", "acme", "--client-cert-sha256", one, "--client-cert-sha256", two, "--yes")
+    assert ctl("partner", "show", "acme", "--json").json["client_certificate_sha256"] == [one, two]
+    assert one in ctl("partner", "show", "acme").out
+    ctl("partner", "set", "acme", "--client-cert-sha256", "A" * 64, "--yes", code=1)
+    ctl("partner", "set", "acme", "--client-cert-sha256", "none")
+    assert ctl("partner", "show", "acme", "--json").json["client_certificate_sha256"] == []
+
+
 def test_show_and_list_give_the_record_without_digests(ctl):
     shown = ctl("partner", "show", "acme", "--json").json
     assert shown == {
@@ -203,6 +215,7 @@ def test_show_and_list_give_the_record_without_digests(ctl):
         "sandbox_cidrs": ["203.0.113.16/28"],
         "current_token": {"fingerprint": fingerprint(ctl.partner.token)},
         "previous_token": None,
+        "client_certificate_sha256": [],
     }
     listed = ctl("partner", "list", "--json").json
     assert listed[0] == shown and len(listed) == 2

@@ -50,6 +50,7 @@ class Proofctl:
         self.store = Path(store)
         self.audit_file = self.store.with_name(self.store.name + ".audit")
         self.tokens = []
+        self.certificates = []  # fingerprints, which are no secret
 
     def start(self, *arguments, **options):
         command = [str(PROOFCTL), "--store", str(self.store), *map(str, arguments)]
@@ -118,6 +119,9 @@ class Proofctl:
         """The lines of the audit file."""
         return [json.loads(line) for line in self.audit_file.read_text(encoding="utf-8").splitlines()]
 
+    def _has_digest(self, text):
+        return any(found not in self.certificates for found in _DIGEST.findall(text))
+
     def check_secrets(self, run):
         words = [a for a in run.arguments if not str(a).startswith("-")]
         issues, exports = words[:2] in (["partner", "add"], ["token", "rotate"]), words[:1] == ["export"]
@@ -125,10 +129,10 @@ class Proofctl:
         assert len(found) == (1 if issues and run.code == 0 and run.out else 0), run
         self.tokens += found
         assert not TOKEN.search(run.err), run
-        assert exports or not _DIGEST.search(run.out), run
-        assert not _DIGEST.search(run.err), run
+        assert exports or not self._has_digest(run.out), run
+        assert not self._has_digest(run.err), run
         kept = self.audit_file.read_text(encoding="utf-8") if self.audit_file.is_file() else ""
-        assert not TOKEN.search(kept) and not _DIGEST.search(kept)
+        assert not TOKEN.search(kept) and not self._has_digest(kept)
         stored = self.store.read_text(encoding="utf-8") if self.store.is_file() else ""
         assert not TOKEN.search(stored)
 
