@@ -19,7 +19,7 @@ struct certificate_folder {
     struct file_watch watch;
     struct certificate_watch *owner;
     struct certificate_folder *next;
-    bool is_wanted; /* scratch of sync_folders() */
+    bool is_wanted; /* scratch of certificate_watch_follow() */
     char file[];    /* one of its files */
 };
 

@@ -287,7 +287,7 @@ static bool read_sandbox(struct checker *c, enum jtok_kind token)
     return read_cidrs(c, token, fields[FIELD_SANDBOX].name, ENV_SANDBOX, 0);
 }
 
-/* False when it is no list of different digests, or too long. */
+/* False when it is no list of digests, or too long. */
 static bool read_certificates(struct checker *c, enum jtok_kind token)
 {
     struct partner *p = &c->record.partner;
