@@ -357,6 +357,19 @@ static const struct admin_route routes[] = {
     {METHOD_GET, NULL, NULL, 0, NULL},
 };
 
+struct endpoint commands_place(const struct config *config)
+{
+    static const char folder[] = "/run/proofgw";
+    struct endpoint e = {.kind = ENDPOINT_UNIX};
+    const char *path = config->admin.control_socket;
+    if (path && strcmp(path, "auto") == 0)
+        path = access(folder, W_OK) == 0 ? "/run/proofgw/control.sock" : NULL;
+    if (!path) return (struct endpoint){.kind = ENDPOINT_NONE};
+    (void)snprintf(e.host, sizeof e.host, "%s", path); /* one that does not fit is refused as too long */
+    (void)snprintf(e.text, sizeof e.text, "unix:%s", e.host);
+    return e;
+}
+
 static enum err open_socket(const struct endpoint *place, int *fd, struct errmsg *why)
 {
     struct socket_address address;

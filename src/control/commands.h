@@ -48,6 +48,9 @@ struct commands {
     struct endpoint place; /* of the socket; ENDPOINT_NONE: there is none */
 };
 
+/* Where the configuration wants the socket; ENDPOINT_NONE: nowhere. */
+struct endpoint commands_place(const struct config *config);
+
 /* Opens the socket at `place`, or takes over the one that another process has handed over. Errors: ERR_IO,
  * ERR_RANGE, ERR_EXISTS (`why` says what is wrong), ERR_NOMEM. */
 enum err commands_open(struct commands *c, const struct commands_host *host, const struct endpoint *place,

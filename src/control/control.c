@@ -264,24 +264,10 @@ static enum err start_admin(struct control *c, const struct endpoint *e)
     return admin_open(&c->admin, &c->loop, fd, admin_routes, c);
 }
 
-/* Where the control socket is; ENDPOINT_NONE: nowhere. */
-static struct endpoint control_socket(const struct config *config)
-{
-    static const char folder[] = "/run/proofgw";
-    struct endpoint e = {.kind = ENDPOINT_UNIX};
-    const char *path = config->admin.control_socket;
-    if (path && strcmp(path, "auto") == 0)
-        path = access(folder, W_OK) == 0 ? "/run/proofgw/control.sock" : NULL;
-    if (!path) return (struct endpoint){.kind = ENDPOINT_NONE};
-    (void)snprintf(e.host, sizeof e.host, "%s", path); /* one that does not fit is refused as too long */
-    (void)snprintf(e.text, sizeof e.text, "unix:%s", e.host);
-    return e;
-}
-
 static enum err start_commands(struct control *c)
 {
     struct errmsg why = {0};
-    struct endpoint place = control_socket(c->deployment.first->config);
+    struct endpoint place = commands_place(c->deployment.first->config);
     if (place.kind == ENDPOINT_NONE) return ERR_OK;
     const struct commands_host host = {
         .loop = &c->loop,
@@ -364,7 +350,7 @@ static void open_handover(struct control *c)
     handover_open(&c->handover, &host);
 }
 
-/* From here on requests are served, and nothing can fail any more. */
+/* Begins to serve; nothing can fail after that. */
 static enum err serve(struct control *c)
 {
     struct deployment *d = &c->deployment;
@@ -446,23 +432,12 @@ static enum err start(struct control *c, struct config *config)
     return ERR_OK;
 }
 
-/* Nobody listens there any more, unless another process has taken over. */
-static void remove_socket_files(const struct deployment *d)
-{
-    const struct generation *last = d->current ? d->current : d->first;
-    if (!last) return;
-    const struct config *config = last->config;
-    for (uint32_t i = 0; i < config->nlisteners; i++)
-        sockets_remove_file(&config->listeners[i].address);
-    sockets_remove_file(&d->first->config->admin.address);
-}
-
 static void deinit(struct control *c)
 {
     struct deployment *d = &c->deployment;
     if (fleet_was_cut(&d->fleet) && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
     fleet_destroy(&d->fleet);
-    remove_socket_files(d);
+    deployment_remove_socket_files(d);
     generation_release(d->current);
     generation_release(d->first);
     admin_deinit(&c->admin);

@@ -249,6 +249,15 @@ static void remove_unix_sockets(const struct config *before, const struct config
         if (config_kept_listener(now, before, i) < 0) sockets_remove_file(&before->listeners[i].address);
 }
 
+void deployment_remove_socket_files(const struct deployment *d)
+{
+    const struct generation *last = d->current ? d->current : d->first;
+    if (!last) return;
+    for (uint32_t i = 0; i < last->config->nlisteners; i++)
+        sockets_remove_file(&last->config->listeners[i].address);
+    sockets_remove_file(&d->first->config->admin.address);
+}
+
 static void finish(struct rollout *r)
 {
     destroy_updates(r);

@@ -61,6 +61,9 @@ void rollout_abandon(struct rollout *r);
 /* Puts the generation in force. on_done comes in a later turn. Workers must not be draining. */
 void rollout_publish(struct rollout *r);
 
+/* After the workers have ended: the files of unix sockets, unless another process listens there now. */
+void deployment_remove_socket_files(const struct deployment *d);
+
 /* Stops following the backends' names, for the end of the process. */
 void deployment_close_backends(struct deployment *d);
 

@@ -91,9 +91,8 @@ static void kill_new(struct upgrade *u, enum upgrade_result result)
     u->state = UPGRADE_KILLING;
     u->result = result;
     loop_deadline_clear(u->loop, &u->timer);
-    (void)uv_poll_stop(&u->poll); /* cannot fail */
-    (void)uv_process_kill(&u->process,
-                          SIGKILL); /* it may have ended by itself: on_exit_of_new() comes anyway */
+    (void)uv_poll_stop(&u->poll);                /* cannot fail */
+    (void)uv_process_kill(&u->process, SIGKILL); /* on_exit_of_new() comes also when it has ended by itself */
 }
 
 static void on_exit_of_new(uv_process_t *process, int64_t status, int signal)
@@ -104,11 +103,6 @@ static void on_exit_of_new(uv_process_t *process, int64_t status, int signal)
     u->exit_status = status;
     u->exit_signal = signal;
     finish(u, u->state == UPGRADE_KILLING ? u->result : UPGRADE_ENDED);
-}
-
-static void on_timeout(struct wheel_entry *e)
-{
-    kill_new(CONTAINER_OF(e, struct upgrade, timer), UPGRADE_TIMED_OUT);
 }
 
 /* Sends one message, with a descriptor when `fd` >= 0. */
@@ -184,6 +178,13 @@ static void hear(struct upgrade *u)
         finish(u, UPGRADE_TAKEN_OVER);
     else
         kill_new(u, UPGRADE_BROKEN);
+}
+
+static void on_timeout(struct wheel_entry *e)
+{
+    struct upgrade *u = CONTAINER_OF(e, struct upgrade, timer);
+    if (u->state == UPGRADE_WAITING) hear(u); /* its word may have come in this very moment */
+    if (u->state == UPGRADE_SENDING || u->state == UPGRADE_WAITING) kill_new(u, UPGRADE_TIMED_OUT);
 }
 
 static void on_channel(uv_poll_t *poll, int status, int events)
