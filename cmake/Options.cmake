@@ -17,6 +17,11 @@ target_compile_options(gw_options INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wvla
   $<$<BOOL:${GW_WERROR}>:-Werror> -fno-strict-aliasing -g)
 
+# Link-time optimisation is for the programs: tests link the same objects without it, in a twentieth of the time.
+if(CMAKE_INTERPROCEDURAL_OPTIMIZATION)
+  target_compile_options(gw_options INTERFACE -ffat-lto-objects)
+endif()
+
 if(GW_HARDENING)
   target_compile_options(gw_options INTERFACE -fPIE -fstack-protector-strong -fstack-clash-protection
     -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
