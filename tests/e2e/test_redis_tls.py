@@ -7,15 +7,17 @@ Method: a real redis-server with certificates made at run time.
 
 import pytest
 
-from support.certificates import OPENSSL, Authority
+from support.certs import Authority
 from support.expect import is_error, is_passed
 from support.following import ask, becomes, drop_connections, wait_away
 from support.partners import Partner
 from support.redis import REDIS_SERVER, Sentinel
 from support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(not (REDIS_SERVER and OPENSSL), reason="needs redis-server and openssl (Debian packages)")
+pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="needs redis-server (a Debian package)")
 pytest_plugins = ["support.following"]
+
+HERE = ("localhost", "127.0.0.1")  # the names of a good certificate
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def never_logged_in(redis):
 def test_changes_are_followed(following, redis, authority, host):
     partner, late = Partner("acme"), Partner("late")
     redis.put(partner)
-    port = redis.open_tls_port(authority, *authority.leaf("redis"))
+    port = redis.open_tls_port(authority, *authority.leaf(*HERE).files)
     gateway = following([partner, late], redis_keys={"address": f"{host}:{port}", "tls": tls(authority)})
     redis.put(late)
     becomes(gateway, late, 200)
@@ -59,7 +61,7 @@ def test_changes_are_followed(following, redis, authority, host):
 def test_a_large_load(following, redis, authority):
     partners = [Partner(f"p{i}") for i in range(2000)]
     redis.put(*partners)
-    port = redis.open_tls_port(authority, *authority.leaf("redis"))
+    port = redis.open_tls_port(authority, *authority.leaf(*HERE).files)
     gateway = following(partners[:1], redis_keys={"address": f"localhost:{port}", "tls": tls(authority)})
     assert gateway.metrics()["proofgw_policy_partners"] == 2000
     assert all(ask(gateway, p).status == 200 for p in partners[::200])
@@ -68,16 +70,16 @@ def test_a_large_load(following, redis, authority):
 def test_a_name_of_its_own(following, redis, authority):
     partner = Partner("acme")
     redis.put(partner)
-    port = redis.open_tls_port(authority, *authority.leaf("redis", "DNS:redis.internal"))
+    port = redis.open_tls_port(authority, *authority.leaf("redis.internal").files)
     keys = {"address": f"127.0.0.1:{port}", "tls": tls(authority, server_name="redis.internal")}
     is_passed(ask(following([partner], redis_keys=keys), partner))
 
 
 WRONG = {
-    "another authority": {},
-    "another name": {"names": "DNS:other.example,IP:127.0.0.2"},
-    "the name only as the common name": {"names": "DNS:other.example", "name": "localhost"},
-    "expired": {"days": -1},
+    "another authority": (HERE, {}),
+    "another name": (("other.example", "127.0.0.2"), {}),
+    "the name only as the common name": (("other.example",), {"common_name": "localhost"}),
+    "expired": (HERE, {"days": -1}),
 }
 
 
@@ -86,12 +88,13 @@ def test_a_server_that_is_not_who_it_should_be(following, redis, authority, tmp_
     partner = Partner("acme")
     redis.put(partner)
     signer = Authority(tmp_path / "others", "other") if what == "another authority" else authority
-    port = redis.open_tls_port(authority, *signer.leaf(**{"name": "redis", **WRONG[what]}))
+    names, options = WRONG[what]
+    port = redis.open_tls_port(authority, *signer.leaf(*names, **options).files)
     gateway = following([partner], redis_keys={"address": f"localhost:{port}", "tls": tls(authority)}, ready=False)
     assert wait_tls_away(gateway)["cause"].startswith("TLS: ")
     never_logged_in(redis)
     is_error(ask(gateway, partner), "unavailable")
-    redis.use_certificate(*authority.leaf("better"))
+    redis.use_certificate(*authority.leaf(*HERE).files)
     becomes(gateway, partner, 200, seconds=20)
 
 
@@ -107,8 +110,8 @@ def test_a_server_that_does_not_speak_tls(following, redis, authority):
 def test_the_client_shows_a_certificate(following, redis, authority):
     partner = Partner("acme")
     redis.put(partner)
-    port = redis.open_tls_port(authority, *authority.leaf("redis"), clients="yes")
-    certificate, key = authority.leaf("gateway", "DNS:gateway")
+    port = redis.open_tls_port(authority, *authority.leaf(*HERE).files, clients="yes")
+    certificate, key = authority.leaf("gateway", client=True).files
     own = {"certificate_file": certificate, "key_file": key}
     without = {"address": f"localhost:{port}", "tls": tls(authority)}
     gateway = following([partner], redis_keys=without, ready=False)
@@ -121,7 +124,7 @@ def test_the_client_shows_a_certificate(following, redis, authority):
 def test_files_are_read_at_each_connect(following, redis, authority, tmp_path):
     partner, late = Partner("acme"), Partner("late")
     redis.put(partner)
-    port = redis.open_tls_port(authority, *authority.leaf("redis"))
+    port = redis.open_tls_port(authority, *authority.leaf(*HERE).files)
     trusted = tmp_path / "trusted.pem"
     keys = {"address": f"localhost:{port}", "tls": tls(authority, ca_file=trusted)}
     gateway = following([partner, late], redis_keys=keys, ready=False)
@@ -130,15 +133,15 @@ def test_files_are_read_at_each_connect(following, redis, authority, tmp_path):
     becomes(gateway, partner, 200, seconds=20)
     renewed = Authority(tmp_path / "renewed", "renewed")
     trusted.write_bytes(trusted.read_bytes() + renewed.file.read_bytes())
-    redis.use_certificate(*renewed.leaf("redis"))
+    redis.use_certificate(*renewed.leaf(*HERE).files)
     drop_connections(redis)
     redis.put(late)
     becomes(gateway, late, 200, seconds=20)
 
 
 def test_a_key_that_everybody_may_read(following, redis, authority):
-    port = redis.open_tls_port(authority, *authority.leaf("redis"))
-    certificate, key = authority.leaf("gateway", "DNS:gateway")
+    port = redis.open_tls_port(authority, *authority.leaf(*HERE).files)
+    certificate, key = authority.leaf("gateway", client=True).files
     key.chmod(0o644)
     keys = {"address": f"localhost:{port}", "tls": tls(authority, certificate_file=certificate, key_file=key)}
     gateway = following([], redis_keys=keys, ready=False)
@@ -149,7 +152,7 @@ def test_a_key_that_everybody_may_read(following, redis, authority):
 def test_the_sentinel_and_the_master_it_names(following, redis, authority, tmp_path):
     partner, late = Partner("acme"), Partner("late")
     redis.put(partner)
-    leaf = authority.leaf("redis")
+    leaf = authority.leaf(*HERE).files
     redis.port = redis.open_tls_port(authority, *leaf)
     sentinel = Sentinel(tmp_path / "sentinel", redis, replicas=0, tls=(authority, *leaf))
     try:

@@ -10,6 +10,7 @@
 """
 
 import datetime
+import functools
 import ipaddress
 import itertools
 import os
@@ -30,8 +31,14 @@ _KEYS = {
 }
 
 
-def new_key(kind="ec"):
+@functools.lru_cache
+def _rsa_key(kind):
+    """One for all: to make another takes longer than most tests."""
     return _KEYS[kind]()
+
+
+def new_key(kind="ec"):
+    return _rsa_key(kind) if kind.startswith("rsa") else _KEYS[kind]()
 
 
 def replace_file(path, content, mode=0o600):
@@ -64,7 +71,7 @@ def _subject_alternative(name):
         return x509.DNSName(name)
 
 
-@dataclass
+@dataclass(eq=False)
 class Pair:
     """A chain file and its key file."""
 
@@ -81,6 +88,10 @@ class Pair:
     def serial(self):
         """As openssl prints it."""
         return f"{self.certificate.serial_number:X}"
+
+    @property
+    def files(self):
+        return self.chain, self.key
 
     @property
     def der(self):
@@ -144,9 +155,12 @@ class Authority:
         """PEM of this authority and those above it, without the root: what belongs behind a leaf."""
         return _pem(self.certificate) + self._issuer.issuers if self._issuer else b""
 
-    def leaf(self, *names, key="ec", days=30, not_before_days=None, client=False, full_chain=True, common_name=None):
+    def leaf(
+        self, *names, key="ec", days=30, not_before_days=None, client=False, full_chain=True, common_name=None, crl=None
+    ):
         """A certificate for `names` (DNS names and addresses; the first is the common name) with files of its own.
-        `days`: until it expires, negative for one that has. `key`: a kind of new_key(), or such a key."""
+        `days`: until it expires, negative for one that has. `key`: a kind of new_key(), or such a key. `crl`: where it
+        would be told that it was revoked."""
         private = new_key(key) if isinstance(key, str) else key
         start = not_before_days * _DAY if not_before_days is not None else min(-_HOUR, days * _DAY - _DAY)
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
@@ -155,6 +169,9 @@ class Authority:
             (x509.ExtendedKeyUsage([purpose]), False),
             (x509.SubjectAlternativeName([_subject_alternative(n) for n in names]), False),
         ]
+        if crl:
+            point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl)], None, None, None)
+            extensions.append((x509.CRLDistributionPoints([point]), False))
         certificate = self._sign(self, common_name or names[0], private, days * _DAY, start, extensions)
         stem = f"{self.name}-{next(self._count)}-{names[0].replace('*', 'any').replace(':', '_')}"
         chain, key_file = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
