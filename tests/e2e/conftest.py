@@ -23,6 +23,8 @@ A test asks for what it needs:
   demo      the project's proof-demo-backend, a real process; pass demo.address as upstream
   partner   a partner that may call from loopback in production, and from nowhere in the sandbox
 
+  https     the same behind TLS, with certificates made at run time: support/tls.py, support/certs.py
+
   gateway.client()  connection that sends the bytes it is given (support/client.py): send, ask, exchange, response,
                     expect_close, expect_reset, expect_silence, half_close, reset. Answers are read by
                     support/http1.py, which refuses anything that is not exactly HTTP/1.1

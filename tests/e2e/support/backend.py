@@ -10,6 +10,7 @@ for the test, or the test for a script.
 """
 
 import collections
+import contextlib
 import socket
 import struct
 import threading
@@ -99,6 +100,11 @@ class Connection:
     def close(self):
         self.socket.close()
 
+    def close_notify(self):
+        """With TLS: says that nothing more comes, in an orderly way. close() and half_close() do not say it."""
+        with contextlib.suppress(OSError):  # the gateway may be gone
+            self.socket.unwrap()
+
     def reset(self):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
@@ -121,8 +127,9 @@ class Connection:
 
 
 class Backend:
-    def __init__(self, path=None, backlog=128):
-        """Listens on 127.0.0.1, or on the unix socket `path`."""
+    def __init__(self, path=None, backlog=128, tls=None):
+        """Listens on 127.0.0.1, or on the unix socket `path`. `tls`: an ssl.SSLContext; connections whose handshake
+        fails run no script, their failures are in handshake_failures."""
         if path:
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._listener.bind(str(path))
@@ -133,6 +140,8 @@ class Backend:
             self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
         self._listener.listen(backlog)
         self.answer = lambda request: answer()
+        self.tls = tls
+        self.handshake_failures = []
         self.requests = []  # in the order in which their heads came
         self.connections = []
         self.problems = []
@@ -205,14 +214,31 @@ class Backend:
             sock.settimeout(DEADLINE_S)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            script = self._scripts.popleft() if self._scripts else Connection.serve
-            connection = Connection(self, sock)
-            self.connections.append(connection)
-            thread = threading.Thread(target=self._run, args=(script, connection), daemon=True)
+            plain = None if self.tls else self._take_script(sock)
+            thread = threading.Thread(target=self._run, args=(sock, plain), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _run(self, script, connection):
+    def _take_script(self, sock):
+        script = self._scripts.popleft() if self._scripts else Connection.serve
+        connection = Connection(self, sock)
+        self.connections.append(connection)
+        return script, connection
+
+    def _secure(self, sock):
+        """As _take_script(), once TLS is spoken."""
+        try:
+            return self._take_script(self.tls.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False))
+        except OSError as failure:
+            self.handshake_failures.append(failure)
+            sock.close()
+            return None
+
+    def _run(self, sock, plain):
+        taken = plain or self._secure(sock)
+        if not taken:
+            return
+        script, connection = taken
         try:
             script(connection)
         except Exception:

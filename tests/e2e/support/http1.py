@@ -180,6 +180,10 @@ class Reader:
             raise Malformed(f"not a status line: {start!r}")
         return Response(version=match[1], status=int(match[2]), reason=match[3], fields=fields, raw_head=raw)
 
+    def response_body(self, response):
+        self._body(response, may_be_none=False)
+        return response
+
     def response(self, method="GET"):
         """The final response, with the interim ones before it."""
         interim = []
@@ -188,5 +192,4 @@ class Reader:
         response.interim = interim
         if method == "HEAD" or response.status in (101, 204, 304):
             return response
-        self._body(response, may_be_none=False)
-        return response
+        return self.response_body(response)
