@@ -30,6 +30,8 @@ test|python pytest_timeout|python3-pytest-timeout|python3-pytest-timeout|py3-pyt
 test|python pytest_asyncio|python3-pytest-asyncio|python3-pytest-asyncio|py3-pytest-asyncio
 test|python aiohttp|python3-aiohttp|python3-aiohttp|py3-aiohttp
 test|python websockets|python3-websockets|python3-websockets|py3-websockets
+test|python cryptography|python3-cryptography|python3-cryptography|py3-cryptography
+test|command testssl|testssl.sh|testssl|testssl.sh
 test|command strace|strace|strace|strace
 test|command valgrind|valgrind|valgrind|valgrind
 bench|command nginx|nginx|nginx|nginx
@@ -39,6 +41,9 @@ bench|command caddy|caddy|caddy|caddy
 bench|command strace|strace|strace|strace
 bench|command openssl|openssl|openssl|openssl
 bench|python matplotlib|python3-matplotlib|python3-matplotlib|py3-matplotlib
+node|command node|nodejs|nodejs|nodejs
+node|file /usr/share/nodejs/ws|node-ws|nodejs-ws|nodejs-ws
+node|file /usr/share/nodejs/undici|node-undici|nodejs-undici|nodejs-undici
 clang|command clang-14|clang-14|clang|clang
 clang|command llvm-symbolizer-14|llvm-14|llvm|llvm
 clang|clang_runtime|libclang-rt-14-dev|compiler-rt|compiler-rt

@@ -192,6 +192,7 @@ cd "$root" || exit 1
 
 stage "packages"
 packages_install build test || { count_step 1 "packages" && finish; }
+packages_install node || echo "node's ws and undici are not available here: the test with them is skipped"
 packages_install clang || echo "clang 14 is not available here: what needs it is left out"
 find_promtool
 find_redis
