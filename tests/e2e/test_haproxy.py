@@ -7,15 +7,19 @@ Method: Debian's haproxy as a process of the test; clients bind to different loo
 
 import pytest
 
+from support.backend import answer
 from support.expect import is_error, is_passed
 from support.haproxy import BINARY, SOURCE, HAProxy
+from support.http1 import Ended
 from support.partners import Partner
+from support.tls import connect, trusting
 from support.websocket import BINARY as WS_BINARY
 from support.websocket import frame, read_frame, upgrade
 
 CALLER, OTHER = "127.0.0.9", "127.0.0.10"
 FORGED = f"X-Forwarded-For: {CALLER}, {SOURCE}\r\nX-Real-IP: {CALLER}\r\n"
 
+pytest_plugins = ["support.tls"]
 pytestmark = pytest.mark.skipif(not BINARY, reason="haproxy is not installed")
 
 
@@ -114,3 +118,58 @@ def test_the_shield_behind_it(balanced, partner):
         assert client.reader.until_end() == b""  # HAProxy passes the reset on as an end
         gateway.wait_metric("proofgw_shield_dropped_total", lambda v, before=before: v > before)
     assert gateway.wait_event("shield_dropped")[0]["client_ip"] == OTHER
+
+
+# --- TLS that goes through it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passed_through(https, tmp_path):
+    """Factory: a gateway that speaks TLS behind PROXY headers, and HAProxy, which does not look inside."""
+    started = []
+
+    def make(version="send-proxy-v2", **listener):
+        listener = {"trusted_proxies": [SOURCE], "proxy_protocol": True, **listener}
+        gateway = https(listener=listener)
+        started.append(HAProxy(tmp_path, {"tls": ("tcp", version, [], gateway.port)}))
+        return gateway, ("127.0.0.1", started[-1].ports["tls"])
+
+    yield make
+    for haproxy in started:
+        haproxy.close()
+
+
+@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"])
+def test_tls_goes_through_it(passed_through, backend, partner, version):
+    gateway, address = passed_through(version)
+    client = connect(gateway, address=address, source=CALLER)
+    for _ in range(3):
+        got = is_passed(client.exchange(fields=partner.authorization))
+    assert backend.last.fields.all("x-forwarded-for") == [CALLER]
+    assert backend.last.fields.all("x-forwarded-proto") == ["https"]
+    line = gateway.line_of(got)
+    assert (line["client_ip"], line["peer_ip"], line["sni"]) == (CALLER, SOURCE, "api.test")
+    is_error(connect(gateway, address=address, source=OTHER).exchange(fields=partner.authorization), "forbidden_origin")
+
+
+def test_large_bodies_and_sessions_through_it(passed_through, backend, partner):
+    gateway, address = passed_through()
+    backend.answer = lambda r: answer(body=r.body)
+    body = b"".join(b"%07x\n" % i for i in range(200_000))
+    context = trusting(gateway.authority)
+    client = connect(gateway, address=address, source=CALLER, context=context)
+    is_passed(client.exchange("POST", fields=partner.authorization, body=body), body=body)
+    again = connect(gateway, address=address, source=CALLER, context=context, session=client.tls.session)
+    assert again.tls.session_reused
+    is_passed(again.exchange("POST", fields=partner.authorization, body=body), body=body)
+
+
+def test_the_shield_behind_it_is_before_tls(passed_through, backend, partner):
+    gateway, address = passed_through(shield=True)
+    with pytest.raises((OSError, Ended)):  # HAProxy passes the reset on as an end
+        connect(gateway, address=address, source=OTHER)
+    gateway.wait_metric("proofgw_shield_dropped_total", lambda n: n >= 1)
+    is_passed(connect(gateway, address=address, source=CALLER).exchange(fields=partner.authorization))
+    metrics = gateway.metrics()
+    assert metrics["proofgw_tls_handshakes_total"] == 1
+    assert metrics("proofgw_tls_handshake_failures_total") == 0
