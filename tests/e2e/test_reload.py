@@ -20,7 +20,7 @@ from support.backend import answer
 from support.client import Client, request
 from support.control import ask
 from support.expect import is_error, is_passed
-from support.gateway import BINARY, to_yaml
+from support.gateway import BINARY, is_sanitized, to_yaml
 from support.takeover import takeover
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import TEXT, accepting, frame, read_frame, upgrade
@@ -506,12 +506,6 @@ def test_reloads_under_load(gateway, partner, backends):
 def pss_kib(pid):
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return int(re.search(r"^Pss: +(\d+) kB", file.read(), re.M)[1])
-
-
-def is_sanitized():
-    with open(BINARY, "rb") as file:
-        content = file.read()
-    return b"__asan_" in content or b"__tsan_" in content
 
 
 @pytest.mark.skipif(is_sanitized(), reason="a sanitizer keeps freed memory")

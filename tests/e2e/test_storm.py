@@ -16,7 +16,7 @@ import time
 
 from support.certs import Authority
 from support.fleet import Fleet, many_descriptors
-from support.gateway import BINARY, HOST
+from support.gateway import BINARY, HOST, is_sanitized
 from support.successor import upgrade
 from support.wait import DEADLINE_S
 
@@ -24,8 +24,7 @@ LOAD = os.environ.get("PROOFGW_LOAD", BINARY.parent / "bench/proof-load")
 FULL = bool(os.environ.get("PROOFGW_FULL"))
 RELOADS, CERTIFICATES, UPGRADES = (100, 20, 10) if FULL else (20, 4, 2)
 TUNNELS = 500 if FULL else 200
-SLOW = bool(os.environ.get("PROOFGW_SLOW_BUILD")) or "san" in str(BINARY)
-RATE = 2000 if not SLOW else 400
+RATE = 400 if is_sanitized() else 2000
 KINDS = {  # a quarter of the requests each
     "plain, kept": [],
     "plain, new": ["--renew"],

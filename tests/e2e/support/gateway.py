@@ -32,6 +32,12 @@ _SANITIZERS = {
 }
 
 
+def is_sanitized():
+    """The binary was built with a sanitizer: several times slower, and with other memory."""
+    content = BINARY.read_bytes()
+    return b"__asan_" in content or b"__tsan_" in content
+
+
 def to_yaml(value, indent=0):
     """Block YAML of dicts, lists of dicts, and scalars; scalars as JSON, which YAML reads the same way."""
     space = " " * indent
