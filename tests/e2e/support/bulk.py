@@ -34,7 +34,7 @@ def partner(i):
     return Partner(f"m{i}", list(_prefixes(i)), token=_token(i), widget_id=_widget_id(i))
 
 
-def _fields(i):
+def fields(i):
     """fields_of(partner(i).record()), ten times as fast."""
     digest = hashlib.sha256(_token(i).encode()).hexdigest()
     return (
@@ -43,23 +43,24 @@ def _fields(i):
     )
 
 
-def _command(words):
+def command(words):
+    """As a client sends it."""
     return f"*{len(words)}\r\n" + "".join([f"${len(word)}\r\n{word}\r\n" for word in words])
 
 
 def fill(redis, number):
     """Writes partners 0 to number - 1, with versions from 1 on; returns the number of the last change."""
-    assert list(_fields(7)) == fields_of(partner(7).record()), "the two ways to write a record differ"
+    assert list(fields(7)) == fields_of(partner(7).record()), "the two ways to write a record differ"
     connection = Connection(redis.socket_path, "admin", redis.passwords["admin"])
     prefix, total = redis.key("p:m"), 0
     for begin in range(0, number, _AT_ONCE):
         batch = range(begin, min(number, begin + _AT_ONCE))
-        commands = "".join([_command(("HSET", f"{prefix}{i}", "v", str(i + 1), *_fields(i))) for i in batch])
+        commands = "".join([command(("HSET", f"{prefix}{i}", "v", str(i + 1), *fields(i))) for i in batch])
         connection.send(commands.encode(), replies=len(batch))
         for i in batch:
             total ^= int.from_bytes(hashlib.sha1(b"m%d:%d" % (i, i + 1)).digest()[:8], "big")
     state = ("c", number, "d", f"{total:016x}")
-    entry = ("op", "set", "id", f"m{number - 1}", "n", secrets.token_hex(8), *state, *_fields(number - 1))
+    entry = ("op", "set", "id", f"m{number - 1}", "n", secrets.token_hex(8), *state, *fields(number - 1))
     connection("XADD", redis.key("log"), f"{number}-1", *entry)
     connection("SET", redis.key("seq"), number)
     connection("HSET", redis.key("meta"), "count", number, "digest", f"{total:016x}", "seq", number)
