@@ -78,7 +78,7 @@ void exchange_refuse_late(struct conn *c)
         give_up(c);
         return;
     }
-    x->bytes_in = c->input_n;
+    x->bytes_in = c->input.n;
     exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_HEAD);
 }
 

@@ -3,10 +3,8 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "proxy/exchange.h"
-#include "proxy/greeting.h"
 #include "proxy/handshake.h"
 #include "proxy/tunnel.h"
-#include "proxy/tunnel_list.h"
 #include "proxy/worker.h"
 
 #include <openssl/crypto.h>
@@ -44,46 +42,6 @@ static void set_state(struct conn *c, enum conn_state to)
     c->state = (uint8_t)to;
     c->since_ms = c->worker->loop.now_ms;
     if (to == CONN_IDLE) take_settings(c);
-}
-
-/* --- input ----------------------------------------------------------------------------------------- */
-
-/* It may hold a token. */
-static void free_input(struct conn *c)
-{
-    if (c->input) OPENSSL_cleanse(c->input, c->input_cap);
-    free(c->input);
-}
-
-void conn_drop_input(struct conn *c)
-{
-    free_input(c);
-    c->input = NULL;
-    c->input_at = c->input_n = c->input_cap = 0;
-}
-
-struct span conn_early_input(const struct conn *c)
-{
-    return span_of(c->input + c->input_at, c->input_n);
-}
-
-/* Bounded: reading pauses when more than `pipelined` waits, so at most one read is added to that. */
-static enum err keep_input(struct conn *c, const char *p, size_t n)
-{
-    if (c->input_at + c->input_n + n > c->input_cap) {
-        size_t cap = c->input_n + n;
-        if (cap < 2 * (size_t)c->input_n) cap = 2 * (size_t)c->input_n; /* a head that comes byte by byte */
-        char *grown = malloc(cap);
-        if (!grown) return ERR_NOMEM;
-        if (c->input_n) memcpy(grown, c->input + c->input_at, c->input_n);
-        free_input(c);
-        c->input = grown;
-        c->input_at = 0;
-        c->input_cap = (uint32_t)cap;
-    }
-    memcpy(c->input + c->input_at + c->input_n, p, n);
-    c->input_n += (uint32_t)n;
-    return ERR_OK;
 }
 
 /* --- requests -------------------------------------------------------------------------------------- */
@@ -161,11 +119,9 @@ static size_t drive(struct conn *c, const char *p, size_t n)
 
 static void drive_input(struct conn *c)
 {
-    if (c->input_n == 0 || c->in_drive) return;
-    size_t used = drive(c, c->input + c->input_at, c->input_n);
-    c->input_at += (uint32_t)used;
-    c->input_n -= (uint32_t)used;
-    if (c->input_n == 0) conn_drop_input(c);
+    if (c->input.n == 0 || c->in_drive) return;
+    struct span waiting = input_rest(&c->input);
+    input_use(&c->input, drive(c, waiting.p, waiting.n));
 }
 
 /* --- deadlines and reading ------------------------------------------------------------------------- */
@@ -215,7 +171,7 @@ static bool wants_input(const struct conn *c)
 {
     if (c->state == CONN_EXCHANGE && exchange_is_reading(c->exchange)) return exchange_can_take(c->exchange);
     if (c->state == CONN_EXCHANGE || c->state == CONN_FLUSH)
-        return c->input_n < c->settings->config->limits.pipelined_bytes;
+        return c->input.n < c->settings->config->limits.pipelined_bytes;
     return true;
 }
 
@@ -248,9 +204,9 @@ static void judge_eof(struct conn *c)
     if (c->state == CONN_HEAD) {
         exchange_count_lost_head(c);
         conn_close(c);
-    } else if (c->state == CONN_IDLE && c->input_n == 0) {
+    } else if (c->state == CONN_IDLE && c->input.n == 0) {
         conn_close(c);
-    } else if (c->state == CONN_EXCHANGE && c->input_n == 0 && exchange_awaits_body(c->exchange)) {
+    } else if (c->state == CONN_EXCHANGE && c->input.n == 0 && exchange_awaits_body(c->exchange)) {
         exchange_abort(c->exchange, END_CLIENT);
         conn_close(c);
     }
@@ -295,7 +251,7 @@ void conn_linger(struct conn *c)
         return;
     }
     set_state(c, CONN_LINGER);
-    if (!c->in_drive) conn_drop_input(c);
+    if (!c->in_drive) input_drop(&c->input);
     stream_shutdown(&c->stream);
 }
 
@@ -375,12 +331,12 @@ static void on_connected(struct stream *s)
 static void on_read(struct stream *s, const char *p, size_t n)
 {
     struct conn *c = conn_of(s);
-    if (c->input_n == 0) {
+    if (c->input.n == 0) {
         size_t used = drive(c, p, n);
         p += used;
         n -= used;
     }
-    if (n && c->state != CONN_CLOSED && c->state != CONN_LINGER && keep_input(c, p, n)) {
+    if (n && c->state != CONN_CLOSED && c->state != CONN_LINGER && input_keep(&c->input, p, n)) {
         metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
         if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_GATEWAY);
         conn_close(c);
@@ -431,7 +387,7 @@ static void on_closed(struct stream *s)
 {
     struct conn *c = conn_of(s);
     struct worker *w = c->worker;
-    conn_drop_input(c);
+    input_drop(&c->input);
     settings_release(c->settings);
     worker_listener_release(c->listener);
     free(c->client_certificate);
@@ -508,49 +464,23 @@ void conn_tunnel_done(struct conn *c, bool linger)
     update(c);
 }
 
-static void follow_mode(struct conn *c)
+void conn_follow_mode(struct conn *c)
 {
     if (c->state != CONN_IDLE) return;
     c->since_ms = c->worker->loop.now_ms;
     update(c);
 }
 
-static void cut(struct conn *c)
+void conn_cut(struct conn *c)
 {
     if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_SHUTDOWN);
     if (c->state == CONN_TUNNEL) tunnel_cut(c->tunnel, TUNNEL_END_SHUTDOWN);
     conn_close(c);
 }
 
-/* Ending one connection may end others, but never frees one within the same turn: `next` stays readable. */
-static void for_each(struct worker *w, void (*fn)(struct conn *c))
-{
-    for (struct conn *c = w->conns, *next; c; c = next) {
-        next = c->next;
-        if (c->state != CONN_CLOSED) fn(c);
-    }
-}
-
-static void adopt(struct conn *c)
+void conn_adopt(struct conn *c)
 {
     if (c->state != CONN_IDLE) return;
     take_settings(c);
     update(c);
-}
-
-void conn_adopt_all(struct worker *w)
-{
-    for_each(w, adopt);
-}
-
-void conn_follow_mode(struct worker *w)
-{
-    for_each(w, follow_mode);
-    tunnel_list_follow_mode(w);
-}
-
-void conn_cut_all(struct worker *w)
-{
-    greeting_cut_all(w);
-    for_each(w, cut);
 }

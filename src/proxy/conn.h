@@ -23,6 +23,7 @@
 #include "policy/decide.h"
 #include "proxy/caller.h"
 #include "proxy/end.h"
+#include "proxy/input.h"
 
 struct exchange;
 struct tunnel;
@@ -68,8 +69,7 @@ struct conn {
         struct tunnel *tunnel;     /* CONN_TUNNEL */
     };
     uint8_t *client_certificate; /* owned: SHA-256 of the one it has shown (TLS), 32 bytes; NULL = none */
-    char *input;                 /* owned: received, not yet used */
-    uint32_t input_at, input_n, input_cap;
+    struct input input;          /* received, not yet used */
     struct head_scan scan;
     struct caller caller;       /* with forwarded_for: of the current request */
     struct addr counted_source; /* source_counted: the key in worker->sources */
@@ -97,8 +97,10 @@ static inline struct conn *conn_of(struct stream *s)
  * an answer, and with conn_update(). NULL when memory is out. */
 struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller);
 
-/* The worker has gone over to other settings: idle connections follow at once, with a new deadline. */
-void conn_adopt_all(struct worker *w);
+/* For all connections of the worker: see conns.h. */
+void conn_adopt(struct conn *c);
+void conn_follow_mode(struct conn *c);
+void conn_cut(struct conn *c);
 
 /* The exchange is over and freed; the connection goes on with the next request or ends, as close_after and
  * cut say. */
@@ -108,13 +110,9 @@ void conn_exchange_done(struct conn *c);
  * reading and deadline. May end the exchange and the connection. */
 void conn_update(struct conn *c);
 
-/* EXCHANGE -> TUNNEL; `events` get the stream from now on. Input that came early is the tunnel's to take with
- * conn_take_input(). */
+/* EXCHANGE -> TUNNEL; `events` get the stream from now on. What came early is in `input`, the tunnel's to
+ * take. */
 void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *events);
-
-/* Bytes that arrived before the tunnel opened; valid until conn_drop_input(). */
-struct span conn_early_input(const struct conn *c);
-void conn_drop_input(struct conn *c);
 
 /* TUNNEL -> LINGER or CLOSED. */
 void conn_tunnel_done(struct conn *c, bool linger);
@@ -132,14 +130,5 @@ void conn_linger(struct conn *c);
 /* Closes: with FIN, or with RST when what was sent must not be taken for whole (`cut`, or bytes still wait).
  * Idempotent; the memory goes in a later turn. The exchange must be over. */
 void conn_close(struct conn *c);
-
-/* The worker begins to drain, ends, or serves again. Draining: every answer that begins from now on says
- * `Connection: close`; an idle connection waits timeouts.drain_keep_alive for a request that may be on its
- * way, then gets a FIN; tunnels leave one after the other. Those that wait for a PROXY header have its
- * deadline anyway. */
-void conn_follow_mode(struct worker *w);
-
-/* Closes all at once, also those that wait for a PROXY header. */
-void conn_cut_all(struct worker *w);
 
 #endif

@@ -336,9 +336,9 @@ static struct tunnel *create(const struct exchange *x)
 /* What the client sent before the 101 reached it, in order. */
 static void pass_early_input(struct conn *c)
 {
-    struct span early = conn_early_input(c);
+    struct span early = input_rest(&c->input);
     if (early.n) on_client_read(&c->stream, early.p, early.n);
-    conn_drop_input(c);
+    input_drop(&c->input);
 }
 
 void tunnel_start(struct exchange *x, struct span head, struct span early)

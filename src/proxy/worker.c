@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "http/reply.h"
 #include "proxy/accept.h"
-#include "proxy/conn.h"
+#include "proxy/conns.h"
 #include "proxy/exchange.h"
 #include "proxy/tunnel.h"
 
@@ -238,7 +238,7 @@ static void on_drain_bound(struct wheel_entry *e)
     struct worker *w = CONTAINER_OF(e, struct worker, drain_bound);
     w->cut_by_bound = true;
     log_warn("shutdown_bound_met", KV_UINT("connections", w->nconns));
-    conn_cut_all(w);
+    conns_cut(w);
 }
 
 static void begin_end(struct worker *w)
@@ -257,9 +257,9 @@ static void set_mode(struct worker *w, enum worker_mode mode)
     w->mode = mode;
     if (mode >= WORKER_ENDING && !was_ending) begin_end(w);
     if (mode == WORKER_CUTTING)
-        conn_cut_all(w);
+        conns_cut(w);
     else
-        conn_follow_mode(w);
+        conns_follow_mode(w);
     end_when_empty(w);
 }
 

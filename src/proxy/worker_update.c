@@ -2,7 +2,7 @@
 
 #include "base/container.h"
 #include "base/log.h"
-#include "proxy/conn.h"
+#include "proxy/conns.h"
 
 #include <stdlib.h>
 
@@ -74,7 +74,7 @@ static void apply(struct worker_update *u)
         upstream_configure(&w->upstreams[e], w->settings->generation);
     }
     apply_listeners(u);
-    conn_adopt_all(w);
+    conns_adopt(w);
     settings_release(before);
     if (u->nfailed) log_error("listen_failed", KV_UINT("worker", w->index), KV_UINT("listeners", u->nfailed));
     if (u->on_applied) u->on_applied(u);
