@@ -88,13 +88,29 @@ static void publish_backends(struct rollout *r)
 
 /* --- sockets and updates --------------------------------------------------------------------------- */
 
+/* A listener that goes away with this rollout has the port of `l`. */
+static bool is_moved(const struct rollout *r, const struct config_listener *l)
+{
+    const struct generation *current = r->deployment->current;
+    if (!current || l->address.kind != ENDPOINT_IP || l->address.port == 0) return false;
+    for (uint32_t i = 0; i < current->config->nlisteners; i++) {
+        const struct endpoint *e = &current->config->listeners[i].address;
+        bool stays = false;
+        for (uint32_t k = 0; k < r->next->config->nlisteners; k++)
+            stays = stays || r->kept[k] == (int)i;
+        if (!stays && e->kind == ENDPOINT_IP && e->port == l->address.port) return true;
+    }
+    return false;
+}
+
 static enum err open_sockets(struct rollout *r, struct errmsg *why)
 {
     const struct config *c = r->next->config;
     struct deployment *d = r->deployment;
     for (uint32_t l = 0; l < c->nlisteners; l++) {
         if (r->kept[l] >= 0) continue;
-        enum err e = sockets_open(&d->inherited, &c->listeners[l], d->fleet.n, &r->sockets[l], why);
+        enum err e = sockets_open(&d->inherited, &c->listeners[l], d->fleet.n, is_moved(r, &c->listeners[l]),
+                                  &r->sockets[l], why);
         if (e) return e;
     }
     return ERR_OK;

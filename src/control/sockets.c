@@ -14,12 +14,12 @@ static enum err to_address(const struct endpoint *e, struct socket_address *out,
     return ERR_RANGE;
 }
 
-/* `first`: of this address; the workers after it share it. */
+/* `alone`: nobody else may have the address; else it is shared with sockets of ours. */
 static enum err open_socket(const struct endpoint *e, const struct socket_address *a, int backlog, bool defer,
-                            bool first, int *fd, struct errmsg *why)
+                            bool alone, int *fd, struct errmsg *why)
 {
     int sys = 0;
-    enum err err = first ? socket_probe(a, e->wildcard, &sys) : ERR_OK;
+    enum err err = alone ? socket_probe(a, e->wildcard, &sys) : ERR_OK;
     if (err == ERR_OK) err = socket_listen(a, backlog, e->wildcard, defer, fd, &sys);
     if (err == ERR_EXISTS)
         errmsg_set(why, 0, 0,
@@ -103,11 +103,12 @@ static enum err duplicate(const struct config_listener *l, int from, int *fd, st
 }
 
 /* The first one decides the port that all share. */
-static enum err open_first(const struct config_listener *l, struct socket_set *set, struct errmsg *why)
+static enum err open_first(const struct config_listener *l, bool is_moved, struct socket_set *set,
+                           struct errmsg *why)
 {
     struct socket_address a;
     enum err e = to_address(&l->address, &a, why);
-    if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, true, &set->fds[0], why);
+    if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, !is_moved, &set->fds[0], why);
     if (e) return e;
     set->n = 1;
     return read_bound(set->fds[0], &l->address, &set->bound, why);
@@ -125,7 +126,7 @@ static enum err open_next(const struct config_listener *l, struct socket_set *se
     return e;
 }
 
-enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers,
+enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers, bool is_moved,
                       struct socket_set *set, struct errmsg *why)
 {
     *set = (struct socket_set){.fds = malloc((workers + inherited_count(in)) * sizeof *set->fds)};
@@ -134,7 +135,7 @@ enum err sockets_open(struct inherited *in, const struct config_listener *l, uns
         return ERR_NOMEM;
     }
     enum err e = take_inherited(in, l, set, why);
-    if (e == ERR_OK && set->n == 0) e = open_first(l, set, why);
+    if (e == ERR_OK && set->n == 0) e = open_first(l, is_moved, set, why);
     while (e == ERR_OK && set->n < workers)
         e = open_next(l, set, why);
     if (e) socket_set_close(set);

@@ -21,9 +21,11 @@ struct socket_set {
     struct socket_address bound; /* where they really listen */
 };
 
-/* Opens listener `l` for `workers` workers: at least so many sockets. Nothing stays open on failure. Errors:
- * ERR_EXISTS, ERR_IO, ERR_RANGE, ERR_NOMEM (`why` says which address and the cause). */
-enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers,
+/* Opens listener `l` for `workers` workers: at least so many sockets. `is_moved`: a listener of ours that is
+ * about to go has this port (127.0.0.1:8080 becomes 0.0.0.0:8080), so that somebody listening there is no
+ * reason to refuse. Nothing stays open on failure. Errors: ERR_EXISTS, ERR_IO, ERR_RANGE, ERR_NOMEM (`why`
+ * says which address and the cause). */
+enum err sockets_open(struct inherited *in, const struct config_listener *l, unsigned workers, bool is_moved,
                       struct socket_set *set, struct errmsg *why);
 
 /* Opens one plain listening socket (the admin listener). Errors as above. */

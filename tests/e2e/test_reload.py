@@ -170,6 +170,17 @@ def test_listener_added_and_removed(gateway, partner):
     is_passed(get(gateway, partner))
 
 
+def test_listener_moves_to_another_address_of_its_port(gateway, partner):
+    """From one address to all and back, without a moment in which nobody listens."""
+    first, port = gateway.config["listeners"][0], free_port()
+    addresses = [f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"*:{port}", f"127.0.0.1:{port}"]
+    for address in addresses:
+        gateway.reload(listeners=[first, {"address": address}])
+        is_passed(gateway.client(("127.0.0.1", port)).exchange(fields=partner.authorization))
+    gateway.reload(listeners=[first])
+    wait_for(lambda: refuses(port), lambda: "the removed listener still listens")
+
+
 def refuses(port):
     with contextlib.closing(socket.socket()) as s:
         return s.connect_ex(("127.0.0.1", port)) != 0

@@ -119,7 +119,7 @@ static void check_count(unsigned given, bool shares, unsigned wanted)
         for (unsigned i = 0; i < given; i++)
             add(&in, INHERITED_LISTENER, &l.address, open_socket(&ports[k], shares));
     for (unsigned k = 0; k < 2; k++) {
-        assert_int_equal(sockets_open(&in, &l, WORKERS, &set, &why), ERR_OK);
+        assert_int_equal(sockets_open(&in, &l, WORKERS, false, &set, &why), ERR_OK);
         check_set(&set, wanted, ports[k]);
         socket_set_close(&set);
     }
