@@ -154,6 +154,14 @@ static enum err build_tickets(const struct build *b, uint64_t now_ms)
                               &b->out->tickets);
 }
 
+/* Listeners that differ in other things still share the certificates: the first one's warnings are enough. */
+static bool is_first_server(const struct build *b)
+{
+    for (uint32_t i = 0; i < b->config->nlisteners; i++)
+        if (b->out->listeners[i].server) return false;
+    return true;
+}
+
 static enum err create_server(const struct build *b, const struct config_listener *l, struct tls_server **out)
 {
     static const enum tls_client_certificates modes[] = {
@@ -176,9 +184,11 @@ static enum err create_server(const struct build *b, const struct config_listene
         .client_authorities = l->client_ca_file,
         .tickets = b->out->tickets,
     };
-    enum err e = tls_server_create(&settings, b->warnings, b->why, out);
+    static const struct tls_warnings none = {0};
+    const struct tls_warnings *warnings = is_first_server(b) ? b->warnings : &none;
+    enum err e = tls_server_create(&settings, warnings, b->why, out);
     for (unsigned i = 0; e == ERR_OK && i < tls_server_ncertificates(*out); i++)
-        warn_of_expiry(tls_server_certificate(*out, i), b->warnings);
+        warn_of_expiry(tls_server_certificate(*out, i), warnings);
     return e;
 }
 

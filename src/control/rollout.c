@@ -303,8 +303,10 @@ void rollout_publish(struct rollout *r)
 {
     struct deployment *d = r->deployment;
     struct fleet *f = &d->fleet;
+    const struct config_limits *limits = &r->next->config->limits;
     d->pending = NULL;
-    fleet_raise_fd_limit(&r->next->config->limits, f->n);
+    if (d->current && d->current->config->limits.connections_per_worker != limits->connections_per_worker)
+        fleet_raise_fd_limit(limits, f->n); /* for the first one it is done: the workers needed it before */
     publish_logs(r);
     log_listeners(r);
     publish_backends(r);

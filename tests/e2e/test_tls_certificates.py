@@ -335,6 +335,13 @@ def test_check_warns_fourteen_days_ahead(tmp_path, authority, days, warns):
     assert ("warning" in text and "expires in 1" in text and str(pair.chain) in text) == warns, text
 
 
+def test_check_warns_once_however_many_listeners(tmp_path, authority):
+    pair = authority.intermediate().leaf(*NAMES, days=13)
+    authorities = {"client_certificates": "optional", "client_ca_file": str(authority.file)}
+    code, text = check(tmp_path, pair, listeners=[tls_listener(), tls_listener() | authorities])
+    assert code == 0 and text.count("warning") == 1, text
+
+
 def test_check_warns_of_a_missing_intermediate(tmp_path, authority):
     code, text = check(tmp_path, authority.intermediate().leaf(*NAMES, full_chain=False))
     assert code == 0 and "warning" in text and "intermediate" in text, text
