@@ -16,6 +16,13 @@ static const char *text_of(const json_t *object, const char *key)
     return text ? text : "-";
 }
 
+/* NULL when there is none. */
+static const char *error_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text && *text ? text : NULL;
+}
+
 static long long number_of(const json_t *object, const char *key)
 {
     return (long long)json_integer_value(json_object_get(object, key));
@@ -59,9 +66,9 @@ static void print_status(const json_t *a)
     (void)printf("proofgw %s (%s), pid %lld, up %lld s since %s\n", text_of(a, "version"),
                  text_of(a, "commit"), number_of(a, "pid"), number_of(a, "uptime_s"),
                  text_of(a, "started_at"));
-    (void)printf("ready         %s%s\n",
-                 is_true(a, "ready") ? "yes" : "NO:", is_true(a, "draining") ? " draining" : "");
-    json_array_foreach(failed, i, check)(void) printf("              not %s\n", json_string_value(check));
+    (void)printf("ready         %s", is_true(a, "ready") ? "yes" : "NO:");
+    json_array_foreach(failed, i, check)(void) printf(" %s", json_string_value(check));
+    (void)printf("\nphase         %s\n", text_of(a, "phase"));
     (void)printf("workers       %lld\nconnections   %lld\n", number_of(a, "workers"),
                  number_of(a, "connections"));
     (void)printf("tunnels       %lld production, %lld sandbox\n", number_of(tunnels, "production"),
@@ -72,8 +79,8 @@ static void print_status(const json_t *a)
     (void)printf("store         %s, loaded %s, sequence %lld, staleness %lld ms\n",
                  is_true(store, "up") ? "up" : "AWAY", text_of(store, "loaded_at"),
                  number_of(store, "sequence"), number_of(store, "staleness_ms"));
-    if (*text_of(store, "last_error") && text_of(store, "last_error")[0] != '-')
-        (void)printf("              last error: %s\n", text_of(store, "last_error"));
+    if (error_of(store, "last_error"))
+        (void)printf("              last error: %s\n", error_of(store, "last_error"));
     if (number_of(store, "deletions_held"))
         (void)printf("              %lld deletions are held: proofctl confirm-deletions lets them through\n",
                      number_of(store, "deletions_held"));
@@ -83,6 +90,8 @@ static void print_status(const json_t *a)
                      ? ""
                      : "; THE LAST RELOAD FAILED: its lines in the log say why");
     print_certificates(json_object_get(a, "certificates"));
+    if (error_of(a, "certificates_refused"))
+        (void)printf("              NEW ONES ARE REFUSED: %s\n", error_of(a, "certificates_refused"));
 }
 
 enum ctl_exit cmd_status(struct session *s)
@@ -106,9 +115,10 @@ static void print_list(const json_t *list)
 
 static void print_step(const json_t *step)
 {
-    static const char *const details[] = {"address",     "source",           "path",       "route",
-                                          "host",        "environment",      "partner_id", "slot",
-                                          "valid_until", "policy_generation"};
+    static const char *const details[] = {
+        "address",           "believed_from", "peer", "path",        "route", "host",     "environment",
+        "policy_generation", "partner_id",    "slot", "valid_until", "shown", "accepted",
+    };
     const json_t *lists = json_object_get(step, "lists"), *list, *value;
     size_t i;
     (void)printf("  %-12s  %-11s", text_of(step, "check"), text_of(step, "result"));
@@ -116,6 +126,8 @@ static void print_step(const json_t *step)
         if ((value = json_object_get(step, details[i])) == NULL) continue;
         if (json_is_integer(value))
             (void)printf("  %s %lld", details[i], (long long)json_integer_value(value));
+        else if (json_is_boolean(value))
+            (void)printf("  %s %s", details[i], json_is_true(value) ? "yes" : "no");
         else
             (void)printf("  %s %s", details[i], text_of(step, details[i]));
     }
@@ -142,7 +154,7 @@ static void print_explanation(const json_t *a)
     if (is_true(a, "allowed"))
         (void)printf("let in\n");
     else
-        (void)printf("refused: %s\n%lld {\"error\":\"%s\",\"code\":\"%s\",\"message\":\"%s\"}\n",
+        (void)printf("refused: %s\n%lld {\"error\": \"%s\", \"code\": \"%s\", \"message\": \"%s\"}\n",
                      text_of(a, "reason"), number_of(a, "status"), text_of(answer, "error"),
                      text_of(answer, "code"), text_of(answer, "message"));
     steps = json_object_get(a, "steps");

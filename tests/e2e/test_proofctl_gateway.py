@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from support.certs import Authority, replace_file
 from support.client import request
 from support.partners import Partner, digest
 from support.proofctl import ENVIRONMENT, PROOFCTL, Run
@@ -49,7 +50,8 @@ def edit(gateway, old, new):
 
 def test_status_in_words_and_in_json(gateway, ctl):
     words = ctl("status").out
-    assert f"pid {gateway.process.pid}" in words and "ready         yes" in words and "1 partners" in words
+    assert f"pid {gateway.process.pid}" in words and "ready         yes\nphase         serving\n" in words
+    assert "1 partners" in words
     status = ctl("status", "--json").json
     assert status["pid"] == gateway.process.pid and status["ready"] is True
 
@@ -110,7 +112,7 @@ def test_explain_takes_the_token_from_standard_input(gateway, ctl, partner):
     assert let_in.out.startswith("let in\n") and "partner_id acme" in let_in.out
     assert ctl(*query, "--token-sha256", digest(partner.token), "--json").json["allowed"] is True
     refused = ctl("explain", "--host", "api.test", "--ip", "192.0.2.1", "--token-stdin", stdin=partner.token)
-    assert '403 {"error":"forbidden","code":"forbidden_origin"' in refused.out
+    assert '403 {"error": "forbidden", "code": "forbidden_origin"' in refused.out
     assert "not on the list; nearest entry: 127.0.0.1/32" in refused.out
 
 
@@ -119,6 +121,36 @@ def test_explain_by_request_id(gateway, ctl, partner):
     assert refused.status == 403
     words = ctl("explain", "--request-id", refused["x-request-id"]).out
     assert "was refused at" in words and "the same request now:" in words and "it is empty" in words
+    assert f"\n403 {refused.body.decode()}\n" in words
+    assert "address 127.0.0.1  believed_from socket" in words
+
+
+def test_explain_says_whom_a_load_balancer_has_named(proofgw, demo, partner):
+    listener = {"address": "127.0.0.1:0", "forwarded_for": True, "trusted_proxies": ["127.0.0.1"]}
+    gateway = proofgw([partner], upstream=demo.address, listeners=[listener], admin={"control_socket": "control.sock"})
+    fields = "X-Forwarded-For: 192.0.2.1\r\n" + partner.authorization
+    refused = gateway.client().ask(request(fields=fields))
+    assert refused.status == 403
+    words = run("-c", gateway.config_file, "explain", "--request-id", refused["x-request-id"]).out
+    assert "address 192.0.2.1  believed_from x_forwarded_for  peer 127.0.0.1" in words
+
+
+def test_status_has_the_certificates(proofgw, demo, partner, tmp_path):
+    authority = Authority(tmp_path / "authority")
+    pair = authority.leaf("api.test")
+    gateway = proofgw(
+        [partner],
+        upstream=demo.address,
+        listeners=[{"address": "127.0.0.1:0", "tls": True}],
+        tls={"certificates": [pair.config]},
+        admin={"control_socket": "control.sock"},
+    )
+    words = run("-c", gateway.config_file, "status").out
+    assert "certificate   api.test, valid until 2" in words and "REFUSED" not in words
+    replace_file(pair.key, authority.leaf("api.test").key.read_bytes())
+    gateway.wait_event("certificates_refused", 1)
+    words = run("-c", gateway.config_file, "status").out
+    assert "NEW ONES ARE REFUSED" in words and "does not belong to the certificate" in words
 
 
 @pytest.mark.parametrize(
