@@ -37,6 +37,8 @@ struct log_outputs {
     struct log_sink ops, access;
     bool is_shared; /* both are the same place: `access` is closed */
     bool has_access;
+    unsigned nmarks; /* how far each ring was when they were wanted: what lies before is for the old ones */
+    uint64_t marks[WRITERS_MAX];
 };
 
 static struct {
@@ -185,24 +187,27 @@ static bool has_records(void)
     return false;
 }
 
+/* Moves a record from the ring to its sink. False: the ring is empty. */
+static bool record_move(struct ring *ring)
+{
+    uint32_t kind;
+    size_t n;
+    const char *line = ring_peek(ring, &kind, &n);
+    if (!line) return false;
+    struct log_sink *sink = kind == KIND_ACCESS ? the_log.access : &the_log.ops;
+    (void)log_sink_put(sink, line, n); /* counted there when it does not fit */
+    ring_release(ring);
+    return true;
+}
+
 /* Moves records from the rings to the sinks. True when there were any. */
 static bool rings_drain(void)
 {
     bool any = false;
     unsigned nwriters = atomic_load(&the_log.nwriters);
-    for (unsigned i = 0; i < nwriters; i++) {
-        struct ring *ring = &the_log.writers[i]->ring;
-        for (int budget = RECORDS_PER_TURN; budget; budget--) {
-            uint32_t kind;
-            size_t n;
-            const char *line = ring_peek(ring, &kind, &n);
-            if (!line) break;
-            struct log_sink *sink = kind == KIND_ACCESS ? the_log.access : &the_log.ops;
-            (void)log_sink_put(sink, line, n); /* counted there when it does not fit */
-            ring_release(ring);
+    for (unsigned i = 0; i < nwriters; i++)
+        for (int budget = RECORDS_PER_TURN; budget && record_move(&the_log.writers[i]->ring); budget--)
             any = true;
-        }
-    }
     return any;
 }
 
@@ -227,6 +232,10 @@ static void outputs_switch(void)
 {
     struct log_outputs *next = atomic_exchange(&the_log.next, NULL);
     if (!next) return;
+    for (unsigned i = 0; i < next->nmarks; i++)
+        while (ring_tail(&the_log.writers[i]->ring) < next->marks[i] &&
+               record_move(&the_log.writers[i]->ring)) {
+        }
     if (the_log.access == &the_log.ops) the_log.access = &the_log.access_own; /* closed, and empty */
     bool is_shared = next->is_shared;
     atomic_store(&the_log.has_access, next->has_access);
@@ -344,6 +353,9 @@ enum err log_outputs_open(const char *ops_path, const char *access_path, struct 
 
 void log_outputs_use(struct log_outputs *o)
 {
+    o->nmarks = atomic_load(&the_log.nwriters);
+    for (unsigned i = 0; i < o->nmarks; i++)
+        o->marks[i] = ring_head(&the_log.writers[i]->ring);
     log_outputs_discard(atomic_exchange(&the_log.next, o)); /* a log thread that hangs never saw those */
     event_post(the_log.wake_fd);
 }

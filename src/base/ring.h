@@ -8,7 +8,7 @@
  * The worker reserves, writes in place and commits; the log thread peeks and releases. When there is no
  * room the record is dropped and counted: a slow disk never blocks a worker.
  *
- * Thread: ring_reserve/ring_commit: the writer. ring_peek/ring_release: the reader.
+ * Thread: ring_reserve/ring_commit: the writer. ring_peek/ring_release/ring_tail: the reader. ring_head: any.
  */
 #ifndef BASE_RING_H
 #define BASE_RING_H
@@ -44,6 +44,18 @@ void ring_commit(struct ring *r, uint32_t kind, size_t n);
 /* The oldest record, or NULL when empty. Valid until ring_release(). */
 const char *ring_peek(struct ring *r, uint32_t *kind, size_t *n);
 void ring_release(struct ring *r);
+
+/* Places in the stream of all records, in bytes since the start: behind the newest one, and of the oldest
+ * one. */
+static inline uint64_t ring_head(const struct ring *r)
+{
+    return atomic_load(&((struct ring *)r)->head);
+}
+
+static inline uint64_t ring_tail(const struct ring *r)
+{
+    return atomic_load_explicit(&((struct ring *)r)->tail, memory_order_relaxed);
+}
 
 static inline uint64_t ring_dropped(const struct ring *r)
 {
