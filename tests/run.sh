@@ -4,7 +4,7 @@ set -uo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: tests/run.sh [--quick] [-k EXPRESSION]
+usage: tests/run.sh [--quick] [--full] [-k EXPRESSION]
 
 Installs what the tests need (Debian, Ubuntu), builds preset `dev` (ASan, UBSan) and runs
   ctest     unit tests and structure checks
@@ -14,6 +14,7 @@ Installs what the tests need (Debian, Ubuntu), builds preset `dev` (ASan, UBSan)
   fuzz      each fuzz target over its corpus and for a few seconds more (needs clang)
 
   --quick         leaves out slow, tsan and fuzz
+  --full          reloads, certificate swaps and upgrades under load as often as they are meant to be (short otherwise)
   -k EXPRESSION   only the pytest cases that match
   --help          this text
 
@@ -33,6 +34,7 @@ passed=0 failed=0 skipped=0
 while [ $# -gt 0 ]; do
     case $1 in
         --quick) quick=true ;;
+        --full) export PROOFGW_FULL=1 ;;
         -k)
             expression=${2:?-k needs an expression}
             shift
