@@ -359,14 +359,21 @@ enum err reload_plan(const struct reload *r, char **plan, char **reasons)
 {
     struct config *config;
     uint8_t digest[32];
+    struct errmsg why;
     *plan = NULL;
     enum err e = load(r->path, digest, &config, reasons);
     if (e) return e;
     free(*reasons); /* empty */
     *reasons = NULL;
-    *plan = write_plan(r->deployment, config);
+    if (rollout_check(r->deployment, config, &why)) {
+        *reasons = strdup(why.text);
+        e = *reasons ? ERR_PARSE : ERR_NOMEM;
+    } else {
+        *plan = write_plan(r->deployment, config);
+        e = *plan ? ERR_OK : ERR_NOMEM;
+    }
     config_destroy(config);
-    return *plan ? ERR_OK : ERR_NOMEM;
+    return e;
 }
 
 void reload_close(struct reload *r)

@@ -94,7 +94,8 @@ void reload_resume(struct reload *r);
 
 /* What a reload would change now: the members "changes" (config_plan_json()) and "text" (config_plan_text())
  * of a JSON object. Owns: the caller frees `*plan` or, on ERR_PARSE, `*reasons`; the other one is NULL.
- * Errors: ERR_PARSE (the file is faulty), ERR_IO (it cannot be read; reasons as well), ERR_NOMEM. */
+ * Errors: ERR_PARSE (the file is faulty, or one of TLS that it names), ERR_IO (it cannot be read; reasons as
+ * well), ERR_NOMEM. */
 enum err reload_plan(const struct reload *r, char **plan, char **reasons);
 
 /* The process drains: what has not been published is given up, later requests are refused, the file is not

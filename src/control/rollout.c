@@ -196,16 +196,26 @@ static enum err prepare_tls(struct rollout *r, struct errmsg *why)
 /* --- the whole ------------------------------------------------------------------------------------- */
 
 /* The read buffer was made at the start, for heads of at most half its size. */
-static enum err check_buffer(const struct rollout *r, struct errmsg *why)
+static enum err check_buffer(const struct deployment *d, const struct config *next, struct errmsg *why)
 {
-    const struct config_limits *l = &r->next->config->limits;
-    uint64_t buffer = r->deployment->first->config->limits.buffer_bytes;
+    const struct config_limits *l = &next->limits;
+    uint64_t buffer = d->first->config->limits.buffer_bytes;
     if (l->head_bytes <= buffer / 2 && l->response_head_bytes <= buffer / 2) return ERR_OK;
     errmsg_set(why, 0, 0,
                "limits.%s is more than half of limits.buffer as it was at the start (%llu bytes): a larger "
                "buffer needs a restart",
                l->head_bytes > buffer / 2 ? "head" : "response_head", (unsigned long long)buffer);
     return ERR_RANGE;
+}
+
+enum err rollout_check(const struct deployment *d, const struct config *next, struct errmsg *why)
+{
+    static const struct tls_warnings none = {0};
+    struct tls_contexts tls;
+    enum err e = check_buffer(d, next, why);
+    if (e == ERR_OK) e = certificates_build(next, &d->current->tls, clock_mono_us() / 1000, &none, &tls, why);
+    if (e == ERR_OK) tls_contexts_deinit(&tls);
+    return e;
 }
 
 static void match_listeners(struct rollout *r)
@@ -221,7 +231,7 @@ enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generat
     *r =
         (struct rollout){.deployment = d, .next = next, .on_progress = r->on_progress, .on_done = r->on_done};
     match_listeners(r);
-    enum err e = check_buffer(r, why);
+    enum err e = check_buffer(d, next->config, why);
     if (e == ERR_OK) e = prepare_tls(r, why);
     if (e == ERR_OK) e = prepare_logs(r, why);
     if (e == ERR_OK) e = prepare_updates(r, why);

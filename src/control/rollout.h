@@ -46,6 +46,11 @@ struct rollout {
     void (*on_done)(struct rollout *r);     /* may be NULL */
 };
 
+/* Whether rollout_prepare() would refuse this configuration, as far as that can be said without opening
+ * anything: limits against the running buffer, files of TLS. There must be one in force. Errors: ERR_RANGE,
+ * those of certificates_build(). */
+enum err rollout_check(const struct deployment *d, const struct config *next, struct errmsg *why);
+
 /* Builds everything for the next generation, whose reference it takes over, also on failure; the deployment
  * is as it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS,
  * ERR_RANGE, those of certificates_build() (`why` is for the operator). */

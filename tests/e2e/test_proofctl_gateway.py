@@ -13,6 +13,7 @@ from support.certs import Authority, replace_file
 from support.client import request
 from support.partners import Partner, digest
 from support.proofctl import ENVIRONMENT, PROOFCTL, Run
+from support.redis import free_port
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import CLOSE, TEXT, read_frame, upgrade
 
@@ -97,6 +98,16 @@ def test_a_faulty_configuration_is_told_with_every_place(gateway, ctl):
         failed = ctl(*arguments, code=1).err
         assert "unknown key; did you mean" in failed and "timeouts.keep_alive" in failed
     assert ctl("status", "--json").json["pid"] == gateway.process.pid
+
+
+def test_a_plan_judges_certificates_too(gateway, ctl, tmp_path):
+    pair = Authority(tmp_path / "authority").leaf("api.test", days=-1)
+    tls = f"tls: {{certificates: [{{chain_file: {pair.chain}, key_file: {pair.key}}}]}}"
+    address = f"address: 127.0.0.1:{free_port()}"
+    edit(gateway, "workers: 1", "workers: 1\nreload_on_change: false")
+    edit(gateway, "listeners:\n", f"{tls}\nlisteners:\n  - {{{address}, tls: true}}\n")
+    for arguments in (["reload"], ["reload", "--plan"]):
+        assert "expired" in ctl(*arguments, code=1).err
 
 
 def test_many_faults_are_told_to_the_last(gateway, ctl):
