@@ -9,6 +9,7 @@
 #include "control/handover.h"
 #include "control/notify.h"
 #include "control/service.h"
+#include "control/signals.h"
 #include "http/proxy_header.h"
 #include "net/tls.h"
 #include "proxy/end.h"
@@ -25,7 +26,6 @@ enum {
     STATUS_BYTES_MAX = 96 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
-    SIGNALS = 6,
     WAIT_LOOK_MS = 100, /* how often a new process of an upgrade looks whether it can take over */
 };
 
@@ -51,7 +51,7 @@ struct control {
     struct upgrade_origin origin; /* the process that this one takes over from */
     struct wheel_entry wait;      /* CONTROL_STARTING */
     uv_timer_t exit_bound;        /* for a name server that does not answer while we want to end */
-    uv_signal_t signals[SIGNALS];
+    struct signals signals;
     struct wheel_entry collect;
     enum control_phase phase;
     int exit_code;
@@ -119,14 +119,6 @@ static void bound_exit(struct control *c)
     (void)uv_timer_start(&c->exit_bound, on_exit_bound, EXIT_BOUND_MS, 0);
 }
 
-/* libuv gives a signal its default action back, which would end us by it on the last few steps. */
-static void ignore_signal(uv_signal_t *handle)
-{
-    int number = handle->signum; /* 0: the start did not get so far */
-    if (handle->loop) uv_close((uv_handle_t *)handle, NULL);
-    if (number) (void)signal(number, SIG_IGN); /* fails only for numbers that do not exist */
-}
-
 /* Closes everything that keeps the control loop alive. */
 static void begin_close(struct control *c)
 {
@@ -140,8 +132,7 @@ static void begin_close(struct control *c)
     reload_close(&c->reload);
     inherited_close(&c->deployment.inherited, false);
     deployment_close_backends(&c->deployment);
-    for (unsigned i = 0; i < SIGNALS; i++)
-        ignore_signal(&c->signals[i]);
+    signals_close(&c->signals);
     loop_deadline_clear(&c->loop, &c->collect);
     loop_deadline_clear(&c->loop, &c->wait);
     if (c->store) c->store->ops->close(c->store, on_store_closed, c);
@@ -193,10 +184,9 @@ static void on_end_signal(struct control *c)
     end(c, again);
 }
 
-static void on_signal(uv_signal_t *signal, int number)
+static void on_signal(int number, void *arg)
 {
-    struct control *c = signal->data;
-    loop_turn(&c->loop);
+    struct control *c = arg;
     log_info("signal", KV_INT("number", number));
     if (number == SIGHUP) {
         if (c->store) c->store->ops->reload(c->store);
@@ -208,17 +198,6 @@ static void on_signal(uv_signal_t *signal, int number)
     } else {
         on_end_signal(c);
     }
-}
-
-static enum err watch_signals(struct control *c)
-{
-    static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
-    for (unsigned i = 0; i < SIGNALS; i++) {
-        if (uv_signal_init(&c->loop.uv, &c->signals[i])) return ERR_IO;
-        c->signals[i].data = c;
-        if (uv_signal_start(&c->signals[i], on_signal, numbers[i])) return ERR_IO;
-    }
-    return ERR_OK;
 }
 
 /* --- start ----------------------------------------------------------------------------------------- */
@@ -418,7 +397,7 @@ static enum err start(struct control *c, struct config *config)
     }
     policy_on_change(c->policy, on_policy_change, c);
     enum err e = take_over_sockets(c);
-    if (e == ERR_OK) e = watch_signals(c);
+    if (e == ERR_OK) e = signals_open(&c->signals, &c->loop, on_signal, c);
     if (e == ERR_OK) e = store_open(&c->loop.uv, config, c->policy, &c->store);
     if (e) return e;
     c->status.store = c->store;

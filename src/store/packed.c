@@ -254,7 +254,7 @@ enum err packed_partner(const struct packed *r, struct bytes *room, struct partn
         if (p.ncidrs[env] > 0) p.cidrs[env] = lists;
         e = take_list(&rest, r->ncidrs[env], lists);
         if (e) return e;
-        lists += p.ncidrs[env];
+        if (p.ncidrs[env] > 0) lists += p.ncidrs[env]; /* without any, there is no room to point into */
     }
     if (rest.n > 0) return ERR_PARSE;
     *out = p;

@@ -1,0 +1,31 @@
+/* signals.h - the signals that operators send, as events on control's loop.
+ *
+ * No other thread ever takes one: workers and the log thread block them, and libuv's pool is made here while
+ * they are blocked, which its threads inherit.
+ *
+ * Thread: [control].
+ */
+#ifndef CONTROL_SIGNALS_H
+#define CONTROL_SIGNALS_H
+
+#include "net/loop.h"
+
+enum { SIGNALS_MAX = 6 }; /* TERM, INT, QUIT, HUP, USR1, USR2 */
+
+struct signals {
+    uv_signal_t handles[SIGNALS_MAX];
+    uv_work_t first_work; /* makes libuv's pool */
+    struct loop *loop;
+    void (*on_signal)(int number, void *arg);
+    void *arg;
+};
+
+/* Begins to listen. Before the first work is queued on the loop. Errors: ERR_IO (what was begun is ended by
+ * signals_close()). */
+enum err signals_open(struct signals *s, struct loop *loop, void (*on_signal)(int number, void *arg),
+                      void *arg);
+
+/* From here on they are ignored, until the process ends. Harmless with zeros. */
+void signals_close(struct signals *s);
+
+#endif
