@@ -20,7 +20,7 @@
 
 enum {
     PART6_MAX = 128,                          /* differences in a part, so boundaries in a chunk */
-    CHUNK6_GROUPS = PART6_MAX / LINE_KEYS_64, /* a group is a line of high halves */
+    CHUNK6_GROUPS = PART6_MAX / LINE_KEYS_64, /* a group is a line of high halves; a power of 2 */
 };
 
 struct chunk6 {
@@ -47,9 +47,10 @@ static inline bool chunk6_has(const struct chunk6 *c, struct key6 a)
     if (a.hi == UINT64_MAX) /* for which the padding would count */
         return (c->in_first ^ (c->is_wide ? key6_refine(c->hi, c->hi + c->cap, c->n, a) : c->n)) & 1;
     uint32_t group = 0;
-    for (size_t i = 0; i < CHUNK6_GROUPS - 1; i++) {
-        group += c->group[i] <= a.hi;
-        LINE_STAY_SCALAR(group);
+    for (uint32_t step = CHUNK6_GROUPS / 2; step > 0; step /= 2) { /* few loads, no branch: cidr_line.h */
+        uint32_t is_after = c->group[group + step - 1] <= a.hi;
+        LINE_STAY_SCALAR(is_after);
+        group += is_after * step;
     }
     const uint64_t *hi = c->hi + group * LINE_KEYS_64;
     if (!c->is_wide) return (c->in_first ^ line_rank64(hi, a.hi)) & 1; /* lines before have an even number */

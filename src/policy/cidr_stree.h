@@ -101,13 +101,15 @@ static inline uint32_t key6_refine(const uint64_t *hi, const uint64_t *lo, uint3
     return lower;
 }
 
-/* How many of the 128-bit keys in one line of high halves and one of low halves are <= x. All are compared in
- * full: both lines are fetched at the same time, and no branch depends on the halves being equal. */
+/* How many of the 128-bit keys in one line of high halves and one of low halves are <= x. They are compared
+ * in full: both lines are fetched at the same time, and no branch depends on the halves being equal. */
 static inline uint32_t key6_rank_line(const uint64_t *hi, const uint64_t *lo, struct key6 x)
 {
     const unsigned __int128 needle = (unsigned __int128)x.hi << 64 | x.lo;
-    uint32_t n = 0;
-    for (size_t i = 0; i < LINE_KEYS_64; i++) {
+    const size_t middle = LINE_KEYS_64 / 2 - 1;
+    const uint32_t first = line_half64(((unsigned __int128)hi[middle] << 64 | lo[middle]) <= needle);
+    uint32_t n = first;
+    for (size_t i = first; i < first + LINE_KEYS_64 / 2; i++) {
         n += ((unsigned __int128)hi[i] << 64 | lo[i]) <= needle;
         LINE_STAY_SCALAR(n);
     }
