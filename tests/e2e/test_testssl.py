@@ -20,7 +20,10 @@ TESTSSL = shutil.which("testssl") or shutil.which("testssl.sh")
 FINE = {"OK", "INFO", "LOW"}
 CHECKS = ["--protocols", "--standard", "--pfs", "--server-defaults", "--server-preference", "--vulnerable"]
 
-NOT_DONE = {"engine_problem", "RC4"}  # WARN, for want of an old OpenSSL; the checks of all ciphers would find RC4 as well
+# WARN. engine_problem, RC4: for want of an old OpenSSL; the checks of all ciphers would find RC4 as well. sessionresumption_ticket: over
+# TLS 1.3 `s_client </dev/null` is usually gone before the ticket comes, and testssl.sh then has no session to come back with;
+# test_tls_clients.py tests resumption.
+NOT_DONE = {"engine_problem", "RC4", "sessionresumption_ticket"}
 
 pytestmark = [pytest.mark.skipif(not TESTSSL, reason="testssl.sh is not installed"), pytest.mark.timeout(300), pytest.mark.slow]
 
