@@ -298,7 +298,7 @@ int main(int argc, char **argv)
     l->on_ready = on_ready;
     l->on_rested = on_rested;
     if (!load_init(l)) {
-        (void)fputs("out of memory\n", stderr);
+        (void)fputs("out of memory, or the request is too long\n", stderr);
         return EXIT_FAILURE;
     }
     wheel_entry_init(&g.watchdog, on_watchdog);

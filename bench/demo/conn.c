@@ -95,13 +95,19 @@ static void write_head(struct demo_conn *c, struct outbuf *o)
 {
     const struct demo_answer *a = &c->answer;
     if (a->early_hints) outbuf_str(o, "HTTP/1.1 103 Early Hints\r\nLink: </widget.css>; rel=preload\r\n\r\n");
-    outbuf_fmt(o, "HTTP/1.1 %u %s\r\nDate: ", (unsigned)a->status, status_phrase(a->status));
+    outbuf_str(o, "HTTP/1.1 ");
+    outbuf_u64(o, a->status);
+    outbuf_char(o, ' ');
+    outbuf_str(o, status_phrase(a->status));
+    outbuf_str(o, "\r\nDate: ");
     http_date_write(o, c->worker->loop.wall_ms);
     outbuf_str(o, a->json.p ? "\r\nContent-Type: application/json" : "\r\nContent-Type: text/plain");
-    if (a->framing == DEMO_CHUNKED)
+    if (a->framing == DEMO_CHUNKED) {
         outbuf_str(o, "\r\nTransfer-Encoding: chunked");
-    else if (a->framing == DEMO_LENGTH && a->status != 204)
-        outbuf_fmt(o, "\r\nContent-Length: %llu", (unsigned long long)a->bytes);
+    } else if (a->framing == DEMO_LENGTH && a->status != 204) {
+        outbuf_str(o, "\r\nContent-Length: ");
+        outbuf_u64(o, a->bytes);
+    }
     outbuf_str(o, a->close ? "\r\nConnection: close\r\n\r\n" : "\r\n\r\n");
 }
 
@@ -196,12 +202,12 @@ static void start_ws(struct demo_conn *c, const struct demo_request *r, struct s
     write_event(c, &o); /* the first one comes with the 101 */
 }
 
-/* The request is complete: `c->worker->head` and the kept body are what it was. */
-static void answer_request(struct demo_conn *c)
+/* The request is complete: `c->worker->head` and the first bytes of its body. */
+static void answer_request(struct demo_conn *c, struct span body)
 {
     struct demo_worker *w = c->worker;
     struct span key;
-    struct demo_request r = {.head = &w->head, .body = {c->body, c->nbody}, .body_bytes = c->reader.total};
+    struct demo_request r = {.head = &w->head, .body = body, .body_bytes = c->reader.total};
     memcpy(r.body_sha256, empty_sha256, sizeof empty_sha256);
     if (c->digest)
         (void)EVP_DigestFinal_ex(c->digest, r.body_sha256, NULL); /* cannot fail for SHA-256 in memory */
@@ -241,6 +247,25 @@ static void drop_request(struct demo_conn *c)
     c->nbody = 0;
 }
 
+static bool is_digested(const struct req_head *head)
+{
+    return span_starts(head->target, SPAN("/widget/echo"));
+}
+
+/* The body p[0..n) came with its head, as small ones do: answers without keeping either. Returns the bytes
+ * used; 0 when the body is not all there, or has to be kept. */
+static size_t take_small_body(struct demo_conn *c, const char *p, size_t n)
+{
+    const struct req_head *head = &c->worker->head;
+    size_t used;
+    struct span body;
+    if (head->body != BODY_LENGTH || head->content_length > n || head->content_length > DEMO_BODY_KEPT_MAX ||
+        is_digested(head) || body_read(&c->reader, p, n, &used, &body) != BODY_OK)
+        return 0;
+    answer_request(c, body);
+    return used;
+}
+
 /* A head with a body: keeps the head for the answer. False when memory is out. */
 static bool start_body(struct demo_conn *c, const char *p, size_t n)
 {
@@ -249,7 +274,7 @@ static bool start_body(struct demo_conn *c, const char *p, size_t n)
     if (!c->head || !c->body) return false;
     memcpy(c->head, p, n);
     c->nhead = n;
-    if (span_starts(c->worker->head.target, SPAN("/widget/echo"))) {
+    if (is_digested(&c->worker->head)) {
         c->digest = EVP_MD_CTX_new();
         if (!c->digest || !EVP_DigestInit_ex(c->digest, EVP_sha256(), NULL)) return false;
     }
@@ -276,8 +301,12 @@ static size_t take_head(struct demo_conn *c, const char *p, size_t n)
     size_t used = c->scan.end;
     body_reader_init(&c->reader, head->body, head->content_length, &body_limits);
     if (head->body == BODY_NONE) {
-        answer_request(c);
-    } else if (!start_body(c, p, used)) {
+        answer_request(c, span_of(NULL, 0));
+        return used;
+    }
+    size_t body = n > used ? take_small_body(c, p + used, n - used) : 0;
+    if (body) return used + body;
+    if (!start_body(c, p, used)) {
         conn_close(c);
     } else if (head->expect_continue && used == n) {
         struct outbuf o = outbuf_of(c->worker->out, sizeof c->worker->out);
@@ -304,7 +333,7 @@ static size_t take_body(struct demo_conn *c, const char *p, size_t n)
     if (body_is_done(&c->reader)) {
         /* It was accepted before; parsing again is simpler than keeping spans alive. */
         (void)http_parse_request(c->worker->parser, c->head, c->nhead, &head_limits, &c->worker->head);
-        answer_request(c);
+        answer_request(c, span_of(c->body, c->nbody));
         drop_request(c);
     }
     return used;

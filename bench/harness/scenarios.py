@@ -232,7 +232,7 @@ class Calls(Figures):
         bench.require(description, tls, {"websocket"} if key == "echo" else {"identity"})
         options = authorized(bench.count) + ["--tls"] * tls
         if key == "POST":
-            options += ["--path", "/widget/session", "--body", POST_BODY]
+            options += ["--path", "/widget/bytes/200", "--body", POST_BODY]
         if key == "echo":
             options += ["--ws"]
         instance = bench.instance(description, tls=tls, proof=set())
@@ -320,7 +320,7 @@ class Curve:
 WS, TLS = {"websocket"}, {"tls": True}
 ALL = [
     Cost("A", "GET, keep-alive", []),
-    Cost("B", "POST 250 bytes, keep-alive", ["--path", "/widget/session", "--body", POST_BODY], proof={"post"}),
+    Cost("B", "POST 250 bytes, keep-alive", ["--path", "/widget/bytes/200", "--body", POST_BODY], proof={"post"}),
     Cost("AT", "GET, every request another token", [], who="everybody"),
     Cost("AR", "GET at 25,000/s", [], rate=25000),
     Cost("C", "TLS GET, keep-alive", [], **TLS),

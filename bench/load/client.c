@@ -139,13 +139,12 @@ static const char *own_header(struct load_client *c)
     return l->plan->own[n % l->plan->nown];
 }
 
-static void send_request(struct load_client *c)
+bool requests_prepare(struct load *l)
 {
-    const struct load_plan *plan = c->load->plan;
-    struct outbuf o = outbuf_of(c->load->out_bytes, sizeof c->load->out_bytes);
+    const struct load_plan *plan = l->plan;
+    struct outbuf o = outbuf_of(l->request_bytes, sizeof l->request_bytes);
     outbuf_fmt(&o, "%s %s HTTP/1.1\r\nHost: %s\r\n", plan->body ? "POST" : "GET", plan->path, plan->host);
     outbuf_str(&o, plan->headers);
-    if (plan->nown) outbuf_fmt(&o, "%s\r\n", own_header(c));
     if (plan->websocket)
         outbuf_fmt(&o,
                    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: "
@@ -153,9 +152,25 @@ static void send_request(struct load_client *c)
                    ws_key);
     if (plan->body)
         outbuf_fmt(&o, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(plan->body));
+    l->nfields = o.n;
     outbuf_str(&o, "\r\n");
     if (plan->body) outbuf_str(&o, plan->body);
-    c->load->requests++;
+    l->nrequest = o.n;
+    return !o.overflow;
+}
+
+/* What was prepared, with the header line of its own before the empty line. */
+static void send_request(struct load_client *c)
+{
+    struct load *l = c->load;
+    struct outbuf o = outbuf_of(l->out_bytes, sizeof l->out_bytes);
+    outbuf_bytes(&o, l->request_bytes, l->nfields);
+    if (l->plan->nown) {
+        outbuf_str(&o, own_header(c));
+        outbuf_str(&o, "\r\n");
+    }
+    outbuf_bytes(&o, l->request_bytes + l->nfields, l->nrequest - l->nfields);
+    l->requests++;
     c->state = CLIENT_HEAD;
     head_scan_init(&c->scan);
     if (o.overflow)

@@ -83,15 +83,17 @@ struct load {
     struct histogram latency;
     uv_poll_t pace; /* open loop: when the next operation is due */
     int pace_fd;
-    struct res_head head;              /* scratch */
-    char out_bytes[LOAD_REQUEST_MAX];  /* scratch: a request */
-    char plain[LOAD_READ_BYTES];       /* scratch: decrypted */
-    char filler[LOAD_MESSAGE_MAX];     /* payload of messages, after its first LOAD_MESSAGE_MIN bytes */
-    void (*on_ready)(struct load *l);  /* stepped: READY */
-    void (*on_rested)(struct load *l); /* the run is complete: RESTING */
+    struct res_head head;                 /* scratch */
+    char out_bytes[LOAD_REQUEST_MAX];     /* scratch: a request */
+    char request_bytes[LOAD_REQUEST_MAX]; /* what all requests have in common: fields, empty line, body */
+    size_t nfields, nrequest;             /* of these: before the empty line; in all */
+    char plain[LOAD_READ_BYTES];          /* scratch: decrypted */
+    char filler[LOAD_MESSAGE_MAX];        /* payload of messages, after its first LOAD_MESSAGE_MIN bytes */
+    void (*on_ready)(struct load *l);     /* stepped: READY */
+    void (*on_rested)(struct load *l);    /* the run is complete: RESTING */
 };
 
-/* `l` is zero but for plan and callbacks. False when memory is out. */
+/* `l` is zero but for plan and callbacks. False when memory is out or the request too long. */
 bool load_init(struct load *l);
 void load_deinit(struct load *l);
 
