@@ -82,6 +82,7 @@ def parse():
     p.add_argument("--connections", type=int, help="idle ones, for H (default 5000; quick 1000)")
     p.add_argument("--quick", action="store_true")
     p.add_argument("--full", action="store_true")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --output: what it has is not measured again")
     p.add_argument("--list", action="store_true", help="scenarios and gateways")
     p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/release"))
     p.add_argument("--output", type=Path, default=ROOT / "build/bench")
@@ -93,6 +94,8 @@ def parse():
     o.connections = o.connections or (1000 if o.quick else 5000)
     known = {s.name: s for s in scenarios.ALL}
     default = ",".join(known) if o.full else ",".join(scenarios.QUICK)
+    if o.resume and not (o.output / "results.json").exists():
+        p.error(f"{o.output} has no run to go on with")
     o.chosen = choose(o.scenarios or default, known)
     if o.partners < 2 or o.rounds < 1:
         p.error("at least 2 partners and 1 round")
@@ -108,8 +111,14 @@ def show_list(options):
         print(f"{d.name:16}{d.title}{'' if d.binary(options.build) else '  (not installed)'}")
 
 
-def run(options, setting, descriptions):
-    bench = Bench(setting, descriptions, options)
+def identity(results):
+    """What must be the same for figures to stand in one table."""
+    versions = {name: gateway["version"] for name, gateway in results["gateways"].items()}
+    return [results[key] for key in ("format", "rounds", "seconds", "partners")] + [versions]
+
+
+def begin(options, setting, descriptions):
+    """Results without figures yet, or with --resume those of the run that goes on."""
     results = {
         "format": 1,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -126,8 +135,22 @@ def run(options, setting, descriptions):
             "kind": d.kind,
             "version": d.version_text(setting.tools),
             "less": d.less or "",
+            "proofs": {},
         }
+    if not options.resume:
+        return results
+    earlier = json.loads((options.output / "results.json").read_text())
+    if identity(earlier) != identity(results):
+        sys.exit(f"{options.output}/results.json is of another run: other gateways, versions, rounds, seconds or partners")
+    return earlier
+
+
+def run(options, setting, descriptions):
+    bench = Bench(setting, descriptions, options)
+    results = begin(options, setting, descriptions)
     for scenario in options.chosen:
+        if scenario.name in results["scenarios"]:
+            continue
         result = scenario.run(bench)
         results["scenarios"][scenario.name] = {"title": scenario.title, "shape": scenario.shape, **result}
         bench.progress("")
@@ -135,7 +158,7 @@ def run(options, setting, descriptions):
         save(options.output, results)
     for d in descriptions:
         proofs = {f"{'TLS ' * tls}{check}": why for (name, tls), all in bench.proofs.items() if name == d.name for check, why in all.items()}
-        results["gateways"][d.name]["proofs"] = proofs
+        results["gateways"][d.name]["proofs"].update(proofs)
     save(options.output, results)
     return results
 
