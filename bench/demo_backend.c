@@ -96,6 +96,8 @@ static struct demo_worker *worker_create(int fd, uint32_t interval_ms)
     struct demo_worker *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     w->update_interval_ms = interval_ms;
+    for (size_t i = 0; i < sizeof w->alphabets; i++)
+        w->alphabets[i] = (char)('a' + i % 26);
     w->parser = http_parser_create();
     random_source_init(&w->random);
     if (!w->parser || loop_init(&w->loop, DEMO_READ_BYTES, NULL) ||

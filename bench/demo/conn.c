@@ -112,20 +112,13 @@ static void write_head(struct demo_conn *c, struct outbuf *o)
 }
 
 /* The next `n` bytes of a long body: the alphabet, over and over. */
-static void write_alphabet(struct outbuf *o, uint64_t at, size_t n)
+static void write_alphabet(struct demo_worker *w, struct outbuf *o, uint64_t at, size_t n)
 {
-    static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz";
-    size_t first = (size_t)(at % 26);
-    while (n) {
-        size_t run = n < 26 - first ? n : 26 - first;
-        outbuf_bytes(o, alphabet + first, run);
-        n -= run;
-        first = 0;
-    }
+    outbuf_bytes(o, w->alphabets + at % 26, n);
 }
 
 /* Writes up to `step_bytes` of the body, framed. */
-static void write_body_step(struct demo_answer *a, struct outbuf *o)
+static void write_body_step(struct demo_worker *w, struct demo_answer *a, struct outbuf *o)
 {
     if (a->json.p) {
         outbuf_span(o, a->json);
@@ -136,7 +129,7 @@ static void write_body_step(struct demo_answer *a, struct outbuf *o)
     while (step) {
         size_t n = a->framing == DEMO_CHUNKED && step > a->chunk_bytes ? a->chunk_bytes : (size_t)step;
         if (a->framing == DEMO_CHUNKED) outbuf_fmt(o, "%zx\r\n", n);
-        write_alphabet(o, a->bytes - a->left, n);
+        write_alphabet(w, o, a->bytes - a->left, n);
         if (a->framing == DEMO_CHUNKED) outbuf_str(o, "\r\n");
         a->left -= n;
         step -= n;
@@ -166,7 +159,7 @@ static void send_answer(struct demo_conn *c)
         c->head_sent = true;
         if (a->no_body) a->left = 0;
         bool has_body = a->left > 0;
-        if (!waits && has_body) write_body_step(a, &o);
+        if (!waits && has_body) write_body_step(c->worker, a, &o);
         bool done = !waits && a->left == 0;
         if (done && a->framing == DEMO_CHUNKED && !a->no_body) outbuf_str(&o, "0\r\n\r\n");
         conn_write(c, &o);

@@ -6,8 +6,7 @@
 #include <jansson.h>
 
 enum {
-    STEP_BYTES = 64 * 1024, /* of a long body, in one write */
-    CHUNK_BYTES = 4096,     /* unless the request says otherwise */
+    CHUNK_BYTES = 4096, /* unless the request says otherwise */
     WAIT_MS_MAX = 600 * 1000,
     SESSION_MS = 15 * 60 * 1000,
 };
@@ -162,7 +161,7 @@ static bool answer_bytes(struct span rest, enum demo_framing framing, struct dem
     uint64_t chunk = CHUNK_BYTES;
     struct span count = cut(&rest, '/');
     if (!span_to_u64(count, &a->bytes) || (rest.p && !span_to_u64(rest, &chunk))) return false;
-    if (chunk == 0 || chunk > STEP_BYTES) return false;
+    if (chunk == 0 || chunk > DEMO_STEP_BYTES) return false;
     a->status = 200;
     a->framing = framing;
     a->left = a->bytes;
@@ -184,7 +183,7 @@ static bool answer_slow(struct span query, struct demo_answer *a)
 {
     a->status = 200;
     a->bytes = a->left = demo_query_u32(query, SPAN("bytes"), UINT32_MAX, 26);
-    a->step_bytes = demo_query_u32(query, SPAN("step"), STEP_BYTES, STEP_BYTES);
+    a->step_bytes = demo_query_u32(query, SPAN("step"), DEMO_STEP_BYTES, DEMO_STEP_BYTES);
     a->first_byte_ms = demo_query_u32(query, SPAN("first_byte_ms"), WAIT_MS_MAX, 0);
     a->body_ms = demo_query_u32(query, SPAN("body_ms"), WAIT_MS_MAX, 0);
     a->gap_ms = demo_query_u32(query, SPAN("gap_ms"), WAIT_MS_MAX, 0);
@@ -237,9 +236,9 @@ static bool route_widget(struct demo_worker *w, const struct demo_request *r, st
 void demo_route(struct demo_worker *w, const struct demo_request *r, struct demo_answer *a)
 {
     struct span rest = r->path;
-    *a = (struct demo_answer){.step_bytes = STEP_BYTES};
+    *a = (struct demo_answer){.step_bytes = DEMO_STEP_BYTES};
     if (!skip(&rest, SPAN("/widget/")) || !route_widget(w, r, rest, a)) {
-        *a = (struct demo_answer){.step_bytes = STEP_BYTES};
+        *a = (struct demo_answer){.step_bytes = DEMO_STEP_BYTES};
         struct outbuf o = outbuf_of(w->json, sizeof w->json);
         outbuf_str(&o, "{\"error\":\"not_found\",\"code\":\"not_found\",\"message\":\"The demo has no such "
                        "endpoint.\"}");
