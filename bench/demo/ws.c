@@ -98,16 +98,28 @@ static void begin_frame(struct demo_ws *ws, struct outbuf *o)
         write_header(o, ws->header[0], ws->payload_left);
 }
 
+/* Payload bytes without their mask, which is rotated so that it begins at this byte of the payload. */
+static void unmask(char *to, const char *p, size_t n, const uint8_t *mask, uint64_t at)
+{
+    uint8_t turned[8];
+    uint64_t word, mask_word;
+    for (unsigned i = 0; i < sizeof turned; i++)
+        turned[i] = mask[(at + i) & 3];
+    memcpy(&mask_word, turned, sizeof mask_word);
+    size_t i = 0;
+    for (; n - i >= sizeof word; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        word ^= mask_word;
+        memcpy(to + i, &word, sizeof word);
+    }
+    for (; i < n; i++)
+        to[i] = (char)((uint8_t)p[i] ^ turned[i & 3]);
+}
+
 static void take_payload(struct demo_ws *ws, const char *p, size_t n, struct outbuf *o)
 {
-    const uint8_t *mask = ws->header + ws->nheader - 4;
-    for (size_t i = 0; i < n; i++) {
-        uint8_t byte = (uint8_t)p[i] ^ mask[(ws->payload_at + i) & 3];
-        if (is_control(ws))
-            ws->control[ws->payload_at + i] = byte;
-        else if (ws->echo)
-            outbuf_char(o, (char)byte);
-    }
+    char *to = is_control(ws) ? (char *)ws->control + ws->payload_at : ws->echo ? outbuf_take(o, n) : NULL;
+    if (to) unmask(to, p, n, ws->header + ws->nheader - 4, ws->payload_at);
     ws->payload_at += n;
     ws->payload_left -= n;
 }

@@ -194,13 +194,21 @@ static uint32_t frame_head(uint8_t *p, uint32_t n, bool masked)
     return 4;
 }
 
+/* "message " and the number of the message. */
+static void message_text(char text[static LOAD_MESSAGE_MIN], uint64_t number)
+{
+    memcpy(text, "message 00000000", LOAD_MESSAGE_MIN);
+    for (int i = LOAD_MESSAGE_MIN - 1; number && i >= 8; i--, number /= 10)
+        text[i] = (char)('0' + number % 10);
+}
+
 /* A text message that begins with its number, masked with zeros (a mask all the same), and the echo to
  * expect. */
 static void send_message(struct load_client *c)
 {
     uint32_t n = c->load->plan->message_bytes;
-    char head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN] = {0}, text[LOAD_MESSAGE_MIN + 1];
-    (void)snprintf(text, sizeof text, "message %08u", (unsigned)(c->messages++ % 100000000));
+    char head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN] = {0}, text[LOAD_MESSAGE_MIN];
+    message_text(text, c->messages++);
     uint32_t at = frame_head((uint8_t *)head, n, true) + 4;
     memcpy(head + at, text, LOAD_MESSAGE_MIN);
     c->necho_head = frame_head((uint8_t *)c->echo_head, n, false);
