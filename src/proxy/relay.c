@@ -2,6 +2,8 @@
 
 #include "base/outbuf.h"
 
+enum { COPIED_MAX = 4096 };
+
 void relay_begin(struct relay *r, struct stream *to, bool chunked)
 {
     r->to = to;
@@ -19,9 +21,22 @@ static void add(struct relay *r, const char *p, size_t n)
     r->written += n;
 }
 
+/* Several small pieces go out as one: the copy costs less than gathering costs the kernel (1.5 % of a GET's
+ * processor time, 4 % of a POST's). */
+static enum err write_pieces(struct relay *r)
+{
+    char whole[COPIED_MAX];
+    struct outbuf o = outbuf_of(whole, sizeof whole);
+    if (r->n == 1) return stream_write(r->to, r->iov, 1);
+    for (unsigned i = 0; i < r->n; i++)
+        outbuf_bytes(&o, r->iov[i].iov_base, r->iov[i].iov_len);
+    if (o.overflow) return stream_write(r->to, r->iov, r->n);
+    return stream_write(r->to, &(struct iovec){o.p, o.n}, 1);
+}
+
 enum err relay_flush(struct relay *r)
 {
-    if (r->n && !r->failed) r->failed = stream_write(r->to, r->iov, r->n);
+    if (r->n && !r->failed) r->failed = write_pieces(r);
     if (r->n) r->flushed = true;
     r->n = r->nframes = 0;
     return r->failed;
