@@ -87,11 +87,12 @@ bool tls_server_covers(const struct tls_server *s, const SSL *ssl, struct span h
 
 /* --- ALPN ------------------------------------------------------------------------------------------ */
 
-/* A client that names protocols but not ours would not understand what we say (RFC 7301 section 3.2). */
+/* A client that names protocols but none of ours would not understand what we say (RFC 7301 section 3.2).
+ * Each request says its version by itself, so nothing else depends on which one is chosen. */
 static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
                            unsigned in_n, void *arg)
 {
-    static const unsigned char ours[] = "\x08http/1.1";
+    static const unsigned char ours[] = "\x08http/1.1\x08http/1.0"; /* the first that it has */
     unsigned char *chosen;
     (void)ssl, (void)arg;
     int r = SSL_select_next_proto(&chosen, out_n, ours, sizeof ours - 1, in, in_n);

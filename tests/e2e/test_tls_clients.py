@@ -88,7 +88,9 @@ def curl(*arguments, **options):
     return heads[-1].decode(), body
 
 
-@pytest.mark.parametrize("how", [("--tlsv1.3",), ("--tls-max", "1.2"), ("--http1.1",), ("--no-alpn",), ("--no-alpn", "--http1.0")])
+@pytest.mark.parametrize(
+    "how", [("--tlsv1.3",), ("--tls-max", "1.2"), ("--http1.1",), ("--http1.0",), ("--no-alpn",), ("--no-alpn", "--http1.0")]
+)
 def test_curl(served, partner, how):
     head, body = curl(served, "/widget/session", *how, "-d", '{"merchant_transaction_id":"t"}', partner=partner)
     assert head.startswith("HTTP/1.1 201 ") and json.loads(body)["merchant_transaction_id"] == "t"
@@ -434,14 +436,25 @@ def test_key_updates(simple):
 # --- ALPN --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offered, chosen", [(None, None), (["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1")])
+OFFERS = [
+    (None, None),
+    (["http/1.1"], "http/1.1"),
+    (["h2", "http/1.1"], "http/1.1"),
+    (["http/1.0"], "http/1.0"),
+    (["http/1.0", "http/1.1"], "http/1.1"),
+]
+
+
+@pytest.mark.parametrize("offered, chosen", OFFERS)
 def test_alpn(simple, authority, partner, offered, chosen):
     client = connect(simple, context=trusting(authority, alpn=offered))
     assert client.tls.selected_alpn_protocol() == chosen
     is_passed(client.exchange(fields=partner.authorization))
+    assert is_passed(client.exchange(fields=partner.authorization, version="1.0"))["connection"] == "close"
+    client.expect_close()
 
 
-@pytest.mark.parametrize("offered", ["h2", "h2,spdy/3.1", "HTTP/1.1"])
+@pytest.mark.parametrize("offered", ["h2", "h2,spdy/3.1", "HTTP/1.1", "http/0.9"])
 def test_alpn_without_ours_is_refused(simple, offered):
     assert "alert no application protocol" in s_client(simple, "-alpn", offered)
 
