@@ -215,7 +215,8 @@ const char *const tls_failure_names[TLS_FAILURE_COUNT] = {
 
 static enum tls_failure class_of(int reason)
 {
-    if (reason > SSL_AD_REASON_OFFSET) return TLS_FAILURE_ALERT; /* that came in */
+    /* That came in. Reasons that all libraries share, such as the want of memory, are far larger numbers. */
+    if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + UINT8_MAX) return TLS_FAILURE_ALERT;
     switch (reason) {
     case SSL_R_HTTP_REQUEST:
     case SSL_R_HTTPS_PROXY_REQUEST:
@@ -237,10 +238,12 @@ static enum tls_failure class_of(int reason)
     }
 }
 
-/* After a call of OpenSSL that failed: notes why. */
+/* After a call of OpenSSL that failed: notes why. The last of its errors says most, but one that began with a
+ * want of memory is nothing else. */
 static enum err fail(struct tls *t)
 {
-    unsigned long code = ERR_peek_last_error();
+    unsigned long first = ERR_peek_error();
+    unsigned long code = ERR_GET_REASON(first) == ERR_R_MALLOC_FAILURE ? first : ERR_peek_last_error();
     t->has_failed = true;
     t->reason = ERR_reason_error_string(code);
     if (ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED)

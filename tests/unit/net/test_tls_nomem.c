@@ -105,6 +105,19 @@ static void contexts_are_built_or_not(void **state)
 
 /* --- connections ----------------------------------------------------------------------------------- */
 
+static unsigned out_of_memory; /* failures that were said to be for want of memory */
+
+/* Whoever has no memory says so, and does not blame the other side. */
+static void check_class(const struct user *u)
+{
+    const char *reason = stream_tls_reason(&u->stream);
+    if (!reason) return;
+    enum tls_failure class = stream_tls_failure(&u->stream, u->failure);
+    if (strcmp(reason, "malloc failure") == 0) assert_int_equal(class, TLS_FAILURE_MEMORY);
+    if (strcmp(reason, "internal error") == 0) assert_int_equal(class, TLS_FAILURE_PROTOCOL);
+    out_of_memory += class == TLS_FAILURE_MEMORY;
+}
+
 /* True when both sides went well to the end. */
 static bool talk(struct net_test *t, struct tls_server *server, struct tls_client *client, long at)
 {
@@ -130,6 +143,8 @@ static bool talk(struct net_test *t, struct tls_server *server, struct tls_clien
     countdown = -1;
     ERR_clear_error();
     close(listening);
+    check_class(a);
+    check_class(b);
     user_destroy(t, a);
     user_destroy(t, b);
     tls_sessions_clear(&sessions);
@@ -155,6 +170,7 @@ static void connections_fail_or_go_on(void **state)
         failures += !done;
     }
     assert_true(failures > 30);
+    assert_true(out_of_memory > 10); /* the others saw the other side give up, or an error made of it */
     tls_server_unref(server);
     tls_client_unref(client);
     tls_tickets_unref(tickets);
