@@ -1,6 +1,5 @@
 #include "control/certificate_watch.h"
 
-#include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
 #include "control/certificates.h"
@@ -55,7 +54,7 @@ static void refresh_tickets(struct certificate_watch *w)
     struct errmsg why;
     bool changed;
     if (!t) return;
-    if (tls_tickets_refresh(t, clock_mono_us() / 1000, &changed, &why)) {
+    if (tls_tickets_refresh(t, w->deployment->loop->now_ms, &changed, &why)) {
         if (strcmp(why.text, w->ticket_error) == 0) return;
         w->status.ticket_failures_total++;
         (void)snprintf(w->ticket_error, sizeof w->ticket_error, "%s", why.text); /* of the same size */

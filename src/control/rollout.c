@@ -1,6 +1,5 @@
 #include "control/rollout.h"
 
-#include "base/clock.h"
 #include "base/container.h"
 #include "config/diff.h"
 #include "control/certificates.h"
@@ -189,7 +188,7 @@ static enum err prepare_tls(struct rollout *r, struct errmsg *why)
 {
     static const struct tls_warnings warnings = {.fn = on_warning};
     const struct generation *current = r->deployment->current;
-    return certificates_build(r->next->config, current ? &current->tls : NULL, clock_mono_us() / 1000,
+    return certificates_build(r->next->config, current ? &current->tls : NULL, r->deployment->loop->now_ms,
                               &warnings, &r->next->tls, why);
 }
 
@@ -213,7 +212,7 @@ enum err rollout_check(const struct deployment *d, const struct config *next, st
     static const struct tls_warnings none = {0};
     struct tls_contexts tls;
     enum err e = check_buffer(d, next, why);
-    if (e == ERR_OK) e = certificates_build(next, &d->current->tls, clock_mono_us() / 1000, &none, &tls, why);
+    if (e == ERR_OK) e = certificates_build(next, &d->current->tls, d->loop->now_ms, &none, &tls, why);
     if (e == ERR_OK) tls_contexts_deinit(&tls);
     return e;
 }
