@@ -66,9 +66,27 @@ static enum err digest_listener(const struct config *c, const struct config_list
     return sum_end(&s, digest);
 }
 
-static enum err digest_backend(const struct config_tls_client *t, uint8_t digest[static TLS_DIGEST_BYTES])
+/* Whom the certificate must be for. */
+static void choose_host(const struct config_environment *env, char out[static TLS_HOST_BYTES])
 {
+    char text[ADDR_TEXT_MAX];
+    const char *host = env->upstream_tls.server_name;
+    if (!host && env->upstream.kind == ENDPOINT_NAME) host = env->upstream.host;
+    if (!host) {
+        (void)addr_format(&env->upstream.addr, text);
+        host = text;
+    }
+    (void)snprintf(out, TLS_HOST_BYTES, "%s", host); /* the configuration has no longer ones */
+}
+
+/* The host belongs to it: sessions that were made for one are not resumed for another. */
+static enum err digest_backend(const struct config_environment *env, uint8_t digest[static TLS_DIGEST_BYTES])
+{
+    const struct config_tls_client *t = &env->upstream_tls;
+    char host[TLS_HOST_BYTES];
     struct sum s = sum_begin();
+    choose_host(env, host);
+    sum_add(&s, host, strlen(host));
     sum_add_file(&s, t->ca_file, false);
     sum_add_file(&s, t->certificate_file, false);
     sum_add_file(&s, t->key_file, true);
@@ -97,7 +115,7 @@ enum err certificates_digest_files(const struct config *c, const struct tls_cont
     }
     for (unsigned e = 0; e < ENV_COUNT; e++) {
         if (!c->environments[e].present || !c->environments[e].upstream_tls.enabled) continue;
-        s.failed |= digest_backend(&c->environments[e].upstream_tls, one) != ERR_OK;
+        s.failed |= digest_backend(&c->environments[e], one) != ERR_OK;
         sum_add(&s, one, sizeof one);
     }
     return sum_end(&s, digest);
@@ -215,19 +233,6 @@ static enum err build_listener(const struct build *b, uint32_t i)
     return ERR_OK;
 }
 
-/* Whom the certificate must be for. */
-static void choose_host(const struct config_environment *env, char out[static TLS_HOST_BYTES])
-{
-    char text[ADDR_TEXT_MAX];
-    const char *host = env->upstream_tls.server_name;
-    if (!host && env->upstream.kind == ENDPOINT_NAME) host = env->upstream.host;
-    if (!host) {
-        (void)addr_format(&env->upstream.addr, text);
-        host = text;
-    }
-    (void)snprintf(out, TLS_HOST_BYTES, "%s", host); /* the configuration has no longer ones */
-}
-
 static enum err build_backend(const struct build *b, unsigned e)
 {
     const struct config_environment *env = &b->config->environments[e];
@@ -235,7 +240,7 @@ static enum err build_backend(const struct build *b, unsigned e)
     struct tls_backend *to = &b->out->backends[e];
     if (!env->present || !tls->enabled) return ERR_OK;
     choose_host(env, to->host);
-    if (digest_backend(tls, to->digest)) return fail_nomem(b->why);
+    if (digest_backend(env, to->digest)) return fail_nomem(b->why);
     const struct tls_backend *present = b->present ? &b->present->backends[e] : NULL;
     if (present && present->client && memcmp(present->digest, to->digest, TLS_DIGEST_BYTES) == 0) {
         to->client = tls_client_ref(present->client);

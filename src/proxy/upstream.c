@@ -280,10 +280,11 @@ void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_ev
     c->head_n = c->head_cap = 0;
 }
 
-/* The generation before is still there (worker_update.c), so an equal address means an equal context. */
+/* The generation before is still there (worker_update.c), so an equal address means an equal context, and
+ * that an equal host. */
 static void configure_tls(struct upstream *u, const struct tls_backend *tls)
 {
-    bool has_changed = u->tls && (u->tls->client != tls->client || strcmp(u->tls->host, tls->host) != 0);
+    bool has_changed = u->tls && u->tls->client != tls->client;
     u->tls = tls;
     if (!has_changed) return;
     u->version++;

@@ -7,12 +7,13 @@ Method: a scripted backend with certificates made at run time, right or wrong in
 
 import contextlib
 import hashlib
+import socket
 import ssl
 import threading
 
 import pytest
 
-from support.backend import answer, chunked
+from support.backend import Gate, answer, chunked
 from support.certs import Authority
 from support.client import request
 from support.expect import is_error, is_passed
@@ -489,6 +490,65 @@ def test_a_reload_with_another_name(to_backend, backends, authority, partner):
     is_error(client.exchange(fields=partner.authorization), "upstream_unavailable")
     gateway.reload(environments={"production": {"upstream_tls": {"server_name": NAME}}})
     is_passed(client.exchange(fields=partner.authorization))
+
+
+@contextlib.contextmanager
+def late_tickets(backend, gate):
+    """An address before the backend. On its first connection, what the backend sends behind the handshake, the tickets first of all,
+    waits for the gate."""
+    server, connections = socket.create_server(("127.0.0.1", 0)), []
+
+    def carry(source, sink, before):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                before()
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve(first):
+        hellos = []
+
+        def count():
+            hellos.append(None)
+
+        def hold():
+            if first and len(hellos) > 1:  # the client's second flight: the handshake is over
+                gate.wait()
+
+        near, _ = server.accept()
+        far = socket.create_connection(("127.0.0.1", int(port_of(backend))))
+        connections.extend([near, far])
+        for arguments in ((near, far, count), (far, near, hold)):
+            threading.Thread(target=carry, args=arguments, daemon=True).start()
+
+    def accept():
+        with contextlib.suppress(OSError):
+            serve(True)
+            while True:
+                serve(False)
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"127.0.0.1:{server.getsockname()[1]}"
+    server.shutdown(socket.SHUT_RDWR)
+    for each in (server, *connections):
+        each.close()
+
+
+def test_a_session_of_the_name_before_is_not_resumed(to_backend, backends, authority, partner):
+    """Whoever resumes is not asked for a certificate: a ticket that comes on an old connection after the reload was given to
+    another name."""
+    gate, backend = Gate(), backends(tls=serving(authority.leaf(NAME), ssl.TLSVersion.TLSv1_3))
+    with late_tickets(backend, gate) as address:
+        gateway = to_backend(backend, address=address, server_name=NAME, listener={"reload_on_change": False})
+        client = gateway.client()
+        client.send(request(fields=partner.authorization))
+        wait_for(lambda: backend.requests, "the request at the backend")
+        gateway.reload(environments={"production": {"upstream_tls": {"server_name": "other.test"}}})
+        gate.open()
+        is_passed(client.response())
+        is_error(client.exchange(fields=partner.authorization), "upstream_unavailable")
+        assert len(backend.requests) == 1
 
 
 @pytest.mark.parametrize("file", ["ca_file", "certificate_file"])
