@@ -19,12 +19,16 @@ import time
 import pytest
 
 from support.expect import is_error, is_passed
-from support.following import ask, becomes, echo, expect_policy_close, open_tunnel
+from support.following import ask, becomes, drop_connections, echo, expect_policy_close, open_tunnel, wait_following
 from support.operator import Answering, Ctl, make_certificates, running
 from support.partners import Partner, digest, write_file
 from support.proofctl import ENVIRONMENT, PROOFCTL
 from support.redis import REDIS_SERVER, Connection, RedisError, Sentinel, free_port
+from support.tls import connect, trusting
 from support.wait import wait_for
+from support.websocket import upgrade
+
+pytest_plugins = ["support.tls"]
 
 pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="there is no redis-server on this machine (Debian: redis-server)")
 CONTACT = ("--contact", "ops@acme.example")
@@ -97,6 +101,44 @@ def test_from_an_empty_redis_to_a_revocation_that_cuts_a_live_tunnel(empty, gate
     actions = [(e["action"], e.get("partner_id")) for e in ctl("audit", "--json").json]
     assert actions == [("init", None), ("partner add", "acme"), ("partner add", "other"), ("token rotate", "acme"),
                        ("token finish", "acme"), ("token revoke", "acme")]  # fmt: skip
+
+
+def test_a_certificate_as_a_second_factor(redis, ctl, https, demo, authority):
+    """What proofctl writes is obeyed on connections that are open, on tunnels, and after the connection to Redis was lost."""
+    acme, other = partner_of(ctl.add("--id", "acme")), partner_of(ctl.add("--id", "other", company="Other"))
+    own, second = (authority.leaf(name, client=True) for name in ("own", "second"))
+    ctl.certificates = [own.fingerprint, second.fingerprint]
+    listener = {"client_certificates": "optional", "client_ca_file": str(authority.file)}
+    gateway = https(listener=listener, partners=[acme, other], store=redis.config(), upstream=demo.address)
+    gateway.secrets += redis.passwords.values()
+    clients = {pair: connect(gateway, context=trusting(authority, pair=pair)) for pair in (own, second, None)}
+
+    def answers(partner=acme):
+        return [clients[pair].exchange(fields=partner.authorization).status for pair in (own, second, None)]
+
+    def tunnel(pair):
+        client = connect(gateway, context=trusting(authority, pair=pair))
+        assert client.ask(upgrade(acme, "/ws?tx_id=1&echo=1&interval_ms=0")).status == 101
+        return client
+
+    assert answers() == [200, 200, 200]
+    kept, cut = tunnel(own), tunnel(None)
+    ctl("partner", "set", "acme", "--client-cert-sha256", own.fingerprint, "--yes", "--wait")
+    assert answers() == [200, 401, 401] and answers(other) == [200, 200, 200]
+    refused = is_error(clients[None].exchange(fields=acme.authorization), "invalid_token")
+    assert gateway.line_of(refused)["deny"] == "client_certificate"
+    expect_policy_close(cut)
+    echo(kept)
+    both = ("--client-cert-sha256", own.fingerprint, "--client-cert-sha256", second.fingerprint)
+    ctl("partner", "set", "acme", *both, "--yes", "--wait")
+    assert answers() == [200, 200, 401]
+    ctl("partner", "set", "acme", "--client-cert-sha256", second.fingerprint, "--yes", "--wait")
+    expect_policy_close(kept)
+    drop_connections(redis)
+    wait_following(gateway, 2)
+    assert answers() == [401, 200, 401]
+    ctl("partner", "set", "acme", "--client-cert-sha256", "none", "--wait")
+    assert answers() == [200, 200, 200]
 
 
 def test_every_command_works_on_redis(ctl, redis):
