@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { ANSWERS_MAX = 4096 }; /* a KeyUpdate is 27 bytes */
+
 /* Bytes that wait for their moment. */
 struct held {
     char *p; /* owned */
@@ -19,6 +21,7 @@ struct stream_tls {
     struct held early;   /* HANDSHAKE, CONNECTING: plaintext to send */
     struct held arrived; /* decrypted while reading paused */
     enum err end;        /* to be told behind `arrived`: ERR_EOF, or a failure */
+    size_t answers;      /* bytes that OpenSSL has sent by itself since `pending` was empty */
     struct loop_task resume;
 };
 
@@ -176,12 +179,23 @@ static enum err become_open(struct stream *s)
     return ERR_OK;
 }
 
+/* What OpenSSL says by itself: the handshake, and later answers to key updates. Back-pressure is the user's,
+ * who knows nothing of those, so they have a bound of their own: else whoever never reads would fill our
+ * memory. Errors: ERR_NOMEM, ERR_LIMIT. A reset while sending is found by reading, as without TLS. */
+static enum err send_answer(struct stream *s, struct span out)
+{
+    struct stream_tls *t = s->tls;
+    if (s->pending_n == 0) t->answers = 0;
+    if (s->state == STREAM_OPEN) t->answers += out.n;
+    if (t->answers > ANSWERS_MAX) return ERR_LIMIT;
+    return send_span(s, out) == ERR_NOMEM ? ERR_NOMEM : ERR_OK;
+}
+
 void stream_tls_take(struct stream *s, const char *p, size_t n)
 {
     struct tls_result r;
     tls_feed(s->tls->engine, p, n, &r);
-    /* A reset while sending is found by reading, as without TLS. */
-    enum err e = send_span(s, r.out) == ERR_NOMEM ? ERR_NOMEM : ERR_OK;
+    enum err e = send_answer(s, r.out);
     if (!e && r.secured) e = become_open(s);
     if (s->state == STREAM_OPEN || s->state == STREAM_HANDSHAKE) deliver(s, r.plain, e ? e : r.end);
 }

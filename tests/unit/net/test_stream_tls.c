@@ -496,6 +496,29 @@ static void a_flood_of_key_updates_is_refused(void **state)
     link_free(&l);
 }
 
+/* Each request for our new key brings an answer. Whoever never reads them would have them pile up here. */
+static void answers_that_nobody_reads_are_bounded(void **state)
+{
+    struct link l = link_open(state);
+    static char large[MUCH];
+    while (!stream_is_blocked(&l.u->stream))
+        assert_int_equal(user_write(l.u, large, sizeof large), ERR_OK);
+    size_t before = l.u->stream.pending_n;
+    net_test_watch(l.t);
+    for (int i = 0; i < 2000 && !l.u->failures; i++) {
+        uint64_t in = l.u->stream.bytes_in;
+        char bytes[64];
+        assert_int_equal(SSL_key_update(l.p->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(l.p->ssl), 1);
+        int n = BIO_read(SSL_get_wbio(l.p->ssl), bytes, sizeof bytes);
+        assert_int_equal(send(l.p->fd, bytes, (size_t)n, 0), n);
+        RUN_UNTIL(l.t, l.u->stream.bytes_in > in);
+    }
+    assert_in_range(l.u->stream.pending_n, before, before + 4096);
+    assert_int_equal(l.u->failure, ERR_LIMIT);
+    link_free(&l);
+}
+
 static void renegotiation_is_refused(void **state)
 {
     SSL_CTX *ctx = peer_client_ctx();
@@ -776,6 +799,7 @@ int main(void)
         TLS_TEST(a_changed_record_is_refused),
         TLS_TEST(keys_may_be_updated),
         TLS_TEST(a_flood_of_key_updates_is_refused),
+        TLS_TEST(answers_that_nobody_reads_are_bounded),
         TLS_TEST(renegotiation_is_refused),
         TLS_TEST(alpn_must_offer_what_we_speak),
         TLS_TEST(the_certificate_is_chosen_by_name_and_key_type),
