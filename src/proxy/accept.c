@@ -115,6 +115,7 @@ void accept_caller(struct worker_listener *l, int fd, const struct caller *calle
     struct conn *c = conn_create(l, fd, caller);
     if (!c) {
         metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
         return;
     }
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);

@@ -6,17 +6,23 @@ Method: the executable proofgw-faults (tests/faults/fail_malloc.c) lets each Nth
 kinds run meanwhile; what they get is not judged, only that each ends. Sanitizers watch.
 """
 
+import contextlib
 import os
 import signal
+import ssl
 
 import pytest
 
 from support import gateway as gateway_module
+from support.gateway import HOST
 from support.http1 import Ended
 from support.partners import Partner
+from support.tls import connect, tls_listener, trusting
 from support.wait import wait_for
 from support.websocket import BINARY as BINARY_FRAME
 from support.websocket import frame, read_frame, upgrade
+
+pytest_plugins = ["support.tls"]
 
 MASK = b"\x00\x00\x00\x01"
 ROUNDS = 12
@@ -29,9 +35,9 @@ def faults(monkeypatch, proofgw, demo):
     assert os.access(binary, os.X_OK), f"{binary} does not exist"
     monkeypatch.setattr(gateway_module, "BINARY", binary)
 
-    def make(every, **kwargs):
+    def make(every, make=proofgw, **kwargs):
         monkeypatch.setenv("GW_FAIL_EVERY", str(every))
-        return proofgw(upstream=demo.address, **kwargs)
+        return make(**{"upstream": demo.address, **kwargs})
 
     return make
 
@@ -91,11 +97,49 @@ def test_allocations_fail_on_the_request_path(faults, partner, every, workers):
     gateway.signal(signal.SIGRTMIN)
     gateway.wait_metric("proofgw_exchanges_active", 0)
     metrics = gateway.metrics()
-    hits = metrics("proofgw_limits_hit_total", limit="memory") + metrics("proofgw_connections_refused_total")
-    assert hits > 0, "no allocation failed: the test tests nothing"
+    assert metrics("proofgw_limits_hit_total", limit="memory") > 0, "no allocation failed: the test tests nothing"
     for kind in KINDS:
         answer = kind(gateway.client(), partner)
         assert answer.status == {refused: 401, tunnel: 101, post_in_pieces: 201}.get(kind, 200), kind
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 5, 7, 11])
+def test_allocations_fail_with_tls_on_both_sides(faults, https, backends, authority, partner, every):
+    """The same with certificates of clients, PROXY headers that come in pieces, and a backend that is verified."""
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*authority.leaf("localhost").files)
+    backend = backends(tls=serving)
+    verified = {"enabled": True, "ca_file": str(authority.file), "server_name": "localhost"}
+    asking = tls_listener(client_certificates="optional", client_ca_file=str(authority.file))
+    balanced = tls_listener(proxy_protocol=True, trusted_proxies=["127.0.0.1"])
+    context = trusting(authority, pair=authority.leaf("acme", client=True))
+    gateway = faults(
+        every, make=https, listeners=[asking, balanced], upstream=backend.address, workers=2,
+        environments={"production": {"hosts": [HOST], "upstream": backend.address, "upstream_tls": verified}, "sandbox": None},
+    )  # fmt: skip
+
+    def show_certificate():
+        client = connect(gateway, context=context)
+        return [client.exchange("POST", fields=partner.authorization, body=b"x" * 50000).status for _ in range(2)]
+
+    def come_through_a_balancer():
+        client = connect(gateway, address=("127.0.0.1", gateway.ports[1]), context=context, handshake=False)
+        for piece in (b"PROXY TCP4 127.0.0.1", b" 127.0.0.1 40000 443\r\n"):
+            client.raw(piece)
+        return [client.handshake().exchange(fields=partner.authorization).status]
+
+    assert show_certificate() == [200, 200] and come_through_a_balancer() == [200]
+    gateway.signal(signal.SIGRTMIN)
+    for _ in range(ROUNDS):
+        for kind in (show_certificate, come_through_a_balancer):
+            with contextlib.suppress(Ended, OSError):  # ssl.SSLError is one
+                kind()
+            gateway.clients.pop().close()
+    gateway.signal(signal.SIGRTMIN)
+    gateway.wait_metric("proofgw_exchanges_active", 0)
+    gateway.wait_metric("proofgw_tls_handshakes_active", 0)
+    assert gateway.metrics()("proofgw_limits_hit_total", limit="memory") > 0, "no allocation failed: the test tests nothing"
+    assert show_certificate() == [200, 200] and come_through_a_balancer() == [200]
 
 
 @pytest.mark.parametrize("every", [1, 3, 10])
