@@ -6,7 +6,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum {
@@ -76,23 +76,34 @@ static long bio_ctrl(BIO *bio, int command, long number, void *p)
     return command == BIO_CTRL_FLUSH;
 }
 
-static BIO_METHOD *bio_method;
-
-static void make_bio_method(void)
+static BIO_METHOD *make_bio_method(void)
 {
-    BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "shared buffers");
-    if (!m) return;
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "shared buffers"); /* nobody looks for its type */
+    if (!m) return NULL;
     (void)BIO_meth_set_read(m, bio_read); /* these fill in fields and cannot fail */
     (void)BIO_meth_set_write(m, bio_write);
     (void)BIO_meth_set_ctrl(m, bio_ctrl);
-    bio_method = m; /* lives as long as the process */
+    return m;
+}
+
+/* One for the whole process, made by whoever needs it first; NULL when memory is out, this time. */
+static const BIO_METHOD *bio_method(void)
+{
+    static _Atomic(BIO_METHOD *) shared;
+    BIO_METHOD *m = atomic_load_explicit(&shared, memory_order_acquire), *other = NULL;
+    if (m) return m;
+    m = make_bio_method();
+    if (!m || atomic_compare_exchange_strong_explicit(&shared, &other, m, memory_order_acq_rel,
+                                                      memory_order_acquire))
+        return m;
+    BIO_meth_free(m);
+    return other;
 }
 
 static enum err attach_bio(struct tls *t)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, make_bio_method); /* cannot fail with a valid control */
-    BIO *bio = bio_method ? BIO_new(bio_method) : NULL;
+    const BIO_METHOD *method = bio_method();
+    BIO *bio = method ? BIO_new(method) : NULL;
     if (!bio) return ERR_NOMEM;
     BIO_set_data(bio, t->buffers);
     BIO_set_init(bio, 1);
