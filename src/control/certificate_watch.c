@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TICKETS_LOOK_MS = 60000 };
+enum { MINUTE_MS = 60000 };
 
 static const struct file_watch_options watch_options = {
     .quiet_ms = 200, .quiet_max_ms = 500, .poll_ms = 10000};
@@ -67,13 +67,6 @@ static void refresh_tickets(struct certificate_watch *w)
     log_info("ticket_keys_changed", KV_STR("source", tls_tickets_file(t) ? "file" : "time"));
 }
 
-static void on_tickets(struct wheel_entry *e)
-{
-    struct certificate_watch *w = CONTAINER_OF(e, struct certificate_watch, tickets);
-    refresh_tickets(w);
-    loop_deadline(w->deployment->loop, &w->tickets, TICKETS_LOOK_MS);
-}
-
 /* --- looking --------------------------------------------------------------------------------------- */
 
 static void look(struct certificate_watch *w)
@@ -92,6 +85,24 @@ static void look(struct certificate_watch *w)
     }
     memcpy(w->refused, files, sizeof files); /* if they are */
     w->on_changed(w);
+}
+
+/* Files that were refused may become good by themselves: a certificate that was not valid yet. */
+static void look_again(struct certificate_watch *w)
+{
+    struct errmsg why;
+    if (w->state != CERTIFICATE_WATCH_REFUSED) return;
+    if (rollout_check(w->deployment, in_force(w)->config, &why)) return; /* that was said */
+    set_state(w, CERTIFICATE_WATCH_QUIET);
+    look(w);
+}
+
+static void on_minute(struct wheel_entry *e)
+{
+    struct certificate_watch *w = CONTAINER_OF(e, struct certificate_watch, minute);
+    refresh_tickets(w);
+    look_again(w);
+    loop_deadline(w->deployment->loop, &w->minute, MINUTE_MS);
 }
 
 static void on_patience(struct wheel_entry *e)
@@ -185,8 +196,8 @@ void certificate_watch_open(struct certificate_watch *w, struct deployment *d,
 {
     *w = (struct certificate_watch){.deployment = d, .on_changed = on_changed};
     wheel_entry_init(&w->patience, on_patience);
-    wheel_entry_init(&w->tickets, on_tickets);
-    loop_deadline(d->loop, &w->tickets, TICKETS_LOOK_MS);
+    wheel_entry_init(&w->minute, on_minute);
+    loop_deadline(d->loop, &w->minute, MINUTE_MS);
 }
 
 void certificate_watch_follow(struct certificate_watch *w)
@@ -203,7 +214,7 @@ void certificate_watch_close(struct certificate_watch *w)
 {
     if (!w->deployment || w->state == CERTIFICATE_WATCH_CLOSED) return;
     set_state(w, CERTIFICATE_WATCH_CLOSED);
-    loop_deadline_clear(w->deployment->loop, &w->tickets);
+    loop_deadline_clear(w->deployment->loop, &w->minute);
     for (struct certificate_folder *f = w->folders; f; f = f->next)
         f->is_wanted = false;
     drop_unwanted(w);

@@ -3,12 +3,13 @@
  *
  *   folder event, regular look --> digest of all files --another one--> on_changed (a renewal, reload.c)
  *
- *   QUIET --on_changed, failed--> WAITING --patience over, failed--> REFUSED --other files--> QUIET
+ *   QUIET --on_changed, failed--> WAITING --patience over, failed--> REFUSED --other files, or good--> QUIET
  *     ^---------------- renewed, or the files are again those in force ----------------'
  *
  * A certificate and its key are two files, and nobody replaces two files at once: what is not good at first
  * is given CERTIFICATE_PATIENCE_MS to become so before it is called bad. Bad files are reported once for each
- * content; what is in force stays.
+ * content; what is in force stays. They are judged again each minute: a certificate that is not valid yet, by
+ * our clock, will be.
  *
  * Folders are watched (net/file_watch.h), as many as there are. Ticket keys are looked after here as well:
  * own ones change by time, those of a file when the file does.
@@ -46,7 +47,7 @@ struct certificate_watch {
     enum certificate_watch_state state;
     uint8_t refused[TLS_DIGEST_BYTES];
     struct certificate_folder *folders; /* list */
-    struct wheel_entry patience, tickets;
+    struct wheel_entry patience, minute;
     char ticket_error[sizeof((struct errmsg *)0)->text]; /* the last one that was logged */
 };
 

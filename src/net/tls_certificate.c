@@ -13,7 +13,7 @@
 enum {
     CHAIN_MAX = 10,          /* certificates in a chain */
     SECURITY_BITS_MIN = 112, /* RSA 2048, P-224 */
-    WHEN_BYTES = sizeof "2026-11-21",
+    WHEN_BYTES = sizeof "2026-11-21 13:25 UTC",
 };
 
 /* The text behind "file: ". */
@@ -125,25 +125,26 @@ static enum err read_key(const char *file, EVP_PKEY **out, struct errmsg *why)
 
 /* --- judging --------------------------------------------------------------------------------------- */
 
-static void format_day(const ASN1_TIME *t, char out[static WHEN_BYTES])
+static void format_when(const ASN1_TIME *t, char out[static WHEN_BYTES])
 {
     struct tm tm;
-    if (!ASN1_TIME_to_tm(t, &tm) || strftime(out, WHEN_BYTES, "%Y-%m-%d", &tm) == 0) memcpy(out, "?", 2);
+    if (!ASN1_TIME_to_tm(t, &tm) || strftime(out, WHEN_BYTES, "%Y-%m-%d %H:%M UTC", &tm) == 0)
+        memcpy(out, "?", 2);
 }
 
 static enum err check_times(const struct tls_certificate *c, const struct tls_warnings *w, struct errmsg *why)
 {
-    char day[WHEN_BYTES];
+    char when[WHEN_BYTES];
     struct tm tm;
     if (X509_cmp_current_time(X509_get0_notBefore(c->leaf)) >= 0) {
-        format_day(X509_get0_notBefore(c->leaf), day);
+        format_when(X509_get0_notBefore(c->leaf), when);
         return refuse(why, ERR_RANGE, c->file, "the certificate is not valid before %s; check the clock",
-                      day);
+                      when);
     }
     if (X509_cmp_current_time(X509_get0_notAfter(c->leaf)) <= 0 ||
         !ASN1_TIME_to_tm(X509_get0_notAfter(c->leaf), &tm)) {
-        format_day(X509_get0_notAfter(c->leaf), day);
-        return refuse(why, ERR_RANGE, c->file, "the certificate expired on %s; renew it", day);
+        format_when(X509_get0_notAfter(c->leaf), when);
+        return refuse(why, ERR_RANGE, c->file, "the certificate expired on %s; renew it", when);
     }
     for (int i = 0; i < sk_X509_num(c->issuers); i++)
         if (X509_cmp_current_time(X509_get0_notAfter(sk_X509_value(c->issuers, i))) <= 0)

@@ -1,15 +1,22 @@
-/* Ticket keys while the gateway runs: its own ones change by time, those of a file when the file does.
+/* Ticket keys while the gateway runs: its own ones change by time, those of a file when the file does. And
+ * certificates that are refused today, and good tomorrow.
  *
- * The clock is the loop's, and the test moves it: hours pass in no time. */
+ * The clock is the loop's, and the test moves it: hours pass in no time. So is the one that certificates are
+ * judged by. */
 #include "control/certificate_watch.h"
+#include "control/certificates.h"
 
 #include <fcntl.h>
+#include <openssl/ec.h>
+#include <openssl/pem.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -21,12 +28,35 @@ struct test {
     struct generation generation;
     struct deployment deployment;
     struct certificate_watch watch;
+    unsigned attempts; /* on_changed */
 };
 
+static time_t shift_s; /* by how much the wall clock is ahead */
+
+/* Instead of the C library's, for OpenSSL. */
+time_t time(time_t *to)
+{
+    struct timespec now;
+    assert_int_equal(clock_gettime(CLOCK_REALTIME, &now), 0);
+    if (to) *to = now.tv_sec + shift_s;
+    return now.tv_sec + shift_s;
+}
+
+/* What a reload does with it (control/reload.c). */
 static void on_changed(struct certificate_watch *w)
 {
-    (void)w;
-    fail_msg("no certificate has changed");
+    struct test *t = (struct test *)((char *)w - offsetof(struct test, watch));
+    static const struct tls_warnings none = {0};
+    struct tls_contexts next;
+    struct errmsg why;
+    t->attempts++;
+    if (certificates_build(t->generation.config, &t->generation.tls, t->loop.now_ms, &none, &next, &why)) {
+        certificate_watch_failed(w, why.text);
+        return;
+    }
+    tls_contexts_deinit(&t->generation.tls);
+    t->generation.tls = next;
+    certificate_watch_follow(w);
 }
 
 /* The watch of a gateway with these ticket keys. */
@@ -44,7 +74,7 @@ static int setup(void **state)
     assert_non_null(t);
     assert_int_equal(loop_init(&t->loop, BUFFER_BYTES, NULL), ERR_OK);
     t->deployment.loop = &t->loop;
-    t->deployment.current = &t->generation;
+    t->deployment.first = t->deployment.current = &t->generation;
     *state = t;
     return 0;
 }
@@ -190,14 +220,105 @@ static void nothing_changes_after_the_close(void **state)
     assert_int_equal(t->watch.state, CERTIFICATE_WATCH_CLOSED);
 }
 
+/* --- certificates ---------------------------------------------------------------------------------- */
+
+static char folder[] = "/tmp/proofgw-watch-XXXXXX";
+
+static FILE *create(const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fchmod(fileno(out), 0600), 0);
+    return out;
+}
+
+/* A new pair, valid for a day from then on. */
+static void write_pair(long from_s)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *x = X509_new();
+    FILE *chain = create("chain.pem"), *private = create("key.pem");
+    assert_int_equal(X509_set_version(x, 2), 1);
+    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(x), from_s));
+    assert_non_null(X509_gmtime_adj(X509_getm_notAfter(x), from_s + DAY / SECOND));
+    assert_int_equal(X509_set_pubkey(x, key), 1);
+    assert_true(X509_sign(x, key, EVP_sha256()) > 0);
+    assert_int_equal(PEM_write_X509(chain, x), 1);
+    assert_int_equal(PEM_write_PrivateKey(private, key, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(chain);
+    fclose(private);
+    X509_free(x);
+    EVP_PKEY_free(key);
+}
+
+static struct config *load_config(void)
+{
+    char text[512];
+    struct config *config;
+    snprintf(text, sizeof text,
+             "listeners: [{address: \"127.0.0.1:0\", tls: true}]\n"
+             "tls: {certificates: [{chain_file: %s/chain.pem, key_file: %s/key.pem}]}\n"
+             "environments: {production: {hosts: [api.example], upstream: \"127.0.0.1:9\"}}\n"
+             "store: {file: none.ndjson}\n",
+             folder, folder);
+    assert_int_equal(config_load_text("gateway.yaml", span_str(text), &config, stderr), ERR_OK);
+    return config;
+}
+
+/* The authority's clock is ahead of ours, so that the new certificate is not valid yet: it is refused, and in
+ * force as soon as it can be, without anybody touching the files. */
+static void what_is_not_valid_yet_comes_into_force_later(void **state)
+{
+    static const struct tls_warnings none = {0};
+    struct test *t = *state;
+    struct errmsg why;
+    assert_non_null(mkdtemp(folder));
+    write_pair(-1);
+    t->generation.config = load_config();
+    assert_int_equal(
+        certificates_build(t->generation.config, NULL, t->loop.now_ms, &none, &t->generation.tls, &why),
+        ERR_OK);
+    const struct tls_server *before = t->generation.tls.listeners[0].server;
+    certificate_watch_open(&t->watch, &t->deployment, on_changed);
+    certificate_watch_follow(&t->watch);
+    write_pair(HOUR / SECOND);
+    while (t->attempts == 0)
+        (void)uv_run(&t->loop.uv, UV_RUN_ONCE);
+    assert_int_equal(t->watch.state, CERTIFICATE_WATCH_WAITING);
+    pass(t, CERTIFICATE_PATIENCE_MS + SECOND);
+    assert_int_equal(t->watch.state, CERTIFICATE_WATCH_REFUSED);
+    assert_non_null(strstr(t->watch.status.last_error, "not valid before"));
+    pass(t, 10 * MINUTE);
+    assert_int_equal(t->attempts, 2);
+    assert_int_equal(t->watch.status.failures_total, 1);
+    assert_ptr_equal(t->generation.tls.listeners[0].server, before);
+    shift_s = HOUR / SECOND + 1;
+    pass(t, MINUTE + SECOND);
+    assert_int_equal(t->attempts, 3);
+    assert_int_equal(t->watch.state, CERTIFICATE_WATCH_QUIET);
+    assert_string_equal(t->watch.status.last_error, "");
+    assert_ptr_not_equal(t->generation.tls.listeners[0].server, before);
+    shift_s = 0;
+    config_destroy(t->generation.config);
+    char path[64];
+    snprintf(path, sizeof path, "%s/chain.pem", folder);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/key.pem", folder);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
-#define TICKET_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define WATCH_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TICKET_TEST(own_keys_change_by_time),
-        TICKET_TEST(a_key_opens_for_two_periods),
-        TICKET_TEST(a_file_is_read_each_minute_and_refused_once),
-        TICKET_TEST(nothing_changes_after_the_close),
+        WATCH_TEST(own_keys_change_by_time),
+        WATCH_TEST(a_key_opens_for_two_periods),
+        WATCH_TEST(a_file_is_read_each_minute_and_refused_once),
+        WATCH_TEST(nothing_changes_after_the_close),
+        WATCH_TEST(what_is_not_valid_yet_comes_into_force_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
