@@ -84,8 +84,8 @@ void service_open(struct service *s, struct loop *loop, struct worker *const *wo
     wheel_entry_init(&s->ready_timer, on_ready_timer);
     wheel_entry_init(&s->alive_timer, on_alive_timer);
     set_state(s, SERVICE_STARTING);
-    loop_deadline(loop, &s->alive_timer, interval_ms());
     on_ready_timer(&s->ready_timer);
+    on_alive_timer(&s->alive_timer);
 }
 
 void service_stop(struct service *s)

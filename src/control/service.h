@@ -1,10 +1,13 @@
 /* service.h - what the service manager hears of a process that runs: that it is ready, that it is alive, how
  * it does.
  *
- *   every INTERVAL: a question to every worker (survey.h)
+ *   at once, then every INTERVAL: a question to every worker (survey.h)
  *      all have answered  ->  WATCHDOG=1, STATUS=...
  *      one has not        ->  nothing, and a line `worker_silent`: the service manager ends a process that
  * hangs
+ *
+ * At once, because the process before an upgrade may have been heard last almost an INTERVAL ago: together
+ * that would be all that the service manager grants.
  *
  * READY=1 comes when requests can be answered, and after SERVICE_READY_WAIT_MS in any case: a store that is
  * away must not make the start fail, and what is known of it is in STATUS= and on /readyz.

@@ -129,6 +129,19 @@ static void is_fed_while_all_answer(void **state)
         run_until_fed(t, WORKERS);
 }
 
+/* The process before an upgrade may have been heard last a whole interval ago. */
+static void is_fed_at_once(void **state)
+{
+    struct test *t = *state;
+    service_open(&t->service, &t->loop, t->list, WORKERS, &t->status);
+    for (unsigned i = 0; i < 2; i++) { /* the question, the answers; no time passes for a timer */
+        (void)uv_run(&t->loop.uv, UV_RUN_NOWAIT);
+        for (unsigned w = 0; w < WORKERS; w++)
+            (void)uv_run(&t->workers[w].loop.uv, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(heard(t, "WATCHDOG=1"), 1);
+}
+
 /* Five intervals, more than two and a half times what the service manager waits. */
 static void is_not_fed_while_one_hangs(void **state)
 {
@@ -168,6 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(is_fed_while_all_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(is_fed_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(is_not_fed_while_one_hangs, setup, teardown),
         cmocka_unit_test_setup_teardown(says_nothing_of_being_ready_too_early, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_is_extended_while_all_answer, setup, teardown),
