@@ -57,10 +57,9 @@ static void send_answer(struct admin_conn *c, unsigned status, const char *conte
                            {.iov_base = (void *)(uintptr_t)body.p, .iov_len = body.n}};
     c->answered = true;
     loop_deadline(c->admin->loop, &c->timer, ADMIN_DEADLINE_MS);
-    if (stream_write(&c->stream, iov, head_only ? 1 : 2))
-        close_conn(c);
-    else
-        stream_shutdown(&c->stream); /* then its FIN, or the deadline, ends the connection */
+    bool is_lost = stream_write(&c->stream, iov, head_only ? 1 : 2) != ERR_OK;
+    if (!is_lost) stream_shutdown(&c->stream); /* then its FIN, or the deadline, ends the connection */
+    if (is_lost || (c->stream.eof && !stream_is_blocked(&c->stream))) close_conn(c);
 }
 
 static void send_text(struct admin_conn *c, unsigned status, const char *text)
