@@ -107,6 +107,7 @@ static void on_backend_closed(struct deployment *d)
 static void on_exit_bound(uv_timer_t *timer)
 {
     struct control *c = timer->data;
+    deployment_remove_socket_files(&c->deployment);
     log_warn("stopped", KV_INT("exit_code", c->exit_code), KV_STR("cause", "a name server did not answer"));
     log_stop(LOG_STOP_MS);
     _exit(c->exit_code);
@@ -142,7 +143,9 @@ static void begin_close(struct control *c)
 
 static void on_fleet_stopped(void *arg)
 {
-    begin_close(arg);
+    struct control *c = arg;
+    if (fleet_was_cut(&c->deployment.fleet) && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
+    begin_close(c);
 }
 
 /* The end begins, at once or in order. */
@@ -414,7 +417,6 @@ static enum err start(struct control *c, struct config *config)
 static void deinit(struct control *c)
 {
     struct deployment *d = &c->deployment;
-    if (fleet_was_cut(&d->fleet) && c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
     fleet_destroy(&d->fleet);
     deployment_remove_socket_files(d);
     generation_release(d->current);

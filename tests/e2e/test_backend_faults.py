@@ -712,8 +712,8 @@ def test_a_backend_by_name(proofgw, backend, partner):
 
 @pytest.fixture
 def hosts(tmp_path, monkeypatch):
-    """Lets the gateway see other names: hosts({"backend.test": ["127.0.0.1"]}) before it starts. Nothing else of the
-    machine changes: the file is mounted in a namespace of the gateway's own."""
+    """Lets the gateway see other names: hosts({"backend.test": ["127.0.0.1"]}) before it starts; None: a look-up never
+    ends. Nothing else of the machine changes: the file is mounted in a namespace of the gateway's own."""
     wrap = ["unshare", "--user", "--map-root-user", "--mount"]
     attempt = [*wrap, "mount", "--bind", "/etc/hosts", "/etc/hosts"]
     if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
@@ -722,7 +722,10 @@ def hosts(tmp_path, monkeypatch):
     empty.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
     def make(names):
-        table.write_text("".join(f"{a} {name}\n" for name, addresses in names.items() for a in addresses))
+        if names is None:
+            os.mkfifo(table)  # who reads it waits for somebody who writes
+        else:
+            table.write_text("".join(f"{a} {name}\n" for name, addresses in names.items() for a in addresses))
         script.write_text(
             "#!/bin/sh\n"
             f"exec {' '.join(wrap)} sh -c 'mount --bind {table} /etc/hosts && mount --bind {empty} /etc/resolv.conf"
@@ -768,6 +771,23 @@ def test_a_name_that_nobody_knows(proofgw, partner, hosts):
     got = gateway.client().exchange(fields=partner.authorization)
     is_error(got, "upstream_unavailable", closes=False)
     assert gateway.line_of(got)["end"] == "backend/connect"
+
+
+def test_a_look_up_that_hangs_does_not_hold_up_the_end(proofgw, partner, hosts, tmp_path):
+    """Nor does it change the exit code, or leave a file behind: a request that had begun is cut."""
+    hosts(None)
+    path = tmp_path / "l.sock"
+    listeners = [{"address": "127.0.0.1:0"}, {"address": f"unix:{path}"}]
+    gateway = proofgw(upstream="backend.test:80", listeners=listeners, timeouts={"shutdown": "100ms"}, exit_code=3)
+    client = gateway.client()
+    client.send(b"GET / HTTP/1.1\r\n")
+    wait_for(lambda: gateway.metrics()["proofgw_connections_open"] == 1, "the connection")
+    assert path.exists()
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait_exit() == 3
+    (event,) = gateway.events("stopped")
+    assert (event["exit_code"], event["cause"]) == ("3", "a name server did not answer")
+    assert not path.exists()
 
 
 # --- large bodies, and memory ----------------------------------------------------------------------------
