@@ -156,10 +156,7 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
     clock_rfc3339(d->wall_ms, at);
     outbuf_fmt(o, "{\"request_id\":\"%.*s\",\"at\":\"%.*s\",\"reason_then\":\"%s\",\"now\":", UUID_LEN,
                d->request_id, CLOCK_RFC3339_LEN, at, deny_text((enum deny)d->deny));
-    if (!d->has_digest && d->deny >= DENY_TOKEN_MISSING) {
-        outbuf_str(o, "null}\n"); /* what was sent as a token is not kept */
-        return;
-    }
+    size_t mark = o->n;
     outbuf_char(o, '{');
     const struct explain_query q = {
         .host = span_of(d->host, d->nhost),
@@ -167,13 +164,19 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .source = d->caller.address,
         .seen = &d->caller,
         .route = (enum route)d->route,
+        .is_misdirected = d->deny == DENY_OTHER_CERTIFICATE,
         .digest = d->has_digest ? d->digest : NULL,
         .certificate = d->has_certificate ? d->certificate : NULL,
         .wall_ms = clock_wall_ms(),
     };
     const struct commands_host *host = &job->commands->host;
-    explain_write(in_force(host), host->policy, &q, o);
-    outbuf_str(o, "}}\n");
+    enum deny now = explain_write(in_force(host), host->policy, &q, o);
+    outbuf_char(o, '}');
+    if (!d->has_digest && now >= DENY_TOKEN_MISSING) { /* what was sent as a token is not kept */
+        o->n = mark;
+        outbuf_str(o, "null");
+    }
+    outbuf_str(o, "}\n");
 }
 
 static void on_denials(struct survey *s)
@@ -236,7 +239,7 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
         return refuse(call, 400, "client_cert_sha256 is not 64 lower-case hexadecimal digits");
     if (shown.n) q.certificate = certificate;
     outbuf_char(&call->out, '{');
-    explain_write(in_force(&c->host), c->host.policy, &q, &call->out);
+    (void)explain_write(in_force(&c->host), c->host.policy, &q, &call->out); /* the answer has it */
     outbuf_str(&call->out, "}\n");
     return 200;
 }

@@ -116,7 +116,7 @@ static void write_route(const struct findings *f, struct outbuf *o)
 
 static void write_environment(const struct findings *f, struct outbuf *o)
 {
-    begin_step(o, "environment", result_of(f, DENY_NO_HOST, DENY_NO_HOST));
+    begin_step(o, "environment", result_of(f, DENY_NO_HOST, DENY_OTHER_CERTIFICATE));
     outbuf_str(o, ",\"host\":");
     outbuf_json(o, f->query->host);
     outbuf_fmt(o, ",\"environment\":\"%s\"}", f->has_env ? environment_name(f->env) : "none");
@@ -181,8 +181,8 @@ static void write_answer(enum deny deny, struct outbuf *o)
                (unsigned)def->status, def->error, def->code, def->message);
 }
 
-void explain_write(const struct config *config, const struct policy *policy, const struct explain_query *q,
-                   struct outbuf *o)
+enum deny explain_write(const struct config *config, const struct policy *policy,
+                        const struct explain_query *q, struct outbuf *o)
 {
     struct findings f = {.query = q, .policy = policy};
     struct target target;
@@ -194,6 +194,7 @@ void explain_write(const struct config *config, const struct policy *policy, con
     const struct decide_query query = {
         .has_route = f.route != ROUTE_NONE,
         .has_environment = f.has_env,
+        .is_misdirected = q->is_misdirected,
         .env = f.env,
         .digest = q->digest,
         .certificate = q->certificate,
@@ -212,4 +213,5 @@ void explain_write(const struct config *config, const struct policy *policy, con
     write_certificate(&f, o);
     write_allowlist(&f, o);
     outbuf_char(o, ']');
+    return f.decision.deny;
 }

@@ -21,14 +21,15 @@ struct explain_query {
     const struct caller *seen;  /* a request that was there: how `source` came to be believed; NULL = it is
                                    only asked for */
     enum route route;           /* with `seen`: whose path may be cut; else that of `path` counts */
-    const uint8_t *digest;      /* of the token; NULL = a request without one */
+    bool is_misdirected;        /* with `seen`: its connection has another host's certificate */
+    const uint8_t *digest;      /* of the token; NULL = a request without one, or it is not known any more */
     const uint8_t *certificate; /* SHA-256 of the client's; NULL = none was shown */
     uint64_t wall_ms;
 };
 
 /* Appends the members of a JSON object (without braces): the answer that the partner would get, and the
- * steps that lead to it. At most EXPLAIN_BYTES_MAX. */
-void explain_write(const struct config *config, const struct policy *policy, const struct explain_query *q,
-                   struct outbuf *o);
+ * steps that lead to it. At most EXPLAIN_BYTES_MAX. Returns the reason. */
+enum deny explain_write(const struct config *config, const struct policy *policy,
+                        const struct explain_query *q, struct outbuf *o);
 
 #endif

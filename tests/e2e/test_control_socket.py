@@ -190,6 +190,19 @@ def test_a_token_that_was_malformed_is_not_looked_at_again(gateway, control):
     assert answer["reason_then"] == "token_malformed" and answer["now"] is None
 
 
+def test_a_token_that_was_not_looked_at_is_not_said_to_be_missing(proofgw, partner):
+    """It was refused for its host, and is not any more: nobody knows what would become of its token."""
+    gateway = proofgw([partner], admin={"control_socket": "control.sock"}, reload_on_change=False)
+    path = gateway.folder / "control.sock"
+    refused = gateway.client().ask(request(host="new.test", fields=partner.authorization))
+    assert refused.status == 404
+    _, answer = ask(path, f"/explain?request_id={refused['x-request-id']}")
+    assert answer["reason_then"] == answer["now"]["reason"] == "no_host"
+    gateway.reload(environments={"production": {"hosts": ["api.test", "new.test"]}})
+    _, answer = ask(path, f"/explain?request_id={refused['x-request-id']}")
+    assert answer["reason_then"] == "no_host" and answer["now"] is None
+
+
 # --- tunnels
 
 

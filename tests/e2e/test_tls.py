@@ -106,6 +106,16 @@ def test_a_host_of_another_certificate(proofgw, backend, partner, authority, pai
     assert get(both, authority, partner, host=SANDBOX_HOST).status == 403
 
 
+def test_explain_knows_of_the_other_certificate(proofgw, backend, partner, authority, pair):
+    gateway = proofgw([partner], admin={"control_socket": "control.sock"}, **listening(pair, authority.leaf(SANDBOX_HOST)))
+    with connected(gateway, authority) as secure:
+        refused = exchange(secure, partner, host=SANDBOX_HOST)
+    now = ask(gateway.folder / "control.sock", f"/explain?request_id={refused['x-request-id']}")[1]["now"]
+    assert (now["reason"], now["status"]) == ("other_certificate", 404)
+    results = {step["check"]: step["result"] for step in now["steps"]}
+    assert (results["environment"], results["token"]) == ("failed", "not reached")
+
+
 def test_unknown_names_are_refused(proofgw, backend, authority, pair):
     gateway = proofgw(**listening(pair))
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"), connected(gateway, authority, "other.test"):
