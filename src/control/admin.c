@@ -156,10 +156,24 @@ static enum head_refusal parse(struct admin_conn *c)
     return http_parse_request(c->admin->parser, c->bytes, c->head_bytes, &limits, c->admin->req);
 }
 
+/* See the header. HTTP/1.0 may come without a Host; a browser does not. */
+static bool is_named_well(const struct admin *a)
+{
+    struct span host = a->req->host;
+    struct addr address;
+    if (!a->is_tcp || host.n == 0 || span_ieq(host, SPAN("localhost"))) return true;
+    if (host.p[0] == '[') host = span_of(host.p + 1, host.n - 2);
+    return addr_parse(host, &address) == ERR_OK;
+}
+
 static void answer(struct admin_conn *c)
 {
     struct admin *a = c->admin;
     (void)parse(c); /* again: others have used the scratch meanwhile */
+    if (!is_named_well(a)) {
+        send_text(c, 421, "ask by address, or as localhost\n");
+        return;
+    }
     enum http_method method = a->req->method == METHOD_HEAD ? METHOD_GET : a->req->method;
     struct span path = a->req->target, query = span_of(NULL, 0);
     const char *mark = memchr(path.p, '?', path.n);
@@ -292,7 +306,9 @@ static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
 
 enum err admin_open(struct admin *a, struct loop *loop, int fd, const struct admin_route *routes, void *arg)
 {
+    struct socket_address bound;
     *a = (struct admin){.loop = loop, .routes = routes, .arg = arg};
+    a->is_tcp = socket_local(fd, &bound) != ERR_OK || bound.any.sa_family != AF_UNIX;
     a->parser = http_parser_create();
     a->req = malloc(sizeof *a->req);
     if (!a->parser || !a->req) {

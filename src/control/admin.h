@@ -7,9 +7,14 @@
  *   request complete -> route->answer(call) -> status            answered at once
  *                                           `> ADMIN_LATER       ... admin_answer(call, status), once
  *
+ * A web page can lead a browser of this machine to a TCP socket, by a name of its own that points to
+ * loopback, and would then read what it is answered (DNS rebinding). So the Host has to be an address or
+ * "localhost" there, which no name of somebody else is; 421 to others. Browsers do not come to unix sockets.
+ *
  * A call outlives its connection: a client that goes away is noticed by nobody but admin_answer().
  *
  * Thread: [control].
+ * Spec: RFC 9110 section 15.5.20 (421).
  */
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
@@ -54,6 +59,7 @@ struct admin {
     struct admin_call *calls;
     uint32_t nconns;
     bool is_private; /* only root and the own user are listened to; for unix sockets */
+    bool is_tcp;     /* asked by address or as localhost only */
     bool open;
 };
 

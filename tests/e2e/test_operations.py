@@ -91,10 +91,10 @@ def start(tmp_path, partner):
         assert not re.search("Sanitizer|runtime error:|event=BUG", one.text()), one.text()
 
 
-def get(address, path="/healthz", method="GET"):
+def get(address, path="/healthz", method="GET", host="localhost"):
     """One admin page."""
     client = Client(address)
-    client.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    client.send(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     page = client.reader.response(method)
     client.close()
     return page
@@ -292,6 +292,30 @@ def test_the_admin_listener_is_strict_and_small(gateway):
     assert get(address).status == 200
 
 
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("localhost", 200),
+        ("LocalHost:9901", 200),
+        ("127.0.0.1", 200),
+        ("10.1.2.3:80", 200),
+        ("[::1]:9901", 200),
+        ("gateway", 421),
+        ("127.0.0.1.attacker.test:9901", 421),
+        ("localhost.attacker.test", 421),
+    ],
+)
+def test_the_admin_listener_is_asked_by_address(gateway, host, status):
+    """A web page whose name points to loopback (DNS rebinding) cannot read it with the browser of this machine."""
+    assert get(("127.0.0.1", gateway.admin_port), "/metrics", host=host).status == status
+
+
+def test_the_admin_listener_needs_no_host(gateway):
+    client = gateway.client(("127.0.0.1", gateway.admin_port))
+    client.send(b"GET /readyz HTTP/1.0\r\n\r\n")
+    assert client.reader.response().status == 200
+
+
 def test_admin_connections_that_say_nothing_do_not_shut_it(gateway):
     """More of them than it takes: further ones are dropped, and the page is there again when they are gone."""
     address = ("127.0.0.1", gateway.admin_port)
@@ -313,6 +337,7 @@ def test_admin_on_a_unix_socket(start):
     mode = os.stat(path).st_mode
     assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o660
     assert get(path, "/readyz").status == 200
+    assert get(path, "/readyz", host="gateway").status == 200  # no browser comes here
     assert b"proofgw_build_info" in get(path, "/metrics").body
     assert process.stop() == EXIT_OK
 

@@ -130,7 +130,7 @@ static void assert_answer(struct server *s, int fd, const char *body)
 static void answers_at_once(void **state)
 {
     struct server *s = *state;
-    int fd = client_open(s, "GET /now HTTP/1.1\r\nHost: x\r\n\r\n");
+    int fd = client_open(s, "GET /now HTTP/1.1\r\nHost: localhost\r\n\r\n");
     RUN_UNTIL(s, s->admin.nconns == 1);
     assert_answer(s, fd, "\r\n\r\nnow\n");
 }
@@ -138,7 +138,7 @@ static void answers_at_once(void **state)
 static void answers_later(void **state)
 {
     struct server *s = *state;
-    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     RUN_UNTIL(s, s->call);
     answer_call(s);
     assert_answer(s, fd, "\r\n\r\nlater\n");
@@ -148,7 +148,7 @@ static void answers_later(void **state)
 static void a_client_that_ends_its_side_while_it_waits(void **state)
 {
     struct server *s = *state;
-    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     RUN_UNTIL(s, s->call);
     const struct stream *stream = (const struct stream *)s->admin.conns; /* its first member */
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
@@ -161,7 +161,7 @@ static void a_client_that_ends_its_side_while_it_waits(void **state)
 static void a_client_that_is_gone_gets_no_answer(void **state)
 {
     struct server *s = *state;
-    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     RUN_UNTIL(s, s->call);
     socket_reset(fd);
     RUN_UNTIL(s, s->admin.nconns == 0);
@@ -175,7 +175,7 @@ static void a_client_that_is_gone_gets_no_answer(void **state)
 static void a_client_that_goes_away_in_the_moment_of_its_answer(void **state)
 {
     struct server *s = *state;
-    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     RUN_UNTIL(s, s->call);
     s->answers_after_io = true;
     socket_reset(fd);
