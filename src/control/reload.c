@@ -296,6 +296,12 @@ static void start(struct reload *r)
     free(report);
 }
 
+static void note_refused(struct reload *r, const char *trigger)
+{
+    r->status.total[RELOAD_REFUSED]++;
+    log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
+}
+
 void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w)
 {
     struct reload_waiter **list = r->state == RELOAD_IDLE ? &r->waiters : &r->next_waiters;
@@ -304,8 +310,7 @@ void reload_request(struct reload *r, const char *trigger, struct reload_waiter 
         *list = w;
     }
     if (r->state == RELOAD_CLOSED) {
-        r->status.total[RELOAD_REFUSED]++;
-        log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
+        note_refused(r, trigger);
         answer(r, &r->next_waiters, RELOAD_REFUSED, "the gateway is draining\n");
     } else if (r->state != RELOAD_IDLE) {
         if (!r->again || trigger != renewal) r->again = trigger; /* a reload renews as well */
@@ -389,9 +394,11 @@ void reload_close(struct reload *r)
         rollout_abandon(&r->rollout);
         free(r->plan);
         r->plan = NULL;
-        r->status.total[RELOAD_REFUSED]++;
+        note_refused(r, r->trigger);
         answer(r, &r->waiters, RELOAD_REFUSED, text);
     }
+    if (r->again) note_refused(r, r->again); /* a signal has nobody who waits for an answer */
+    r->again = NULL;
     answer(r, &r->next_waiters, RELOAD_REFUSED, text);
 }
 

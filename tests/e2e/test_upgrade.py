@@ -383,6 +383,24 @@ def test_a_reload_waits_for_the_end_of_an_upgrade(replaceable, partner):
     gateway.wait_metric("proofgw_config_generation", 2)
 
 
+def test_a_reload_that_an_upgrade_overtakes_is_refused(replaceable, partner):
+    """The new process had read the file already: what is in force now is not what is in it, and somebody must say so."""
+    gateway = replaceable(timeouts={"upgrade": "1h"})
+    (gateway.folder / "partners.ndjson").write_text("broken\n")
+
+    def meanwhile():
+        wait_for(lambda: len(gateway.events("store_load_failed")) >= 2, gateway.ops_text)  # of both processes
+        gateway.configure(limits={"body": "1KiB"})
+        gateway.signal(signal.SIGHUP)
+        wait_for(lambda: [e for e in gateway.events("signal") if e["number"] == "1"], gateway.ops_text)
+        gateway.write_partners([partner])
+
+    assert upgrade(gateway, meanwhile).wait(DEADLINE_S) == 0
+    (event,) = gateway.events("config_reload_refused")
+    assert event["trigger"] == "signal"
+    assert gateway.metrics()["proofgw_config_generation"] == 1
+
+
 def test_a_draining_gateway_is_not_upgraded(proofgw, partner):
     gateway = proofgw(timeouts={"drain_delay": "1h"}, exit_code=2)
     gateway.signal(signal.SIGTERM)

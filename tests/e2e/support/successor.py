@@ -41,12 +41,13 @@ class Successor:
         self.send_signal(signal.SIGKILL)
 
 
-def upgrade(gateway):
-    """SIGUSR2, and waits until the new process serves: it is `gateway.process` then. Returns the old one."""
+def upgrade(gateway, meanwhile=lambda: None):
+    """SIGUSR2, `meanwhile()`, and waits until the new process serves: it is `gateway.process` then. Returns the old one."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     old, known, failed = gateway.process, len(gateway.events("upgraded")), len(gateway.events("upgrade_failed"))
     gateway.signal(signal.SIGUSR2)
+    meanwhile()
 
     def outcome():
         assert len(gateway.events("upgrade_failed")) == failed, gateway.ops_text()
