@@ -196,7 +196,8 @@ enum ctl_exit cmd_explain(struct session *s)
     const char *id = args_value(s->args, OPT_REQUEST_ID), *host = args_value(s->args, OPT_HOST);
     const char *ip = args_value(s->args, OPT_CALLER), *path = args_value(s->args, OPT_PATH);
     const char *shown = args_value(s->args, OPT_CLIENT_CERT);
-    if (id ? (host || ip) : (!host || !ip))
+    bool has_token = args_has(s->args, OPT_TOKEN_STDIN) || args_has(s->args, OPT_TOKEN_SHA256);
+    if (id ? (host || ip || path || shown || has_token) : (!host || !ip))
         return session_fail(s, CTL_USAGE, "give --host and --ip, or --request-id alone");
     bool is_good = id ? gateway_parameter(s, target, "request_id", id)
                       : gateway_parameter(s, target, "host", host) &&

@@ -169,6 +169,8 @@ def test_status_has_the_certificates(proofgw, demo, partner, tmp_path):
     [
         (["explain"], "give --host and --ip"),
         (["explain", "--host", "a", "--ip", "127.0.0.1", "--request-id", "x"], "--request-id alone"),
+        (["explain", "--request-id", "x", "--path", "/widget/x"], "--request-id alone"),
+        (["explain", "--request-id", "x", "--token-stdin"], "--request-id alone"),
         (["explain", "--host", "a&b", "--ip", "127.0.0.1"], "has a character"),
         (["tunnels", "close"], "or --all"),
         (["tunnels", "close", "--all", "--partner", "acme"], "or --all"),
