@@ -168,9 +168,9 @@ static void end(struct control *c, bool now)
 static void on_taken_over(void *arg)
 {
     struct control *c = arg;
+    reload_close(&c->reload); /* first: who waits for it is answered on the control socket */
     admin_close(&c->admin);
     commands_close(&c->commands);
-    reload_close(&c->reload);
     drain_end(&c->drain, 0);
 }
 

@@ -8,6 +8,7 @@ Method: the real binary. The new process is started by the old one; once that ha
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -399,6 +400,24 @@ def test_a_reload_that_an_upgrade_overtakes_is_refused(replaceable, partner):
     (event,) = gateway.events("config_reload_refused")
     assert event["trigger"] == "signal"
     assert gateway.metrics()["proofgw_config_generation"] == 1
+
+
+def test_who_waits_for_a_reload_during_an_upgrade_gets_an_answer(replaceable, partner):
+    gateway = replaceable(timeouts={"upgrade": "1h"}, admin={"control_socket": "control.sock"})
+    path = gateway.folder / "control.sock"
+    waiting = Client(path)
+    (gateway.folder / "partners.ndjson").write_text("broken\n")
+
+    def meanwhile():
+        gateway.wait_event("upgrading")
+        waiting.send(b"POST /reload HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(2):  # then it has been read
+            assert ask(path, "/status")[0] == 200
+        gateway.write_partners([partner])
+
+    assert upgrade(gateway, meanwhile).wait(DEADLINE_S) == 0
+    answer = waiting.reader.response()
+    assert (answer.status, json.loads(answer.body)["error"]) == (409, "the gateway is draining\n")
 
 
 def test_a_draining_gateway_is_not_upgraded(proofgw, partner):
