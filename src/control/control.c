@@ -152,7 +152,8 @@ static void on_fleet_stopped(void *arg)
 static void end(struct control *c, bool now)
 {
     if (c->phase == CONTROL_STARTING) { /* nobody is served yet */
-        begin_close(c);
+        if (c->deployment.fleet.nrunning == 0)
+            begin_close(c); /* else the start has failed: on_fleet_stopped() */
         return;
     }
     handover_close(&c->handover);
@@ -356,10 +357,12 @@ static void fail_start(struct control *c, enum err e)
 {
     log_error("start_failed", KV_ERR(e));
     c->exit_code = EXIT_CONFIG;
-    if (c->deployment.fleet.nrunning)
-        fleet_set_mode(&c->deployment.fleet, WORKER_CUTTING);
-    else
+    if (c->deployment.fleet.nrunning == 0) {
         begin_close(c);
+        return;
+    }
+    reload_close(&c->reload); /* nothing more for workers that end */
+    fleet_set_mode(&c->deployment.fleet, WORKER_CUTTING);
 }
 
 /* The new process of an upgrade: while the old one can serve and this one cannot, it must not take

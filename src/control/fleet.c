@@ -56,7 +56,12 @@ enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c
 enum err fleet_start(struct fleet *f)
 {
     for (unsigned i = 0; i < f->n; i++) {
-        if (worker_start(f->workers[i].worker)) return ERR_IO;
+        if (worker_start(f->workers[i].worker)) {
+            log_error("worker_not_started", KV_UINT("worker", i),
+                      KV_STR("hint", "no thread could be made: raise TasksMax or the limit of processes, or "
+                                     "lower workers"));
+            return ERR_IO;
+        }
         f->nrunning++;
     }
     return ERR_OK;

@@ -46,7 +46,7 @@ enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c
  */
 void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers);
 
-/* After each worker's first update. Those started before an error run. Errors: ERR_IO. */
+/* After each worker's first update. Those started before an error run. Errors: ERR_IO (logged). */
 enum err fleet_start(struct fleet *f);
 
 /* worker_set_mode() for all. */

@@ -49,7 +49,7 @@ def start(tmp_path, partner):
     started = []
 
     class Process:
-        def __init__(self, stdout=subprocess.DEVNULL, folder=tmp_path, user=None, **changes):
+        def __init__(self, stdout=subprocess.DEVNULL, folder=tmp_path, user=None, prefix=(), **changes):
             self.folder = folder
             self.log = folder / f"ops{len(started)}.log"
             self.config_file = folder / f"gateway{len(started)}.yaml"
@@ -57,7 +57,7 @@ def start(tmp_path, partner):
             write_file(folder / "partners.ndjson", [partner])
             with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(
-                    [str(BINARY), "-c", str(self.config_file)], stdout=stdout, stderr=log, user=user
+                    [*prefix, str(BINARY), "-c", str(self.config_file)], stdout=stdout, stderr=log, user=user
                 )
             started.append(self)
 
@@ -1041,6 +1041,21 @@ def test_others_of_the_same_user_cannot_look_into_it(other_user, start):
     assert re.search(rf"^Uid:\s+{user}\s", (proc / "status").read_text(), re.M)
     assert (proc / "mem").stat().st_uid == 0
     assert process.stop() == EXIT_OK
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a user of whom nothing else runs")
+@pytest.mark.parametrize("ends", [False, True], ids=["alone", "with a signal"])
+def test_too_few_threads(other_user, start, ends):
+    """It ends with those workers that did start, and a signal meanwhile makes no difference."""
+    _, folder = other_user
+    limited = ["env", "ASAN_OPTIONS=detect_leaks=0", "prlimit", "--nproc=10"]  # of 14 threads; leaks are looked for by one
+    for _ in range(10 if ends else 1):
+        process = start(folder=folder, user=60000 + os.getpid() % 5000, prefix=limited, workers=8)
+        if ends:
+            wait_for(lambda: process.events("listening"), process.text)
+            process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(DEADLINE_S) == EXIT_CONFIG, process.text()
+        assert "TasksMax" in process.events("worker_not_started")[0]["hint"]
 
 
 def test_it_raises_its_descriptor_limit_and_says_when_that_is_not_enough(gateway):
