@@ -469,6 +469,7 @@ int control_run(struct config *config, const char *version, const char *commit)
         policy_destroy(c->policy);
     }
     free(c);
+    notify_deinit();
     log_stop(LOG_STOP_MS);
     metrics_deinit();
     return code;

@@ -15,6 +15,7 @@ enum { MESSAGE_BYTES_MAX = 512 };
 static struct {
     struct sockaddr_un address;
     socklen_t n; /* 0: nobody wants to know */
+    int fd;      /* with n > 0; kept, because a gateway without descriptors left is not one that hangs */
     uint64_t watchdog_ms;
     bool is_ready; /* it has heard READY=1 */
 } manager;
@@ -33,7 +34,8 @@ static void read_address(void)
     manager.address.sun_family = AF_UNIX;
     memcpy(manager.address.sun_path, path, n);
     if (path[0] == '@') manager.address.sun_path[0] = 0; /* an abstract name */
-    manager.n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    manager.fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (manager.fd >= 0) manager.n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
 }
 
 void notify_init(void)
@@ -44,6 +46,12 @@ void notify_init(void)
     if (manager.n && is_ours && env_number("WATCHDOG_USEC", &us)) manager.watchdog_ms = us / 2000;
 }
 
+void notify_deinit(void)
+{
+    if (manager.n) (void)close(manager.fd);
+    manager.n = 0;
+}
+
 bool notify_is_wanted(void)
 {
     return manager.n > 0;
@@ -52,10 +60,8 @@ bool notify_is_wanted(void)
 static void send_message(const char *text)
 {
     if (manager.n == 0) return;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return;
-    (void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&manager.address, manager.n);
-    (void)close(fd);
+    (void)sendto(manager.fd, text, strlen(text), MSG_NOSIGNAL, (const struct sockaddr *)&manager.address,
+                 manager.n);
 }
 
 /* A second line would be another assignment. */
@@ -121,7 +127,7 @@ void notify_handed_over(pid_t pid)
     char text[MESSAGE_BYTES_MAX];
     (void)snprintf(text, sizeof text, "MAINPID=%ld", (long)pid);
     send_message(text);
-    manager.n = 0;
+    notify_deinit();
 }
 
 uint64_t notify_watchdog_ms(void)

@@ -16,8 +16,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Reads the environment: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID. */
+/* Reads the environment: NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID. Holds a descriptor until
+ * notify_deinit().
+ */
 void notify_init(void);
+
+/* Nobody listens from here on. Idempotent. */
+void notify_deinit(void);
 
 /* Somebody listens. */
 bool notify_is_wanted(void);

@@ -118,6 +118,18 @@ def test_watchdog(proofgw, manager, partner):
     assert not gateway.events("worker_silent")
 
 
+def test_the_watchdog_needs_no_descriptors(proofgw, manager):
+    """A gateway whose connections have taken all of them is not one that hangs."""
+    gateway = proofgw(process={"env": {**manager.env, "WATCHDOG_USEC": "200000"}, "prefix": ["prlimit", "--nofile=64"]})
+    for _ in range(64):
+        gateway.client()
+    gateway.wait_event("accept_failed")
+    manager._read()
+    i = len(manager.messages)
+    for _ in range(3):
+        i = manager.wait("WATCHDOG", "1", i) + 1
+
+
 def test_no_watchdog_unless_it_is_wanted(proofgw, manager):
     """Nor when it is meant for another process."""
     proofgw(process={"env": {**manager.env, "WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"}})

@@ -84,6 +84,7 @@ static int teardown(void **state)
     loop_run(&t->loop);
     loop_deinit(&t->loop);
     policy_destroy((struct policy *)(uintptr_t)t->status.policy);
+    notify_deinit();
     close(t->manager);
     free(t);
     return 0;
