@@ -63,7 +63,7 @@ const char *rollout_unresolved(const struct rollout *r);
 /* Instead of publishing. */
 void rollout_abandon(struct rollout *r);
 
-/* Puts the generation in force. on_done comes in a later turn. Workers must not be draining. */
+/* Puts the generation in force. on_done comes in a later turn. Workers must not be ending. */
 void rollout_publish(struct rollout *r);
 
 /* After the workers have ended: the files of unix sockets, unless another process listens there now. */

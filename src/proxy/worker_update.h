@@ -43,7 +43,7 @@ enum err worker_update_listen(struct worker_update *u, uint32_t i, int fd);
 void worker_update_destroy(struct worker_update *u);
 
 /* Hands it to the worker, which calls on_applied when it goes by it; from then on the update is the caller's
- * again. A worker that has not been started applies it here and now. The worker must not be draining. */
+ * again. A worker that has not been started applies it here and now. The worker must not be ending. */
 void worker_update_publish(struct worker_update *u);
 
 #endif
