@@ -102,22 +102,16 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* One integer or the text of an answer, as a command line tool would see it; the caller frees. */
-static redisReply *ask(const struct redis_server *s, const char *command)
+/* Whether the answer to a command has `part` in it. With SLAVEOF the Sentinel sends CLIENT KILL TYPE normal: a
+ * connection that was made before it and asks after it gets no answer, which is as good as another one. */
+static bool answers(const struct redis_server *s, const char *command, const char *part)
 {
     redisContext *c = redisConnectUnix(s->address.un.sun_path);
     assert_true(c && !c->err);
     redisReply *r = redisCommand(c, command);
-    assert_non_null(r);
+    bool yes = r && r->str && strstr(r->str, part);
+    if (r) freeReplyObject(r);
     redisFree(c);
-    return r;
-}
-
-static bool answers(const struct redis_server *s, const char *command, const char *part)
-{
-    redisReply *r = ask(s, command);
-    bool yes = r->str && strstr(r->str, part);
-    freeReplyObject(r);
     return yes;
 }
 
