@@ -64,7 +64,9 @@ static void report(struct redis_copy *copy)
 {
     struct redis_sync *s = copy->sync;
     uint64_t took_ms = (clock_mono_us() - copy->started_us) / 1000;
-    if (copy->error) {
+    if (copy->error == ERR_AGAIN) { /* it is tried again, and what the other one writes is as good */
+        log_info("store_snapshot_postponed", KV_STR("cause", copy->why.text));
+    } else if (copy->error) {
         s->status.snapshot_failures_total++;
         log_error("store_snapshot_failed", KV_STR("cause", copy->why.text));
     } else if (copy->is_last) {

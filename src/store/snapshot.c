@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@ struct file_foot {
 
 struct snapshot_writer {
     int fd;
+    int lock;        /* held until the writer is freed */
     EVP_MD_CTX *sha; /* owned */
     uint64_t nrecords;
     char *path;      /* owned */
@@ -58,9 +60,17 @@ static EVP_MD_CTX *sha_begin(void)
 
 /* --- writing ---------------------------------------------------------------------------------------- */
 
+/* Owns: the caller. NULL when memory is out. */
+static char *path_with(const char *path, const char *suffix)
+{
+    char *joined;
+    return asprintf(&joined, "%s%s", path, suffix) < 0 ? NULL : joined;
+}
+
 static void writer_free(struct snapshot_writer *w)
 {
-    if (w->fd >= 0) (void)close(w->fd); /* after a failure, or synchronised already */
+    if (w->fd >= 0) (void)close(w->fd);     /* after a failure, or synchronised already */
+    if (w->lock >= 0) (void)close(w->lock); /* drops it; nothing was written */
     EVP_MD_CTX_free(w->sha);
     free(w->path);
     free(w->temporary);
@@ -93,16 +103,33 @@ static enum err put(struct snapshot_writer *w, const void *p, size_t n, struct e
     return refuse(why, ERR_IO, w->temporary, "cannot be written: %s", strerror(errno));
 }
 
-/* Errors: ERR_NOMEM, ERR_IO. */
+/* Two gateways write at once while one takes over from the other: without a lock, one would put the other's
+ * unfinished file in place. Errors: ERR_AGAIN, ERR_NOMEM, ERR_IO. */
+static enum err writer_lock(struct snapshot_writer *w, const char *path, struct errmsg *why)
+{
+    char *name = path_with(path, ".lock");
+    if (!name) return refuse(why, ERR_NOMEM, path, "out of memory");
+    enum err e = ERR_OK;
+    w->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (w->lock < 0)
+        e = refuse(why, ERR_IO, name, "cannot be made: %s", strerror(errno));
+    else if (flock(w->lock, LOCK_EX | LOCK_NB))
+        e = errno == EWOULDBLOCK ? refuse(why, ERR_AGAIN, path, "another gateway is writing it")
+                                 : refuse(why, ERR_IO, name, "cannot be locked: %s", strerror(errno));
+    free(name);
+    return e;
+}
+
+/* Errors: ERR_AGAIN, ERR_NOMEM, ERR_IO. */
 static enum err writer_open(struct snapshot_writer *w, const char *path, struct errmsg *why)
 {
-    size_t n = strlen(path) + sizeof ".tmp";
     w->path = strdup(path);
-    w->temporary = malloc(n);
+    w->temporary = path_with(path, ".tmp");
     w->sha = sha_begin();
     if (!w->path || !w->temporary || !w->sha) return refuse(why, ERR_NOMEM, path, "out of memory");
-    (void)snprintf(w->temporary, n, "%s.tmp", path); /* sized to fit */
-    (void)unlink(w->temporary);                      /* a leftover, whatever its owner and mode */
+    enum err e = writer_lock(w, path, why);
+    if (e) return e;
+    (void)unlink(w->temporary); /* a leftover, whatever its owner and mode */
     w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (w->fd >= 0) return ERR_OK;
     return refuse(why, ERR_IO, w->temporary, "cannot be made: %s", strerror(errno));
@@ -119,11 +146,11 @@ enum err snapshot_create(const char *path, const struct snapshot_head *head, str
     h.head = *head;
     struct snapshot_writer *w = calloc(1, sizeof *w);
     if (!w) return refuse(why, ERR_NOMEM, path, "out of memory");
-    w->fd = -1;
+    w->fd = w->lock = -1;
     enum err e = writer_open(w, path, why);
     if (!e) e = put(w, &h, sizeof h, why);
     if (e) {
-        if (w->temporary) (void)unlink(w->temporary);
+        if (w->fd >= 0) (void)unlink(w->temporary); /* else it is not ours */
         writer_free(w);
         return e;
     }

@@ -9,9 +9,10 @@
  * newer than `exact_from` in the foot. Whoever loads it takes up the log at the position in the head; from
  * `exact_from` on, count and digest must agree again.
  *
- * Written to a temporary file beside it, 0600, fsync, renamed. A file that is damaged, cut off, of another
- * tag or of a newer program is refused as a whole, and so is one that others may write. It holds no token,
- * only their SHA-256.
+ * Written to a temporary file beside it (FILE.tmp), 0600, fsync, renamed; whoever writes holds a lock on
+ * FILE.lock, because a gateway that takes over from another has the same file. A file that is damaged, cut
+ * off, of another tag or of a newer program is refused as a whole, and so is one that others may write. It
+ * holds no token, only their SHA-256.
  *
  * Thread: [any]; blocks on the disk.
  */
@@ -41,7 +42,7 @@ struct snapshot_foot {
 /* Writing. After any failure only snapshot_abort() helps; `why` says what is wrong. */
 struct snapshot_writer;
 
-/* Errors: ERR_IO, ERR_NOMEM; both with `why`. */
+/* Errors: ERR_AGAIN (another process is writing it), ERR_IO, ERR_NOMEM; all with `why`. */
 enum err snapshot_create(const char *path, const struct snapshot_head *head, struct snapshot_writer **out,
                          struct errmsg *why);
 /* Appends whole packed records. Errors: ERR_IO. */

@@ -102,8 +102,8 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Whether the answer to a command has `part` in it. With SLAVEOF the Sentinel sends CLIENT KILL TYPE normal: a
- * connection that was made before it and asks after it gets no answer, which is as good as another one. */
+/* Whether the answer to a command has `part` in it. With SLAVEOF the Sentinel sends CLIENT KILL TYPE normal:
+ * a connection that was made before it and asks after it gets no answer, which is as good as another one. */
 static bool answers(const struct redis_server *s, const char *command, const char *part)
 {
     redisContext *c = redisConnectUnix(s->address.un.sun_path);

@@ -169,6 +169,23 @@ static void test_a_leftover_does_no_harm(void **state)
     assert_int_equal(f->ntaken, 3);
 }
 
+/* While one gateway takes over from another, both follow the same changes and write at the same time. */
+static void test_one_writes_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_writer *w, *other;
+    struct errmsg why;
+    assert_int_equal(snapshot_create(f->path, &head, &w, &why), ERR_OK);
+    assert_int_equal(snapshot_create(f->path, &head, &other, &why), ERR_AGAIN);
+    assert_non_null(strstr(why.text, "another gateway"));
+    assert_int_equal(snapshot_commit(w, &foot, &why), ERR_OK);
+    assert_int_equal(load(f, "cfg", &why), ERR_OK);
+    assert_int_equal(f->ntaken, 0);
+    write_snapshot(f->path, 3);
+    assert_int_equal(load(f, "cfg", &why), ERR_OK);
+    assert_int_equal(f->ntaken, 3);
+}
+
 static void test_every_changed_byte_is_found(void **state)
 {
     struct fixture *f = *state;
@@ -281,6 +298,7 @@ int main(void)
         SNAPSHOT_TEST(test_an_empty_one),
         SNAPSHOT_TEST(test_an_aborted_one_leaves_the_old),
         SNAPSHOT_TEST(test_a_leftover_does_no_harm),
+        SNAPSHOT_TEST(test_one_writes_at_a_time),
         SNAPSHOT_TEST(test_every_changed_byte_is_found),
         SNAPSHOT_TEST(test_every_cut_is_found),
         SNAPSHOT_TEST(test_more_than_there_should_be),
