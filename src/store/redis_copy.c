@@ -257,6 +257,7 @@ void redis_copy_load(struct redis_sync *s)
                  KV_UINT("sequence", head.sequence), KV_UINT("load_ms", s->status.load_us / 1000));
         return;
     }
+    if (e == ERR_NOMEM) errmsg_set(&why, 0, 0, "snapshot %s: out of memory", s->config->snapshot);
     ledger_sync_abort(&s->ledger);
     if (e == ERR_NOT_FOUND) {
         log_info("store_snapshot_absent", KV_STR("file", s->config->snapshot));
