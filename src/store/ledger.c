@@ -150,17 +150,21 @@ static enum err put_partner(struct ledger *l, const struct packed *r, bool *chan
     return e;
 }
 
-/* Lets a partner stay as it is, because its new record was refused. */
+/* Lets a partner stay as it is, because its new record was refused. When another one has its token by now, it
+ * cannot: it goes at once, because what is booked of it then stands among the strays. */
 static enum err keep_old(struct ledger *l, struct span id, bool *changed)
 {
     const struct partner_view *view = policy_view(l->policy, policy_find(l->policy, id));
     struct packed r;
-    bool in_force;
+    bool in_force = false;
     if (!view) return ERR_OK;
     l->scratch.n = 0;
     enum err e = packed_add_view(&l->scratch, view, 1, 0);
     if (!e) e = packed_look(span_of(l->scratch.p, l->scratch.n), &r, NULL);
-    return e ? e : put_partner(l, &r, changed, &in_force);
+    if (!e) e = put_partner(l, &r, changed, &in_force);
+    if (e || in_force) return e;
+    *changed = true;
+    return policy_remove(l->policy, id);
 }
 
 enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed)

@@ -234,12 +234,13 @@ static void test_damaged_meta(void **state)
     assert_int_equal(sync_partners(f), PARTNERS);
 }
 
-static void write_fields(struct sync *f, unsigned number, const char *name, const char *value)
+/* A record with the token `token` and one field besides those that must be there. */
+static void write_record(struct sync *f, unsigned number, unsigned token, const char *name, const char *value)
 {
     const char *names[] = {"company",   "contact",          "client_token_sha256",
                            "widget_id", "production_cidrs", name};
     char digest[65];
-    snprintf(digest, sizeof digest, "%08x%056x", number + 1, 0);
+    snprintf(digest, sizeof digest, "%08x%056x", token + 1, 0);
     const char *values[] = {"A & B",
                             "ops@example.com",
                             digest,
@@ -249,6 +250,11 @@ static void write_fields(struct sync *f, unsigned number, const char *name, cons
     redisReply *r = partners_write(&f->redis, "set", partners_id(number), "", 6, names, values);
     if (r->type == REDIS_REPLY_ERROR) fail_msg("%s", r->str);
     freeReplyObject(r);
+}
+
+static void write_fields(struct sync *f, unsigned number, const char *name, const char *value)
+{
+    write_record(f, number, number, name, value);
 }
 
 static void test_refused_record(void **state)
@@ -302,6 +308,31 @@ static void test_refused_token_of_another_partner(void **state)
     assert_false(sync_has(f, 901));
     assert_false(sync_has(f, 902));
     assert_int_equal(sync_status(f).records_rejected, 2);
+}
+
+/* Partners whose new record is refused, and whose token another partner has now: in a full load one of the
+ * two comes first. Whichever it is, what is booked is what is in force. */
+static void test_refused_change_after_the_token_moved(void **state)
+{
+    enum { MOVED = 10 };
+    struct sync *f = sync_followed(state, 0);
+    for (unsigned i = 0; i < MOVED; i++)
+        write_fields(f, i, "enabled", "true");
+    sync_catch_up(f);
+    partners_lock_out(&f->redis);
+    for (unsigned i = 0; i < MOVED; i++) {
+        write_fields(f, i, "enabled", "perhaps");
+        write_record(f, 900 + i, i, "enabled", "true");
+    }
+    f->store->ops->reload(f->store);
+    come_back(f);
+    assert_int_equal(sync_status(f).loads_total, 2);
+    assert_int_equal(sync_partners(f), MOVED); /* each token has one owner */
+    for (unsigned i = 0; i < MOVED; i++)
+        partners_del(&f->redis, i);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).loads_total, 2);
+    assert_true(sync_partners(f) <= MOVED);
 }
 
 /* Keys that are no records are passed over. */
@@ -485,6 +516,7 @@ int main(void)
         SYNC_TEST(test_refused_record),
         SYNC_TEST(test_refused_change_keeps_the_partner),
         SYNC_TEST(test_refused_token_of_another_partner),
+        SYNC_TEST(test_refused_change_after_the_token_moved),
         SYNC_TEST(test_foreign_keys),
         SYNC_TEST(test_mass_deletion_is_held),
         SYNC_TEST(test_confirm_is_the_word_of_an_operator),
