@@ -163,13 +163,19 @@ static void on_sequence(struct redis_conn *c, const redisReply *reply, void *arg
     redis_scrub_on_progress(scrub->sync);
 }
 
+/* A key of another type stands where the record was. */
+static bool is_foreign(const redisReply *reply)
+{
+    return reply && span_eq(redis_error_code(reply), SPAN("WRONGTYPE"));
+}
+
 static void on_version(struct redis_conn *c, const redisReply *reply, void *arg)
 {
     struct scrub_fetch *fetch = arg;
     struct redis_scrub *scrub = fetch->scrub;
     (void)c;
     scrub->outstanding--;
-    if (check(scrub, reply, "HGET"))
+    if (is_foreign(reply) || check(scrub, reply, "HGET"))
         for (unsigned i = 0; i < scrub->nsuspects; i++)
             if (strcmp(scrub->suspects[i].id, fetch->id) == 0 &&
                 !redis_number(reply, &scrub->suspects[i].version))
@@ -278,8 +284,7 @@ static void on_record(struct redis_conn *c, const redisReply *reply, void *arg)
     struct redis_scrub *scrub = fetch->scrub;
     (void)c;
     scrub->outstanding--;
-    bool is_foreign = reply && span_eq(redis_error_code(reply), SPAN("WRONGTYPE"));
-    if (!is_foreign && check(scrub, reply, "HGETALL")) compare(scrub, fetch->id, reply);
+    if (!is_foreign(reply) && check(scrub, reply, "HGETALL")) compare(scrub, fetch->id, reply);
     free(fetch);
     if (!reply || scrub->phase != SCRUB_READING || scrub->outstanding > 0) return;
     breathe(scrub);

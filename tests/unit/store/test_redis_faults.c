@@ -483,6 +483,15 @@ static void test_scrub_finds_a_deleted_key(void **state)
     assert_true(sync_has(f, 3));
 }
 
+/* Somebody put something else in the place of a record. */
+static void test_scrub_finds_a_key_of_another_type(void **state)
+{
+    struct sync *f = scrubbed(state);
+    partners_admin(&f->redis, "SET %s text", partners_key(3));
+    SYNC_UNTIL(f, !sync_has(f, 3) && sync_status(f).up);
+    assert_true(loads_for(f, STORE_LOAD_SCRUB) >= 1);
+}
+
 static void test_scrub_finds_a_changed_version(void **state)
 {
     struct sync *f = scrubbed(state);
@@ -527,6 +536,7 @@ int main(void)
         SYNC_TEST(test_scrub_while_changes_come),
         SYNC_TEST(test_scrub_finds_a_changed_field),
         SYNC_TEST(test_scrub_finds_a_deleted_key),
+        SYNC_TEST(test_scrub_finds_a_key_of_another_type),
         SYNC_TEST(test_scrub_finds_a_changed_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
