@@ -97,11 +97,12 @@ enum err stage_put(struct stage *s, struct span packed, enum stage_change *chang
         had = !(old.flags & PACKED_DELETED);
         if (old.version > fresh.version || (old.version == fresh.version && had)) return ERR_OK;
     }
-    char *at = blocks_add(&s->records, fresh.bytes);
+    bool fits = *slot && old.bytes == fresh.bytes;
+    char *at = fits ? *slot : blocks_add(&s->records, fresh.bytes);
     if (!at) return ERR_NOMEM;
     if (*slot) {
         account(s, &old, false);
-        (*slot)[FLAGS_OFFSET] = (char)FLAGS_OVERTAKEN;
+        (*slot)[FLAGS_OFFSET] = (char)FLAGS_OVERTAKEN; /* written over when it fits */
     } else {
         s->nused++;
     }

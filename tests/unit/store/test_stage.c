@@ -24,11 +24,20 @@ static struct span id_of(unsigned number, char text[static 16])
     return span_of(text, (size_t)snprintf(text, 16, "p%u", number));
 }
 
+/* Records of an id have different sizes. */
+static void pad(struct bytes *b)
+{
+    assert_int_equal(bytes_add(b, "12345678", 8), ERR_OK);
+    uint32_t n = (uint32_t)b->n;
+    memcpy(b->p, &n, sizeof n);
+}
+
 static void put(struct stage *s, unsigned number, uint64_t version, unsigned flags)
 {
     struct bytes b = {0};
     char text[16];
     assert_int_equal(packed_add_bare(&b, id_of(number, text), version, flags), ERR_OK);
+    if (version % 3 == 0) pad(&b);
     bool had = stage_has(s, id_of(number, text));
     enum stage_change change;
     assert_int_equal(stage_put(s, span_of(b.p, b.n), &change), ERR_OK);
@@ -86,6 +95,22 @@ static void test_against_a_twin(void **state)
     }
     assert_int_equal(left, 0);
     assert_int_equal(digest, 0);
+    stage_deinit(&s);
+    redis_hasher_destroy(h);
+}
+
+/* A record that is refused again and again, at each writing and at each scrub, takes its room once. */
+static void test_the_same_room_again(void **state)
+{
+    (void)state;
+    struct redis_hasher *h = redis_hasher_create();
+    struct stage s;
+    stage_init(&s, h);
+    for (unsigned n = 0; n < 50000; n++) {
+        if (n % 2) stage_forget(&s, SPAN("p1"));
+        put(&s, 1, 3 * n + 1, PACKED_REFUSED);
+    }
+    assert_ptr_equal(s.records.first, s.records.last); /* one block */
     stage_deinit(&s);
     redis_hasher_destroy(h);
 }
@@ -245,6 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_a_twin),
+        cmocka_unit_test(test_the_same_room_again),
         cmocka_unit_test(test_forgetting),
         cmocka_unit_test_setup_teardown(test_count_and_digest_follow, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused_are_counted_once, set_up, tear_down),
