@@ -46,7 +46,7 @@ enum backend_remedy {
     REMEDY_NONE = 0, /* a person has to */
     REMEDY_MEND,     /* ops->mend */
     REMEDY_REWRITE,  /* writing the record once more as it stands */
-    REMEDY_REMOVE,   /* ops->mend, then removing the record, which is not there, from version `version` */
+    REMEDY_REMOVE, /* ops->mend, then removing the record, which is not there but for its version `version` */
 };
 
 /* What is wrong with the data set (ops->check). */

@@ -281,7 +281,11 @@ static enum err judge_one(void *arg, size_t i, const redisReply *hash)
     if (!e) e = redis_describe(c->r, id, hash, &record, &faults);
     if (e) return e;
     c->seen[c->nseen - 1].is_valid = record.json.p != NULL; /* count_one() has put it there */
+    const struct seen *seen = &c->seen[c->nseen - 1];
     if (record.json.p) return judge_version(c, id, hash);
+    if (seen->version > 0 && hash->elements == 2) /* `v`: see redis_script_mend */
+        return report(c, id, seen->version, REMEDY_REMOVE,
+                      "has nothing but its version: the repair of a removal by hand has broken off");
     return report(c, id, 0, REMEDY_NONE, "is not valid, gateways refuse it (%s); `import` a good record",
                   faults.faults.list[0].text);
 }

@@ -483,12 +483,15 @@ def test_tls_is_verified_both_ways(tls, change, says):
 # --- verify
 
 
+FIELDS = ("company", "contact", "client_token_sha256", "widget_id", "off_ramp", "production_cidrs", "enabled")
+
 SPOILT = [
     (("HSET", "gw:{cfg}:p:acme", "company", "By hand"), "acme", "rewrite", "changed by hand"),
     (("HDEL", "gw:{cfg}:p:acme", "v"), "acme", "rewrite", "no version"),
     (("HSET", "gw:{cfg}:p:acme", "v", "1000000000000"), "acme", "rewrite", "there were only"),
     (("HSET", "gw:{cfg}:p:acme", "v", "abc"), "acme", "rewrite", "no number"),
     (("DEL", "gw:{cfg}:p:acme"), "acme", "remove", "removed by hand"),
+    (("HDEL", "gw:{cfg}:p:acme", *FIELDS), "acme", "remove", "nothing but its version"),  # a repair of that, half-way
     (("COPY", "gw:{cfg}:p:acme", "gw:{cfg}:p:copy"), "copy", "rewrite", "the log has no such change"),
     (("HSET", "gw:{cfg}:meta", "count", "77"), None, "mend", "the count is 77, but should be 2"),
     (("HSET", "gw:{cfg}:meta", "digest", "0000000000000001"), None, "mend", "the digest is"),
