@@ -255,16 +255,22 @@ enum ctl_exit cmd_partner_show(struct session *s)
 static enum ctl_exit set_certificates(struct session *s, json_t *record)
 {
     static const char key[] = "client_certificate_sha256";
-    const char *first = args_value(s->args, OPT_CLIENT_CERT), *value;
+    const char *value;
+    bool is_none = false;
     size_t at = 0;
-    if (!first) return CTL_OK;
-    (void)record_json_set(record, key, NULL); /* deleting cannot fail */
-    if (strcmp(first, "none") == 0) return CTL_OK;
+    if (!args_has(s->args, OPT_CLIENT_CERT)) return CTL_OK;
     json_t *list = json_array();
     if (json_object_set_new(record, key, list)) return session_fail_memory(s);
-    while ((value = args_next(s->args, OPT_CLIENT_CERT, &at)) != NULL)
+    while ((value = args_next(s->args, OPT_CLIENT_CERT, &at)) != NULL) {
+        is_none |= strcmp(value, "none") == 0;
         if (json_array_append_new(list, json_string(value)))
             return session_fail(s, CTL_FAILED, "--%s is not valid UTF-8", option_defs[OPT_CLIENT_CERT].name);
+    }
+    if (!is_none) return CTL_OK;
+    if (json_array_size(list) > 1)
+        return session_fail(s, CTL_USAGE, "--%s none goes alone, because it takes every fingerprint away",
+                            option_defs[OPT_CLIENT_CERT].name);
+    (void)record_json_set(record, key, NULL); /* deleting cannot fail */
     return CTL_OK;
 }
 

@@ -197,6 +197,8 @@ def test_client_certificates_are_set_and_taken_away(ctl):
     assert ctl("partner", "show", "acme", "--json").json["client_certificate_sha256"] == [one, two]
     assert one in ctl("partner", "show", "acme").out
     ctl("partner", "set", "acme", "--client-cert-sha256", "A" * 64, "--yes", code=1)
+    for both in (("none", two), (two, "none")):
+        ctl("partner", "set", "acme", *(w for v in both for w in ("--client-cert-sha256", v)), "--yes", code=2)
     ctl("partner", "set", "acme", "--client-cert-sha256", "none")
     assert ctl("partner", "show", "acme", "--json").json["client_certificate_sha256"] == []
 
