@@ -1,5 +1,7 @@
 #include "proofctl/difference.h"
 
+#include "proofctl/printable.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -14,6 +16,13 @@ static void print_value(const json_t *value, FILE *out)
     free(text);
 }
 
+/* The audit may have been written by hand. */
+static void print_text(const char *text, FILE *out)
+{
+    char safe[VALUE_CHARS_MAX + 1];
+    (void)fputs(printable(text, safe, sizeof safe), out); /* the caller looks at the state of the stream */
+}
+
 /* Prints the strings of `list` that are not in `other`, each after `sign`. */
 static void print_missing(const json_t *list, const json_t *other, char sign, FILE *out)
 {
@@ -24,8 +33,9 @@ static void print_missing(const json_t *list, const json_t *other, char sign, FI
     json_array_foreach((json_t *)list, i, item)
     {
         if (!json_is_string(item) || json_object_get(known, json_string_value(item))) continue;
-        if (n++ < ITEMS_SHOWN_MAX)
-            (void)fprintf(out, " %c%.*s", sign, VALUE_CHARS_MAX, json_string_value(item));
+        if (n++ >= ITEMS_SHOWN_MAX) continue;
+        (void)fprintf(out, " %c", sign);
+        print_text(json_string_value(item), out);
     }
     if (n > ITEMS_SHOWN_MAX) (void)fprintf(out, " and %zu more", n - ITEMS_SHOWN_MAX);
     json_decref(known);
@@ -39,7 +49,9 @@ void difference_print(const json_t *before, const json_t *after, FILE *out)
     json_object_foreach((json_t *)before, key, was)
     {
         const json_t *is = json_object_get(after, key);
-        (void)fprintf(out, "%s%.*s:", separator, VALUE_CHARS_MAX, key);
+        (void)fputs(separator, out);
+        print_text(key, out);
+        (void)fputc(':', out);
         if (json_is_array(was) && json_is_array(is)) {
             print_missing(was, is, '-', out);
             print_missing(is, was, '+', out);

@@ -528,6 +528,9 @@ def test_nothing_from_redis_steers_the_terminal(ctl, redis):
     run = ctl("verify", code=1)
     assert "ends in \"?[2Jgone\"" in run.out and "\x1b" not in run.out + run.err
     assert "\x1b" not in ctl("partner", "list", code=1).err
+    line = {"action": "ip add", "before": {"ips\x1b[2J": ["\x1b[2Jwas"]}, "after": {"ips\x1b[2J": ["\x1b[2Jis"]}}
+    redis.admin("XADD", redis.key("audit"), "*", "n", "1", "line", json.dumps(line))
+    assert ctl("audit").out.endswith("ips?[2J: -?[2Jwas +?[2Jis\n")
 
 
 def test_verify_is_not_misled_by_operators_at_work(ctl, redis):
