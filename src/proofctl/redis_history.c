@@ -16,6 +16,15 @@ struct history {
     size_t nentries;
 };
 
+/* Nothing can be written behind such an entry, and no load gets over it. */
+static enum err fail_foreign(struct backend_redis *r)
+{
+    return redis_fail(r, ERR_PARSE,
+                      "the log has an entry that no script has written; remove the log (DEL %s), then "
+                      "`proofctl verify --repair`: gateways read the records instead",
+                      r->keys.log);
+}
+
 static enum err take_page(struct history *h, const redisReply *page)
 {
     enum err e = ERR_OK;
@@ -24,8 +33,7 @@ static enum err take_page(struct history *h, const redisReply *page)
     if (page->type != REDIS_REPLY_ARRAY) return redis_fail_malformed(h->r, "XRANGE");
     for (size_t i = 0; !e && i < page->elements; i++) {
         struct redis_entry entry;
-        if (redis_entry_read(page->element[i], &entry))
-            return redis_fail(h->r, ERR_PARSE, "the log has an entry that no script has written");
+        if (redis_entry_read(page->element[i], &entry)) return fail_foreign(h->r);
         h->nentries++;
         e = h->fn(h->arg, &entry);
     }
@@ -77,8 +85,7 @@ static enum err find_entry(struct history *h, uint64_t from, bool is_last, uint6
     enum err e = redis_ask(h->r, 6, argv, &page);
     if (e) return e;
     bool has_entry = page->type == REDIS_REPLY_ARRAY && page->elements == 1;
-    if (has_entry && redis_entry_read(page->element[0], &entry))
-        e = redis_fail(h->r, ERR_PARSE, "the log has an entry that no script has written");
+    if (has_entry && redis_entry_read(page->element[0], &entry)) e = fail_foreign(h->r);
     freeReplyObject(page);
     *out = entry.sequence;
     return e;

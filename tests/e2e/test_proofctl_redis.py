@@ -523,6 +523,21 @@ def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, comma
     is_passed(ask(gateway, other))
 
 
+def test_a_foreign_entry_in_the_log_is_named_with_the_way_out(ctl, redis, gateway_on):
+    acme = partner_of(ctl.add("--id", "acme"))
+    gateway = gateway_on(redis, acme)
+    redis.admin("XADD", redis.key("log"), "*", "note", "by hand")  # its number is a time, far above ours
+    gateway.wait_event("store_gap")
+    ctl("ip", "add", "acme", "192.0.2.7", code=1)
+    assert f"DEL {redis.key('log')}" in ctl("verify", code=1).sentence
+    is_passed(ask(gateway, acme))
+    redis.admin("DEL", redis.key("log"))
+    ctl("verify", "--repair", "--yes")
+    ctl("ip", "add", "acme", "192.0.2.8")
+    gateway.wait_metric("proofgw_store_sequence", int(redis.admin("HGET", redis.key("meta"), "seq")))
+    assert ctl("verify", "--json").json["findings"] == []
+
+
 def test_nothing_from_redis_steers_the_terminal(ctl, redis):
     redis.admin("SET", redis.key("p:\x1b[2Jgone"), "x")
     run = ctl("verify", code=1)
