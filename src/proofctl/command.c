@@ -224,9 +224,9 @@ const struct command commands[] = {
     {.words = "verify",
      .arguments = "[--repair]",
      .summary = "check the whole store",
-     .details = "Every record is validated as the gateway does it. In Redis, count and digest are computed anew, and every\n"
-                "record is compared with its last change in the log, so that whatever was changed by hand is found. Prints\n"
-                "the counts, or every fault with its place and exit code 1.\n"
+     .details = "Every record is validated as the gateway does it, and no two may have the same token. In Redis, count and\n"
+                "digest are computed anew, and every record is compared with its last change in the log, so that whatever was\n"
+                "changed by hand is found. Prints the counts, or every fault with its place and exit code 1.\n"
                 "\n"
                 "--repair puts count and digest right, and writes records that were changed by hand once more, as they\n"
                 "stand, so that every gateway takes them. What is not valid stays for you to replace with `import`.",

@@ -6,6 +6,7 @@
 #include "proofctl/redis_state.h"
 
 #include "base/outbuf.h"
+#include "proofctl/redis_tokens.h"
 #include "store/redis_error.h"
 #include "store/redis_record.h"
 
@@ -46,6 +47,7 @@ struct check {
     uint64_t last_count, last_digest; /* as its last entry says */
     struct seen *seen;                /* owned; sorted by id, newcomers behind `nsorted` */
     size_t nseen, nsorted, seen_cap;
+    struct redis_tokens tokens; /* of valid records; their owners are indices of `seen` */
     uint64_t kept_count, kept_digest, kept_sequence, counter; /* what meta and seq say */
     bool is_meta_readable;
     uint64_t replay_until; /* what is behind it came after what meta says */
@@ -282,7 +284,10 @@ static enum err judge_one(void *arg, size_t i, const redisReply *hash)
     if (e) return e;
     c->seen[c->nseen - 1].is_valid = record.json.p != NULL; /* count_one() has put it there */
     const struct seen *seen = &c->seen[c->nseen - 1];
-    if (record.json.p) return judge_version(c, id, hash);
+    if (record.json.p) {
+        e = redis_tokens_take(&c->tokens, hash, c->nseen - 1, seen->version);
+        return e ? e : judge_version(c, id, hash);
+    }
     if (seen->version > 0 && hash->elements == 2) /* `v`: see redis_script_mend */
         return report(c, id, seen->version, REMEDY_REMOVE,
                       "has nothing but its version: the repair of a removal by hand has broken off");
@@ -361,6 +366,18 @@ static enum err find_ghosts(struct check *c)
     return ERR_OK;
 }
 
+/* Two records with one token, unless one of them has changed since it was read. */
+static enum err judge_shared(void *arg, const struct redis_token *first, const struct redis_token *again)
+{
+    struct check *c = arg;
+    const struct seen *x = &c->seen[first->owner], *y = &c->seen[again->owner];
+    if (!x->is_there || !y->is_there || x->version != first->version || y->version != again->version)
+        return ERR_OK;
+    return report(c, y->id, 0, REMEDY_NONE,
+                  "has a token that \"%s\" has as well, and gateways refuse one of the two; rotate it",
+                  x->id);
+}
+
 static uint64_t highest(const struct check *c)
 {
     uint64_t most = c->kept_sequence;
@@ -405,6 +422,7 @@ static enum err judge(struct check *c)
                        "has version %" PRIu64 ", but there were only %" PRIu64 " changes", seen->version,
                        t->sequence);
     }
+    if (!e) e = redis_tokens_shared(&c->tokens, judge_shared, c);
     if (!e) e = find_ghosts(c);
     t->is_known = true;
     if (!e) e = judge_totals(c);
@@ -450,6 +468,7 @@ enum err redis_check(struct backend *b, backend_finding_fn *on_finding, void *ar
     if (!c.hasher) return ERR_NOMEM;
     e = check_all(&c);
     redis_hasher_destroy(c.hasher);
+    redis_tokens_deinit(&c.tokens);
     free(c.log);
     free(c.seen);
     return e;

@@ -492,7 +492,6 @@ SPOILT = [
     (("HSET", "gw:{cfg}:p:acme", "v", "abc"), "acme", "rewrite", "no number"),
     (("DEL", "gw:{cfg}:p:acme"), "acme", "remove", "removed by hand"),
     (("HDEL", "gw:{cfg}:p:acme", *FIELDS), "acme", "remove", "nothing but its version"),  # a repair of that, half-way
-    (("COPY", "gw:{cfg}:p:acme", "gw:{cfg}:p:copy"), "copy", "rewrite", "the log has no such change"),
     (("HSET", "gw:{cfg}:meta", "count", "77"), None, "mend", "the count is 77, but should be 2"),
     (("HSET", "gw:{cfg}:meta", "digest", "0000000000000001"), None, "mend", "the digest is"),
     (("HSET", "gw:{cfg}:meta", "count", "many"), None, "mend", "no numbers"),
@@ -521,6 +520,26 @@ def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, comma
     gateway.wait_metric("proofgw_store_sequence", sequence)
     assert gateway.metrics()("proofgw_store_inconsistent") == 0
     is_passed(ask(gateway, other))
+
+
+def test_a_copy_by_hand_is_found_and_so_is_its_token(ctl, redis, gateway_on):
+    acme = partner_of(ctl.add("--id", "acme"))
+    ctl.add("--id", "other", company="Other")
+    gateway = gateway_on(redis, acme)
+    redis.admin("COPY", redis.key("p:acme"), redis.key("p:copy"))
+
+    def findings(**kwargs):
+        return {(f["partner_id"], f["remedy"], f["problem"][:22]) for f in ctl("verify", "--json", **kwargs).json["findings"]}
+
+    shared = ("copy", None, "has a token that \"acme")
+    assert {("copy", "rewrite", "has version 1, but the"), shared} <= findings(code=1)
+    ctl("verify", "--repair", "--yes", code=1)
+    assert findings(code=1) == {shared}
+    gateway.wait_metric("proofgw_store_records_rejected", 1)
+    ctl("token", "rotate", "copy", "--grace", "0s", "--yes")
+    assert findings() == set()
+    gateway.wait_metric("proofgw_store_records_rejected", 0)
+    is_passed(ask(gateway, acme))
 
 
 def test_a_foreign_entry_in_the_log_is_named_with_the_way_out(ctl, redis, gateway_on):
