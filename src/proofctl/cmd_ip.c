@@ -73,7 +73,7 @@ static enum ctl_exit remove_prefix(struct session *s, const struct edit *e, enum
         return session_fail(
             s, CTL_FAILED,
             "%s is not on the %s list of %s; nothing was changed: `proofctl ip list %s` shows it", text,
-            environment_name(env), e->id, e->id);
+            environment_name(env), e->plan.id, e->plan.id);
     memmove(&left[i], &left[i + 1], (*nleft - i - 1) * sizeof *left);
     (*nleft)--;
     return json_array_remove(list, i) ? session_fail_memory(s) : CTL_OK;
@@ -93,7 +93,7 @@ static enum ctl_exit remove_prefixes(struct session *s, struct edit *e, enum env
         code = session_fail(s, CTL_FAILED,
                             "a partner needs at least one production address; add the new one first, or use "
                             "`proofctl partner disable %s`",
-                            e->id);
+                            e->plan.id);
     free(left);
     return code;
 }

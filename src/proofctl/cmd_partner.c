@@ -122,12 +122,11 @@ static enum ctl_exit print_added(struct session *s, const struct partner *p, con
 
 static enum ctl_exit add(struct session *s, struct edit *e, const struct issued *issued)
 {
-    size_t nchanged;
     enum ctl_exit code = fill_record(s, e->record, issued);
     if (code == CTL_OK) code = edit_check(s, e);
     for (enum environment env = ENV_PRODUCTION; code == CTL_OK && env < ENV_COUNT; env++)
         code = prefixes_check_new(s, &e->becomes.partner, env, 0);
-    if (code == CTL_OK) code = edit_commit(s, "partner add", e, 1, false, &nchanged);
+    if (code == CTL_OK) code = edit_commit(s, "partner add", e);
     return code == CTL_OK ? print_added(s, &e->becomes.partner, issued) : code;
 }
 
@@ -334,7 +333,7 @@ enum ctl_exit cmd_partner_remove(struct session *s)
 {
     struct edit e;
     enum ctl_exit code = edit_load(s, s->args->positional[0], &e);
-    e.removes = true;
+    e.plan.removes = true;
     if (code == CTL_OK) code = edit_finish(s, "partner remove", &e, "removed");
     edit_deinit(&e);
     return code;

@@ -94,10 +94,9 @@ static enum ctl_exit print_rotated(struct session *s, const struct edit *e, cons
 
 static enum ctl_exit rotate(struct session *s, struct edit *e, struct issued *issued, uint64_t grace_ms)
 {
-    size_t nchanged;
     enum ctl_exit code = rotate_record(s, e, issued, grace_ms);
     if (code == CTL_OK) code = edit_check(s, e);
-    if (code == CTL_OK) code = edit_commit(s, "token rotate", e, 1, false, &nchanged);
+    if (code == CTL_OK) code = edit_commit(s, "token rotate", e);
     return code == CTL_OK ? print_rotated(s, e, issued) : code;
 }
 
@@ -123,7 +122,7 @@ static enum ctl_exit end_previous(struct session *s, const char *action, const c
     struct edit e;
     enum ctl_exit code = edit_load(s, s->args->positional[0], &e);
     if (code == CTL_OK && !e.was.partner.has_token[SLOT_PREVIOUS])
-        code = session_fail(s, CTL_FAILED, "%s has no previous token; nothing was changed", e.id);
+        code = session_fail(s, CTL_FAILED, "%s has no previous token; nothing was changed", e.plan.id);
     if (code == CTL_OK) {
         drop_previous(e.record);
         code = edit_finish(s, action, &e, done);
@@ -138,7 +137,7 @@ static enum ctl_exit revoke_current(struct session *s)
     uint8_t digest[TOKEN_DIGEST_BYTES];
     char hex[2 * TOKEN_DIGEST_BYTES + 1];
     enum ctl_exit code = edit_load(s, s->args->positional[0], &e);
-    if (code == CTL_OK && token_text_revoked_digest(e.id, digest)) code = session_fail_memory(s);
+    if (code == CTL_OK && token_text_revoked_digest(e.plan.id, digest)) code = session_fail_memory(s);
     if (code == CTL_OK) {
         token_text_hex(digest, hex);
         if (!record_json_set(e.record, record_json_token_key(SLOT_CURRENT), hex))

@@ -3,7 +3,6 @@
 #include "proofctl/difference.h"
 #include "proofctl/edit.h"
 #include "proofctl/file_snapshot.h"
-#include "proofctl/record_json.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,32 +13,38 @@
 struct importing {
     struct session *session;
     const struct file_snapshot *from;
-    struct edit *edits; /* one for each record of the file */
-    enum ctl_exit code; /* of what failed in a callback */
+    struct edit_plan *plans; /* one for each record of the file */
+    enum ctl_exit code;      /* of what failed in a callback */
 };
 
-/* Finds out what record `i` of the imported file is a change of. It was validated with its file; what is
- * there may be anything. */
-static enum ctl_exit prepare_record(struct importing *im, size_t i, const struct backend_record *found)
+/* Makes a plan of record `i` of the imported file. It was validated with its file; what is there may be
+ * anything. */
+static enum ctl_exit plan_record(struct importing *im, size_t i, const struct backend_record *found,
+                                 struct edit *e)
 {
     struct record_report ignored = {0};
-    struct edit *e = &im->edits[i];
     struct span text = file_snapshot_text(im->from, &im->from->file.entries[i]);
-    e->exists = found != NULL;
+    e->plan.exists = found != NULL;
     if (found) {
-        e->version = found->version;
-        e->is_unreadable = !found->json.p;
+        e->plan.version = found->version;
+        e->plan.is_unreadable = !found->json.p;
         if (found->json.p && record_parse(found->json, 1, &e->was, &ignored))
             return session_fail_memory(im->session);
     }
-    e->text = strndup(text.p, text.n); /* valid JSON: there is no NUL in it */
-    return e->text ? edit_check(im->session, e) : session_fail_memory(im->session);
+    e->plan.text = strndup(text.p, text.n); /* valid JSON: there is no NUL in it */
+    if (!e->plan.text) return session_fail_memory(im->session);
+    enum ctl_exit code = edit_check(im->session, e);
+    return code == CTL_OK ? edit_prepare(im->session, "import", e) : code;
 }
 
 static enum err prepare_found(void *arg, size_t i, const struct backend_record *found)
 {
     struct importing *im = arg;
-    im->code = prepare_record(im, i, found);
+    struct edit e = {.record = NULL};
+    im->code = plan_record(im, i, found, &e);
+    im->plans[i] = e.plan;
+    e.plan = (struct edit_plan){0};
+    edit_deinit(&e);
     return im->code == CTL_OK ? ERR_OK : ERR_CLOSED;
 }
 
@@ -57,49 +62,57 @@ static enum ctl_exit prepare_records(struct importing *im)
     return e ? session_fail_backend(s, e) : CTL_OK;
 }
 
-static void print_import(const struct edit *edits, size_t n, bool is_dry)
+/* {"partner_id": ..., "before": {...}, "after": {...}} with what differs: the line of the audit. NULL when
+ * memory is out. */
+static json_t *json_changed(const struct edit_plan *p)
+{
+    json_t *audit = json_loads(p->audit, 0, NULL);
+    json_t *changed = json_pack("{s:s, s:O, s:O}", "partner_id", p->id, "before",
+                                json_object_get(audit, "before"), "after", json_object_get(audit, "after"));
+    json_decref(audit);
+    return changed;
+}
+
+static void print_plan(const struct edit_plan *p)
+{
+    json_t *changed = json_changed(p);
+    const json_t *before = json_object_get(changed, "before"), *after = json_object_get(changed, "after");
+    if (!p->exists) {
+        const char *company = json_string_value(json_object_get(after, "company"));
+        (void)printf("+ %s: %s\n", p->id, company ? company : ""); /* main() looks at the state of stdout */
+    } else if (p->is_unreadable) {
+        (void)printf("~ %s: was not valid\n", p->id);
+    } else {
+        (void)printf("~ %s: ", p->id);
+        difference_print(before, after, stdout);
+        (void)putchar('\n');
+    }
+    json_decref(changed);
+}
+
+static void print_import(const struct edit_plan *plans, size_t n, bool is_dry)
 {
     size_t nadded = 0, nchanged = 0;
     for (size_t i = 0; i < n; i++) {
-        const struct edit *e = &edits[i];
-        json_t *old_values, *new_values;
-        nadded += !e->exists;
-        nchanged += e->exists && e->is_changed;
-        if (!e->exists)
-            (void)printf("+ %s: %s\n", e->id, e->becomes.company); /* main() looks at the state of stdout */
-        if (e->is_unreadable) (void)printf("~ %s: was not valid\n", e->id);
-        if (!e->exists || !e->is_changed || e->is_unreadable ||
-            !record_json_differences(e->before, e->after, &old_values, &new_values))
-            continue;
-        (void)printf("~ %s: ", e->id);
-        difference_print(old_values, new_values, stdout);
-        (void)putchar('\n');
-        json_decref(old_values);
-        json_decref(new_values);
+        nadded += !plans[i].exists;
+        nchanged += plans[i].exists && plans[i].is_changed;
+        if (plans[i].is_changed) print_plan(&plans[i]);
     }
     (void)printf("%s%zu added, %zu changed, %zu unchanged\n", is_dry ? "dry run: " : "", nadded, nchanged,
                  n - nadded - nchanged);
 }
 
-/* {"partner_id": ..., "before": {...}, "after": {...}} with what differs. NULL when memory is out. */
-static json_t *json_changed(const struct edit *e)
-{
-    json_t *old_values, *new_values;
-    if (!record_json_differences(e->before, e->after, &old_values, &new_values)) return NULL;
-    return json_pack("{s:s, s:o, s:o}", "partner_id", e->id, "before", old_values, "after", new_values);
-}
-
-static json_t *json_import(const struct edit *edits, size_t n, bool is_dry)
+static json_t *json_import(const struct edit_plan *plans, size_t n, bool is_dry)
 {
     json_int_t nunchanged = 0;
     json_t *added = json_array(), *changed = json_array();
     bool is_ok = added && changed;
     for (size_t i = 0; is_ok && i < n; i++) {
-        nunchanged += !edits[i].is_changed;
-        if (!edits[i].exists)
-            is_ok = json_array_append_new(added, json_string(edits[i].id)) == 0;
-        else if (edits[i].is_changed)
-            is_ok = json_array_append_new(changed, json_changed(&edits[i])) == 0;
+        nunchanged += !plans[i].is_changed;
+        if (!plans[i].exists)
+            is_ok = json_array_append_new(added, json_string(plans[i].id)) == 0;
+        else if (plans[i].is_changed)
+            is_ok = json_array_append_new(changed, json_changed(&plans[i])) == 0;
     }
     json_t *result = is_ok ? json_pack("{s:b, s:O, s:O, s:I}", "dry_run", is_dry, "added", added, "changed",
                                        changed, "unchanged", nunchanged)
@@ -109,16 +122,17 @@ static json_t *json_import(const struct edit *edits, size_t n, bool is_dry)
     return result;
 }
 
-static enum ctl_exit import_records(struct session *s, const struct file_snapshot *from, struct edit *edits)
+static enum ctl_exit import_records(struct session *s, const struct file_snapshot *from,
+                                    struct edit_plan *plans)
 {
-    struct importing im = {s, from, edits, CTL_OK};
-    size_t n = from->file.nentries, nchanged;
+    struct importing im = {s, from, plans, CTL_OK};
+    size_t n = from->file.nentries;
     bool is_dry = args_has(s->args, OPT_DRY_RUN);
     enum ctl_exit code = prepare_records(&im);
-    if (code == CTL_OK) code = edit_commit(s, "import", edits, n, is_dry, &nchanged);
+    if (code == CTL_OK && !is_dry) code = edit_commit_plans(s, plans, n);
     if (code != CTL_OK) return code;
-    if (s->is_json) return session_print_json(s, json_import(edits, n, is_dry));
-    print_import(edits, n, is_dry);
+    if (s->is_json) return session_print_json(s, json_import(plans, n, is_dry));
+    print_import(plans, n, is_dry);
     return CTL_OK;
 }
 
@@ -134,11 +148,11 @@ enum ctl_exit cmd_import(struct session *s)
         code = session_fail_memory(s);
     else if (e || !from.exists)
         code = session_fail_messages(s, CTL_FAILED, path, &faults);
-    struct edit *edits = calloc(from.file.nentries + 1, sizeof *edits);
-    if (code == CTL_OK) code = edits ? import_records(s, &from, edits) : session_fail_memory(s);
-    for (uint32_t i = 0; edits && i < from.file.nentries; i++)
-        edit_deinit(&edits[i]);
-    free(edits);
+    struct edit_plan *plans = calloc((size_t)from.file.nentries + 1, sizeof *plans);
+    if (code == CTL_OK) code = plans ? import_records(s, &from, plans) : session_fail_memory(s);
+    for (uint32_t i = 0; plans && i < from.file.nentries; i++)
+        edit_plan_deinit(&plans[i]);
+    free(plans);
     file_snapshot_deinit(&from);
     return code;
 }

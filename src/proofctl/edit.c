@@ -49,8 +49,8 @@ static enum ctl_exit load_record(struct session *s, struct edit *e, const struct
     if (err == ERR_PARSE) return session_fail_messages(s, CTL_FAILED, s->backend->place, &report.faults);
     e->record = record_json_load(found->json);
     if (err || !e->record) return session_fail_memory(s);
-    e->version = found->version;
-    e->exists = true;
+    e->plan.version = found->version;
+    e->plan.exists = true;
     return CTL_OK;
 }
 
@@ -62,7 +62,7 @@ enum ctl_exit edit_load(struct session *s, const char *id, struct edit *e)
         return session_fail(s, CTL_FAILED,
                             "a partner_id is 1 to 64 characters out of A-Z a-z 0-9 . _ -; "
                             "`proofctl partner list` shows all");
-    (void)span_to_cstr(span_str(id), e->id, sizeof e->id); /* fits: it is an id */
+    (void)span_to_cstr(span_str(id), e->plan.id, sizeof e->plan.id); /* fits: it is an id */
     enum err err = s->backend->ops->get(s->backend, id, &found);
     if (err == ERR_NOT_FOUND) return fail_unknown(s, id);
     return err ? session_fail_backend(s, err) : load_record(s, e, &found);
@@ -74,15 +74,21 @@ enum ctl_exit edit_new(struct session *s, struct edit *e)
     return e->record ? CTL_OK : session_fail_memory(s);
 }
 
+void edit_plan_deinit(struct edit_plan *p)
+{
+    free(p->text);
+    free(p->audit);
+    *p = (struct edit_plan){0};
+}
+
 void edit_deinit(struct edit *e)
 {
+    edit_plan_deinit(&e->plan);
     record_deinit(&e->was);
     record_deinit(&e->becomes);
     json_decref(e->record);
     json_decref(e->before);
     json_decref(e->after);
-    free(e->text);
-    free(e->audit);
     *e = (struct edit){0};
 }
 
@@ -101,17 +107,18 @@ static bool has_same_lists(const struct partner *a, const struct partner *b)
 enum ctl_exit edit_check(struct session *s, struct edit *e)
 {
     struct record_report report = {0};
-    if (e->removes || e->becomes.company) return CTL_OK; /* nothing to check, or checked */
-    if (!e->text) e->text = record_json_text(e->record);
-    if (!e->text) return session_fail_memory(s);
-    enum err err = record_parse(span_str(e->text), 1, &e->becomes, &report);
+    struct edit_plan *p = &e->plan;
+    if (p->removes || e->becomes.company) return CTL_OK; /* nothing to check, or checked */
+    if (!p->text) p->text = record_json_text(e->record);
+    if (!p->text) return session_fail_memory(s);
+    enum err err = record_parse(span_str(p->text), 1, &e->becomes, &report);
     if (err == ERR_PARSE) return session_fail_messages(s, CTL_FAILED, NULL, &report.faults);
     if (err) return session_fail_memory(s);
-    memcpy(e->id, e->becomes.partner.id, sizeof e->id);
+    memcpy(p->id, e->becomes.partner.id, sizeof p->id);
     bool is_news =
-        !e->exists || !has_same_lists(&e->was.partner, &e->becomes.partner); /* warnings are about prefixes */
+        !p->exists || !has_same_lists(&e->was.partner, &e->becomes.partner); /* warnings are about prefixes */
     for (uint32_t i = 0; is_news && i < report.warnings.n; i++)
-        session_note(s, "%s: warning: %s", e->id, report.warnings.list[i].text);
+        session_note(s, "%s: warning: %s", p->id, report.warnings.list[i].text);
     return CTL_OK;
 }
 
@@ -124,35 +131,46 @@ static bool has_same_tokens(const struct partner *a, const struct partner *b)
     return true;
 }
 
-/* Fills what edit_commit() needs to know of one edit. Errors: ERR_NOMEM. */
+/* Errors: ERR_NOMEM. */
 static enum err prepare(const struct session *s, const char *action, struct edit *e)
 {
-    bool is_known = e->exists && !e->is_unreadable;
+    struct edit_plan *p = &e->plan;
+    bool is_known = p->exists && !p->is_unreadable;
     if (is_known && !(e->before = record_json_view(&e->was, s->now_ms))) return ERR_NOMEM;
-    if (!e->removes && !(e->after = record_json_view(&e->becomes, s->now_ms))) return ERR_NOMEM;
-    e->is_changed = !is_known || e->removes || !json_equal(e->before, e->after) ||
+    if (!p->removes && !(e->after = record_json_view(&e->becomes, s->now_ms))) return ERR_NOMEM;
+    p->is_changed = !is_known || p->removes || !json_equal(e->before, e->after) ||
                     !has_same_tokens(&e->was.partner, &e->becomes.partner);
-    if (e->is_changed) e->audit = audit_line(s, action, e->id, e->before, e->after);
-    if (e->is_changed && !e->audit) return ERR_NOMEM;
-    if (is_known && e->is_changed)
-        return cut_compute(&e->was.partner, e->removes ? NULL : &e->becomes.partner, s->now_ms, &e->cut);
-    json_decref(e->after); /* an import may have a million of them, and nobody asks */
+    if (p->is_changed) {
+        p->audit = audit_line(s, action, p->id, e->before, e->after);
+        if (!p->audit) return ERR_NOMEM;
+        return is_known
+                   ? cut_compute(&e->was.partner, p->removes ? NULL : &e->becomes.partner, s->now_ms, &p->cut)
+                   : ERR_OK;
+    }
+    json_decref(e->after);
     e->after = NULL;
+    free(p->text);
+    p->text = NULL;
     return ERR_OK;
+}
+
+enum ctl_exit edit_prepare(struct session *s, const char *action, struct edit *e)
+{
+    return prepare(s, action, e) ? session_fail_memory(s) : CTL_OK;
 }
 
 /* --- committing ----------------------------------------------------------------------------------- */
 
 /* Asks once, naming the first few partners that lose something. */
-static bool confirm(const struct session *s, const struct edit *edits, size_t n)
+static bool confirm(const struct session *s, const struct edit_plan *plans, size_t n)
 {
     char subject[CUTS_NAMED_MAX * (PARTNER_ID_MAX + 2) + 32], what[240];
     struct outbuf names = outbuf_of(subject, sizeof subject - 1), first = outbuf_of(what, sizeof what - 1);
     size_t ncuts = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!cut_is_any(&edits[i].cut)) continue;
-        if (ncuts == 0) cut_describe(&edits[i].cut, &first);
-        if (ncuts < CUTS_NAMED_MAX) outbuf_fmt(&names, "%s%s", ncuts ? ", " : "", edits[i].id);
+        if (!cut_is_any(&plans[i].cut)) continue;
+        if (ncuts == 0) cut_describe(&plans[i].cut, &first);
+        if (ncuts < CUTS_NAMED_MAX) outbuf_fmt(&names, "%s%s", ncuts ? ", " : "", plans[i].id);
         ncuts++;
     }
     if (ncuts == 0) return true;
@@ -161,19 +179,20 @@ static bool confirm(const struct session *s, const struct edit *edits, size_t n)
     return session_confirm(s, subject, ncuts == 1 ? what : "they lose addresses or tokens that work now");
 }
 
-static enum ctl_exit commit_changed(struct session *s, const struct edit *edits, size_t n, size_t nchanged)
+static enum ctl_exit commit_changed(struct session *s, const struct edit_plan *plans, size_t n,
+                                    size_t nchanged)
 {
     struct backend_change *changes = calloc(nchanged, sizeof *changes);
     if (!changes) return session_fail_memory(s);
     size_t next = 0;
     for (size_t i = 0; i < n; i++) {
-        const struct edit *e = &edits[i];
-        if (!e->is_changed) continue;
+        const struct edit_plan *p = &plans[i];
+        if (!p->is_changed) continue;
         changes[next++] = (struct backend_change){
-            .id = e->id,
-            .expected = e->exists ? &e->version : NULL,
-            .json = e->removes ? (struct span){0} : span_str(e->text),
-            .audit = span_str(e->audit),
+            .id = p->id,
+            .expected = p->exists ? &p->version : NULL,
+            .json = p->removes ? (struct span){0} : span_str(p->text),
+            .audit = span_str(p->audit),
         };
     }
     enum err err = s->backend->ops->commit(s->backend, changes, nchanged);
@@ -184,26 +203,28 @@ static enum ctl_exit commit_changed(struct session *s, const struct edit *edits,
     return CTL_OK;
 }
 
-enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *edits, size_t n, bool is_dry,
-                          size_t *nchanged)
+enum ctl_exit edit_commit_plans(struct session *s, const struct edit_plan *plans, size_t n)
 {
-    *nchanged = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (prepare(s, action, &edits[i])) return session_fail_memory(s);
-        *nchanged += edits[i].is_changed;
-    }
-    if (is_dry || *nchanged == 0) return CTL_OK;
-    if (!confirm(s, edits, n)) return CTL_FAILED;
-    return commit_changed(s, edits, n, *nchanged);
+    size_t nchanged = 0;
+    for (size_t i = 0; i < n; i++)
+        nchanged += plans[i].is_changed;
+    if (nchanged == 0) return CTL_OK;
+    if (!confirm(s, plans, n)) return CTL_FAILED;
+    return commit_changed(s, plans, n, nchanged);
+}
+
+enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *e)
+{
+    enum ctl_exit code = edit_prepare(s, action, e);
+    return code == CTL_OK ? edit_commit_plans(s, &e->plan, 1) : code;
 }
 
 enum ctl_exit edit_finish(struct session *s, const char *action, struct edit *e, const char *done)
 {
-    size_t nchanged;
     enum ctl_exit code = edit_check(s, e);
-    if (code == CTL_OK) code = edit_commit(s, action, e, 1, false, &nchanged);
+    if (code == CTL_OK) code = edit_commit(s, action, e);
     if (code != CTL_OK) return code;
     if (s->is_json) return session_print_json(s, json_incref(e->after ? e->after : e->before));
-    (void)printf("%s: %s\n", e->id, nchanged ? done : "nothing to change");
+    (void)printf("%s: %s\n", e->plan.id, e->plan.is_changed ? done : "nothing to change");
     return CTL_OK;
 }
