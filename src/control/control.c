@@ -91,22 +91,35 @@ static const struct admin_route admin_routes[] = {
 
 /* --- end ------------------------------------------------------------------------------------------- */
 
+/* What a look-up of a name can hold up. */
+static bool is_closing(const struct control *c)
+{
+    return c->deployment.nclosing || c->store;
+}
+
+static void unbind_exit(struct control *c)
+{
+    if (c->exit_bound.loop && !is_closing(c)) uv_close((uv_handle_t *)&c->exit_bound, NULL);
+}
+
 static void on_store_closed(void *arg)
 {
     struct control *c = arg;
     c->status.store = c->store = NULL;
+    unbind_exit(c);
 }
 
 static void on_backend_closed(struct deployment *d)
 {
-    struct control *c = CONTAINER_OF(d, struct control, deployment);
-    if (d->nclosing == 0 && c->exit_bound.loop) uv_close((uv_handle_t *)&c->exit_bound, NULL);
+    unbind_exit(CONTAINER_OF(d, struct control, deployment));
 }
 
-/* getaddrinfo() cannot be interrupted, and everything else is closed: end without it. */
+/* getaddrinfo() cannot be interrupted, and everything else is closed: end without it. A store that writes is
+ * waited for. */
 static void on_exit_bound(uv_timer_t *timer)
 {
     struct control *c = timer->data;
+    if (c->loop.nlookups == 0) return;
     deployment_remove_socket_files(&c->deployment);
     log_warn("stopped", KV_INT("exit_code", c->exit_code), KV_STR("cause", "a name server did not answer"));
     log_stop(LOG_STOP_MS);
@@ -115,9 +128,9 @@ static void on_exit_bound(uv_timer_t *timer)
 
 static void bound_exit(struct control *c)
 {
-    if (c->deployment.nclosing == 0 || uv_timer_init(&c->loop.uv, &c->exit_bound)) return;
+    if (!is_closing(c) || uv_timer_init(&c->loop.uv, &c->exit_bound)) return;
     c->exit_bound.data = c;
-    (void)uv_timer_start(&c->exit_bound, on_exit_bound, EXIT_BOUND_MS, 0);
+    (void)uv_timer_start(&c->exit_bound, on_exit_bound, EXIT_BOUND_MS, EXIT_BOUND_MS);
 }
 
 /* Closes everything that keeps the control loop alive. */

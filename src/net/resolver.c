@@ -38,11 +38,20 @@ static bool lists_equal(const struct address_list *a, const struct address_list 
     return true;
 }
 
+static void set_busy(struct resolver *r, bool is_busy)
+{
+    r->busy = is_busy;
+    if (is_busy)
+        r->loop->nlookups++;
+    else
+        r->loop->nlookups--;
+}
+
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *ai)
 {
     struct resolver *r = request->data;
     loop_turn(r->loop);
-    r->busy = false;
+    set_busy(r, false);
     if (r->closing) {
         uv_freeaddrinfo(ai);
         if (r->on_closed) r->on_closed(r);
@@ -77,7 +86,7 @@ static void start_request(struct resolver *r)
     (void)snprintf(service, sizeof service, "%u", (unsigned)r->port);
     r->request.data = r;
     if (uv_getaddrinfo(&r->loop->uv, &r->request, on_resolved, r->host, service, &hints) == 0)
-        r->busy = true;
+        set_busy(r, true);
     else
         loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
 }

@@ -719,9 +719,9 @@ def hosts(tmp_path, monkeypatch):
     if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
         pytest.skip("no mount namespaces here")
     table, empty, script = tmp_path / "hosts", tmp_path / "resolv.conf", tmp_path / "proofgw-with-hosts"
-    empty.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
-    def make(names):
+    def make(names, name_server="127.0.0.1", timeout_s=1):
+        empty.write_text(f"nameserver {name_server}\noptions timeout:{timeout_s} attempts:1\n")
         if names is None:
             os.mkfifo(table)  # who reads it waits for somebody who writes
         else:
@@ -735,6 +735,28 @@ def hosts(tmp_path, monkeypatch):
         monkeypatch.setattr(support.gateway, "BINARY", script)
 
     return make
+
+
+@pytest.fixture
+def silent_name_server():
+    """The address of one that never answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        address = "127.53.%d.%d" % divmod(os.getpid() % 65025, 255)
+        try:
+            server.bind((address, 53))
+        except OSError as problem:
+            pytest.skip(f"no name server here: {problem}")
+        yield address
+
+
+@pytest.mark.parametrize("whose", ["a backend", "Redis"])
+def test_the_end_does_not_wait_for_a_name_server(proofgw, hosts, silent_name_server, whose):
+    hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
+    redis = {"store": {"kind": "redis", "file": None, "redis": {"address": "one.test:6379"}}}
+    gateway = proofgw(ready=False, **(redis if whose == "Redis" else {"upstream": "one.test:80"}))
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait_exit() == 0
+    assert gateway.events("stopped")[-1]["cause"] == "a name server did not answer"
 
 
 def test_the_next_address_is_tried_when_one_refuses(proofgw, backend, partner, hosts):
