@@ -68,12 +68,12 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
         loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
         return;
     }
-    r->failures = 0;
-    if (!lists_equal(&found, &r->last)) {
-        r->last = found;
+    bool has_changed = !lists_equal(&found, &r->last);
+    if (has_changed || r->failures)
         log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found.n));
-        r->on_changed(r, &r->last);
-    }
+    r->failures = 0;
+    r->last = found;
+    if (has_changed) r->on_changed(r, &r->last);
     loop_deadline(r->loop, &r->again, RESOLVER_INTERVAL_MS);
 }
 
