@@ -749,6 +749,14 @@ def silent_name_server():
         yield address
 
 
+def test_silent_name_servers_hold_up_no_other_name(proofgw, backend, partner, hosts, silent_name_server):
+    """Two names are being looked up for as long as the system's resolver likes; a third one is known at once."""
+    hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
+    gateway = proofgw(upstream="one.test:80", sandbox_upstream="two.test:80", reload_on_change=False)
+    gateway.reload(environments={"production": {"upstream": "localhost:" + backend.address.split(":")[1]}})
+    is_passed(gateway.client().exchange(fields=partner.authorization))
+
+
 @pytest.mark.parametrize("whose", ["a backend", "Redis"])
 def test_the_end_does_not_wait_for_a_name_server(proofgw, hosts, silent_name_server, whose):
     hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
