@@ -240,8 +240,9 @@ static void serve_queue(struct upstream *u)
 void upstream_return(struct upconn *c)
 {
     struct upstream *u = c->pool;
-    if (u->worker->mode >= WORKER_ENDING || c->version != u->version || u->nidle >= u->idle_max ||
-        c->stream.eof || stream_is_blocked(&c->stream)) {
+    bool is_surplus = u->nidle >= u->idle_max || u->nconns > u->conns_max;
+    if (u->worker->mode >= WORKER_ENDING || c->version != u->version || is_surplus || c->stream.eof ||
+        stream_is_blocked(&c->stream)) {
         upstream_discard(c);
         return;
     }
@@ -301,7 +302,7 @@ void upstream_configure(struct upstream *u, const struct generation *g)
     u->idle_max = c->environments[u->env].present ? limits->upstream_idle_connections : 0;
     u->waiting_max = limits->upstream_waiting;
     u->keep_alive_ms = c->timeouts.upstream_keep_alive_ms;
-    while (u->nidle > u->idle_max)
+    while (u->nidle > u->idle_max || (u->nidle && u->nconns > u->conns_max))
         upstream_discard(u->idle.prev);
     for (struct upconn *idle = u->idle.next; idle != &u->idle; idle = idle->next)
         loop_deadline_at(&u->worker->loop, &idle->timer, idle->idle_since_ms + u->keep_alive_ms);

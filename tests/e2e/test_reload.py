@@ -127,6 +127,31 @@ def test_limit_of_connections(gateway, partner):
     is_passed(get(gateway, partner))
 
 
+def test_fewer_connections_to_a_backend(proofgw, partner, backend):
+    """Those that are idle close at once, those that are in use after their answer: none of them is in the way of a
+    request that needs a connection of its own."""
+    gateway = proofgw(reload_on_change=False)
+    gates = [backend.gate() for _ in range(3)]
+
+    def script(gate):
+        return lambda c: (c.read_request(), gate.wait(), c.send(answer()), c.serve())
+
+    backend.script(*map(script, gates))
+    clients = [gateway.client() for _ in gates]
+    for n, client in enumerate(clients):
+        client.send(request(fields=partner.authorization))
+        backend.wait_requests(n + 1)
+    gates[0].open()
+    is_passed(clients[0].response())
+    gateway.wait_metric("proofgw_upstream_connections_idle", 1)
+    gateway.reload(limits={"upstream_connections": 1, "upstream_idle_connections": 1})
+    gateway.wait_metric("proofgw_upstream_connections_open", 2)
+    for gate, client in zip(gates[1:], clients[1:]):
+        gate.open()
+        is_passed(client.response())
+    gateway.wait_metric("proofgw_upstream_connections_open", lambda n: n <= 1)
+
+
 def test_identity(gateway, partner, backend):
     gateway.reload(identity={"remove": ["x-debug"], "pass_authorization": True})
     is_passed(get(gateway, partner))
