@@ -254,6 +254,7 @@ static enum err read_and_load(const char *path, uint8_t digest[static 32], struc
 {
     char *bytes;
     size_t n;
+    memset(digest, 0, 32); /* of none: one that cannot be read now is news when it can be */
     enum err e = config_read(path, &bytes, &n, report);
     if (e) return e;
     struct span text = span_of(bytes, n);

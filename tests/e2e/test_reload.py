@@ -290,6 +290,20 @@ def test_missing_file(gateway, partner):
     is_passed(get(gateway, partner))
 
 
+def test_file_that_comes_back(proofgw, partner):
+    """It could not be read when a reload was asked for. When it is there again, what was true is true again, though its
+    content is that of before."""
+    gateway = watched(proofgw)
+    away = gateway.folder / "elsewhere"
+    gateway.config_file.rename(away)
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_metric("proofgw_config_last_reload_successful", 0)
+    away.rename(gateway.config_file)
+    gateway.wait_metric("proofgw_config_last_reload_successful", 1)
+    assert [e["trigger"] for e in gateway.events("config_reloaded")] == ["file"]
+    is_passed(get(gateway, partner))
+
+
 def test_keys_that_need_a_restart(gateway, partner):
     """They keep their value, and each reload says so until it is true; the others of the file count."""
     gateway.reload(workers=3, limits={"buffer": "512KiB", "body": 3})
