@@ -242,8 +242,16 @@ enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generat
     return e;
 }
 
+/* The files of unix sockets on which nobody listens: those of `before` that `now` has not. */
+static void remove_unix_sockets(const struct config *before, const struct config *now)
+{
+    for (uint32_t i = 0; i < before->nlisteners; i++)
+        if (config_kept_listener(now, before, i) < 0) sockets_remove_file(&before->listeners[i].address);
+}
+
 void rollout_abandon(struct rollout *r)
 {
+    const struct generation *current = r->deployment->current;
     r->deployment->pending = NULL;
     for (unsigned e = 0; e < ENV_COUNT; e++) {
         close_backend(r->deployment, r->backends[e]);
@@ -251,6 +259,7 @@ void rollout_abandon(struct rollout *r)
     }
     destroy_updates(r);
     close_sockets(r);
+    if (current) remove_unix_sockets(r->next->config, current->config);
     log_outputs_discard(r->outputs);
     r->outputs = NULL;
     generation_release(r->next);
@@ -265,13 +274,6 @@ static void log_listeners(const struct rollout *r)
         socket_address_format(&r->sockets[i].bound, text, sizeof text);
         log_info("listening", KV_STR("address", text), KV_UINT("workers", r->deployment->fleet.n));
     }
-}
-
-/* The files of unix sockets on which nobody listens any more. */
-static void remove_unix_sockets(const struct config *before, const struct config *now)
-{
-    for (uint32_t i = 0; i < before->nlisteners; i++)
-        if (config_kept_listener(now, before, i) < 0) sockets_remove_file(&before->listeners[i].address);
 }
 
 void deployment_remove_socket_files(const struct deployment *d)

@@ -222,6 +222,14 @@ def test_unix_listener_added_and_removed(gateway):
     wait_for(lambda: not path.exists(), lambda: "the file of the socket is still there")
 
 
+def test_unix_listener_of_a_reload_that_fails(gateway):
+    """It was opened before the backend turned out not to exist. Its file goes as well."""
+    path = gateway.folder / "gw.sock"
+    listeners = [gateway.config["listeners"][0], {"address": f"unix:{path}"}]
+    gateway.reload_refused(listeners=listeners, **environments(upstream="no-such-host.invalid:80"))
+    assert not path.exists()
+
+
 def test_listener_that_cannot_be_opened(gateway, partner):
     """Nothing changes, not even what comes before it in the file."""
     with contextlib.closing(socket.socket()) as taken:
