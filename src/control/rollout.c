@@ -167,11 +167,13 @@ static enum err prepare_logs(struct rollout *r, struct errmsg *why)
     return log_outputs_open(next->operations, next->access, &r->outputs, why);
 }
 
+/* New certificates come with the configuration in force: then the level stays what an operator made it. */
 static void publish_logs(struct rollout *r)
 {
+    const struct generation *current = r->deployment->current;
     enum log_level level = LOG_INFO;
     (void)log_level_parse(span_str(r->next->config->logs.level), &level); /* the schema has checked it */
-    log_set_level(level);
+    if (!current || current->config != r->next->config) log_set_level(level);
     if (r->outputs) log_outputs_use(r->outputs);
     r->outputs = NULL;
 }

@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from support.certs import Authority, key_pem, new_key, replace_file, ticket_key
+from support.control import ask
 from support.expect import is_passed
 from support.gateway import BINARY, HOST, SANDBOX_HOST, default_config, merge, to_yaml
 from support.redis import free_port
@@ -93,6 +94,17 @@ def test_a_new_pair_is_taken_over(https, backend, partner, authority, pair, swap
     is_passed(connect(gateway).exchange(fields=partner.authorization))
     is_passed(old.exchange(fields=partner.authorization))
     assert gateway.metrics()["proofgw_connections_open"] >= 1
+
+
+def test_a_new_pair_leaves_the_log_level_alone(https, authority, pair):
+    """It is "until the next reload", and this is none."""
+    gateway = https([pair], admin={"control_socket": "control.sock"})
+    assert ask(gateway.folder / "control.sock", "/log-level?level=error", "POST") == (200, {"level": "error"})
+    new = authority.leaf(*NAMES)
+    pair.become(new)
+    wait_shown(gateway, new)
+    gateway.wait_metric("proofgw_tls_certificate_reloads_total", 1)
+    assert not gateway.events("certificates_replaced")
 
 
 def test_links_of_certbot(https, backend, partner, authority, tmp_path):
