@@ -5,6 +5,7 @@
 #include "control/upgrade.h"
 #include "gw_version.h"
 #include "http/reply.h"
+#include "store/store.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -117,6 +118,7 @@ static int check(const char *path)
     struct config *config;
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     enum err e = certificates_check(config, stderr);
+    store_check(config, stderr);
     config_destroy(config);
     if (e) return EXIT_CONFIG;
     return finish_output(printf("%s: ok\n", path) > 0);

@@ -81,15 +81,15 @@ static void set_state(struct file_store *fs, enum file_store_state to)
 /* --- results ---------------------------------------------------------------------------------------- */
 
 /* "path", "path:line" or "path:line:column"; cut when the path is very long. */
-static struct errmsg place_of(const struct file_store *fs, const struct errmsg *m)
+static struct errmsg place_of(const char *path, const struct errmsg *m)
 {
     struct errmsg place;
     if (m->line && m->column) {
-        errmsg_set(&place, 0, 0, "%s:%u:%u", fs->path, m->line, m->column);
+        errmsg_set(&place, 0, 0, "%s:%u:%u", path, m->line, m->column);
     } else if (m->line) {
-        errmsg_set(&place, 0, 0, "%s:%u", fs->path, m->line);
+        errmsg_set(&place, 0, 0, "%s:%u", path, m->line);
     } else {
-        errmsg_set(&place, 0, 0, "%s", fs->path);
+        errmsg_set(&place, 0, 0, "%s", path);
     }
     return place;
 }
@@ -97,7 +97,7 @@ static struct errmsg place_of(const struct file_store *fs, const struct errmsg *
 /* What a failed load is remembered by. */
 static struct errmsg summary_of(const struct file_store *fs, const struct record_messages *faults)
 {
-    struct errmsg summary, place = place_of(fs, &faults->list[0]);
+    struct errmsg summary, place = place_of(fs->path, &faults->list[0]);
     if (faults->total == 1) {
         errmsg_set(&summary, 0, 0, "%s: %s", place.text, faults->list[0].text);
     } else {
@@ -112,7 +112,7 @@ static void log_messages(const struct file_store *fs, enum log_level level, cons
 {
     uint32_t shown = m->n < MESSAGES_LOGGED_MAX ? m->n : MESSAGES_LOGGED_MAX;
     for (uint32_t i = 0; i < shown; i++) {
-        struct errmsg place = place_of(fs, &m->list[i]);
+        struct errmsg place = place_of(fs->path, &m->list[i]);
         LOG_AT(level, event, KV_STR("at", place.text), KV_STR("problem", m->list[i].text));
     }
     if (m->total > shown) LOG_AT(level, event, KV_UINT("and_more", m->total - shown));
@@ -406,4 +406,25 @@ enum err file_store_open(uv_loop_t *loop, const char *path, struct policy *polic
     }
     *out = &fs->store;
     return ERR_OK;
+}
+
+/* --- check ------------------------------------------------------------------------------------------ */
+
+static void print_messages(const char *path, const struct record_messages *m, FILE *out)
+{
+    for (uint32_t i = 0; i < m->n; i++)
+        fprintf(out, "%s: warning: %s\n", place_of(path, &m->list[i]).text, m->list[i].text);
+    if (m->total > m->n) fprintf(out, "%s: warning: and %" PRIu64 " more\n", path, m->total - m->n);
+}
+
+void file_store_check(const char *path, FILE *out)
+{
+    static const atomic_bool never;
+    struct partner_file file;
+    enum partner_file_outcome outcome = partner_file_read(path, NULL, &never, &file);
+    print_messages(path, &file.report.faults, out);
+    print_messages(path, &file.report.warnings, out);
+    if (outcome != PARTNER_FILE_LOADED)
+        fprintf(out, "%s: warning: a gateway that starts now answers 503 until this file is right\n", path);
+    partner_file_deinit(&file);
 }

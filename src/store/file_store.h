@@ -30,4 +30,7 @@ extern const struct file_store_options file_store_defaults;
 enum err file_store_open(uv_loop_t *loop, const char *path, struct policy *policy,
                          const struct file_store_options *options, struct store **out);
 
+/* store_check() of a file. */
+void file_store_check(const char *path, FILE *out);
+
 #endif

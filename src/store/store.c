@@ -34,6 +34,11 @@ enum err store_open(uv_loop_t *loop, const struct config *config, struct policy 
     BUG_IF(true, "the configuration names no store");
 }
 
+void store_check(const struct config *config, FILE *out)
+{
+    if (config->store.kind == STORE_FILE) file_store_check(config->store.file, out);
+}
+
 void store_trim(void)
 {
     (void)malloc_trim(0); /* whether there was something does not matter */

@@ -30,7 +30,7 @@ from support.client import Client, request
 from support.expect import is_error, is_passed
 from support.gateway import BINARY, default_config, merge, parse_event, to_yaml
 from support.http1 import Ended
-from support.partners import write_file
+from support.partners import Partner, write_file
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import upgrade
 
@@ -137,10 +137,34 @@ def test_wrong_command_lines(arguments, words):
 def test_check(tmp_path):
     file = tmp_path / "gateway.yaml"
     file.write_text(to_yaml(default_config("127.0.0.1:9")))
+    write_file(tmp_path / "partners.ndjson", [Partner("acme")])
     for arguments in (["check", file], ["check", "-c", file], ["-c", file, "-t"], ["run", "-t", file]):
         done = run(*arguments)
         assert (done.returncode, done.stderr) == (EXIT_OK, ""), arguments
         assert done.stdout == f"{file}: ok\n"
+
+
+@pytest.mark.parametrize(
+    "content, warnings",
+    [
+        (None, [": warning: ", "No such file"]),
+        ('{"partner_id": "a"\n', [":1:19: warning: "]),
+        ("x\ny\n", [":1:1: warning: ", ":2:1: warning: "]),
+    ],
+    ids=["missing", "half a record", "nonsense"],
+)
+def test_check_looks_at_the_partners(tmp_path, content, warnings):
+    """As warnings: the gateway starts without them too, and answers 503 until they are right."""
+    file, partners = tmp_path / "gateway.yaml", tmp_path / "partners.ndjson"
+    file.write_text(to_yaml(default_config("127.0.0.1:9")))
+    if content is not None:
+        partners.write_text(content)
+    done = run("check", file)
+    assert (done.returncode, done.stdout) == (EXIT_OK, f"{file}: ok\n")
+    lines = done.stderr.splitlines()
+    assert all(line.startswith(str(partners)) for line in lines)
+    for text in [*warnings, "a gateway that starts now answers 503 until this file is right"]:
+        assert any(text in line for line in lines), lines
 
 
 FAULTY = """workers: two

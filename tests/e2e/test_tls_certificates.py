@@ -317,6 +317,7 @@ def check(tmp_path, pair, **changes):
     file = tmp_path / "check.yaml"
     tls = {"listeners": [tls_listener()], "tls": {"certificates": [pair.config]}}
     file.write_text(to_yaml(merge(merge(default_config("127.0.0.1:9"), tls), changes)) + "\n")
+    (tmp_path / "partners.ndjson").touch()
     done = subprocess.run([str(BINARY), "check", str(file)], capture_output=True, text=True, timeout=DEADLINE_S)
     return done.returncode, done.stdout + done.stderr
 
