@@ -98,8 +98,8 @@ void reload_resume(struct reload *r);
  * well), ERR_NOMEM. */
 enum err reload_plan(const struct reload *r, char **plan, char **reasons);
 
-/* The process drains: what has not been published is given up, later requests are refused, the file is not
- * watched any more. Idempotent. */
+/* The process is about to end: what has not been published is given up, later requests are refused, the file
+ * is not watched any more. Idempotent. */
 void reload_close(struct reload *r);
 
 #endif
