@@ -20,6 +20,7 @@ static bool accept_one(struct listener *l)
     struct socket_address from = {.len = sizeof from.storage};
     int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
+        l->rests = 0;
         l->on_accept(l, fd, &from.any);
         return true;
     }

@@ -29,7 +29,7 @@ struct listener {
     void (*on_closed)(struct listener *l); /* set by listener_close() */
     void *user;                            /* the owner's */
     struct wheel_entry rest;               /* after EMFILE */
-    uint64_t rests;                        /* how often it had to rest */
+    uint64_t rests;                        /* how often it had to rest since the last accept */
 };
 
 /* Takes over a listening socket. Errors: ERR_IO (`fd` is closed then). */
