@@ -29,7 +29,7 @@ pids=() # backend, gateway, tail
 while [ $# -gt 0 ]; do
     case $1 in
         --port)
-            [[ ${2:-} =~ ^[0-9]{1,5}$ ]] || { usage >&2 && exit 2; }
+            [[ ${2:-} =~ ^[0-9]{1,5}$ && $((10#$2)) -le 65535 ]] || { usage >&2 && exit 2; }
             port=$2 port_given=true
             shift
             ;;
@@ -146,6 +146,25 @@ websockets_keyword() {
 print("additional_headers" if int(websockets.__version__.split(".")[0]) >= 14 else "extra_headers")' 2>/dev/null
 }
 
+# What to paste to open a WebSocket. Lines of Python stand at the margin: it minds.
+websocket_command() {
+    local keyword
+    if command -v websocat >/dev/null; then
+        say "websocat -H=\"Authorization: Bearer \$(cat $state/token)\" '${url/http/ws}/ws?tx_id=order-1'"
+    elif keyword=$(websockets_keyword); then
+        say "/usr/bin/python3 -c 'import asyncio, sys, websockets"
+        say "async def main():"
+        say "    auth = {\"Authorization\": \"Bearer \" + sys.argv[1]}"
+        say "    async with websockets.connect(\"${url/http/ws}/ws?tx_id=order-1\", $keyword=auth) as ws:"
+        say "        async for message in ws: print(message, flush=True)"
+        say "asyncio.run(main())' \"\$(cat $state/token)\""
+    else
+        say "curl -sN --output - '$url/ws?tx_id=order-1' -H \"Authorization: Bearer \$(cat $state/token)\" \\"
+        say "     -H 'Connection: Upgrade' -H 'Upgrade: websocket' \\"
+        say "     -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
+    fi
+}
+
 print_what_to_try() {
     cat <<TEXT
 
@@ -163,19 +182,7 @@ A partner whose allowlist does not have this address (403):
 
 A WebSocket that follows a transaction (Ctrl-C ends it):
 TEXT
-    if command -v websocat >/dev/null; then
-        say "  websocat -H=\"Authorization: Bearer \$(cat $state/token)\" '${url/http/ws}/ws?tx_id=order-1'"
-    elif keyword=$(websockets_keyword); then
-        say "  /usr/bin/python3 -c 'import asyncio, sys, websockets"
-        say "  async def main():"
-        say "      auth = {\"Authorization\": \"Bearer \" + sys.argv[1]}"
-        say "      async with websockets.connect(\"${url/http/ws}/ws?tx_id=order-1\", $keyword=auth) as ws:"
-        say "          async for message in ws: print(message)"
-        say "  asyncio.run(main())' \"\$(cat $state/token)\""
-    else
-        say "  curl -sN '$url/ws?tx_id=order-1' -H \"Authorization: Bearer \$(cat $state/token)\" -H 'Connection: Upgrade' \\"
-        say "       -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
-    fi
+    websocket_command
     say "" "Logs follow; Ctrl-C stops everything." ""
 }
 
@@ -194,7 +201,7 @@ expect() {
 }
 
 run_smoke() {
-    local token elsewhere failed=false
+    local token elsewhere pasted failed=false
     token="Authorization: Bearer $(cat "$state/token")"
     elsewhere="Authorization: Bearer $(cat "$state/token-elsewhere")"
     expect 201 smoke-1 "$url/widget/session" -H "$token" \
@@ -203,6 +210,13 @@ run_smoke() {
     expect 403 forbidden_origin "$url/widget/session" -H "$elsewhere" -d '{}'
     expect 101 tx.update "$url/ws?tx_id=smoke-1" -H "$token" -H 'Connection: Upgrade' \
         -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+    pasted=$(timeout 3 bash -c "$(websocket_command)" 2>&1 | tr -d '\0') || true # the time is how it ends
+    if [[ $pasted == *tx.update* ]]; then
+        say "ok    the WebSocket that is shown"
+    else
+        say "FAIL  the WebSocket that is shown:" "$pasted"
+        failed=true
+    fi
     if ! $failed; then return; fi
     cat "$state/gateway.log"
     die "smoke test failed"
