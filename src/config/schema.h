@@ -55,6 +55,8 @@ struct schema_key {
     const char *help;         /* a sentence or two: what it does, when to change it */
 };
 
+/* A section's own keys stand before the sections and lists inside it, so that the printed reference has them
+ * under its heading. */
 extern const struct schema_key schema_keys[];
 extern const unsigned schema_nkeys;
 

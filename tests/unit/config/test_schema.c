@@ -102,6 +102,21 @@ static void test_what_is_expected_fits_a_message(void **state)
     }
 }
 
+/* docs/CONFIG.md prints keys below the heading that came last. */
+static void test_keys_follow_the_heading_they_belong_to(void **state)
+{
+    (void)state;
+    const struct schema_key *heading = NULL;
+    for (unsigned i = 0; i < schema_nkeys; i++) {
+        const struct schema_key *key = &schema_keys[i];
+        if (schema_is_container(key)) {
+            heading = key;
+        } else if (schema_find(heading, span_str(schema_name(key))) != key) {
+            fail_msg("%s is printed below %s", key->path, heading ? heading->path : "the top level");
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +126,7 @@ int main(void)
         cmocka_unit_test(test_paths_are_unique_and_found),
         cmocka_unit_test(test_every_row_can_be_reached),
         cmocka_unit_test(test_what_is_expected_fits_a_message),
+        cmocka_unit_test(test_keys_follow_the_heading_they_belong_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
