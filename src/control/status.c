@@ -421,18 +421,26 @@ void status_write_metrics(const struct status *s, struct outbuf *o)
 #undef XX
 }
 
+/* One row of the families that have labels. */
+static void reference_labelled(struct outbuf *o, const char *name, const char *kind, const char *labels,
+                               const char *help)
+{
+    outbuf_fmt(o, "| `%s` | %s | %s | %s |\n", name, kind, labels, help);
+}
+
 void status_reference(struct outbuf *o)
 {
     static const char *const kinds[] = {[METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge"};
-    outbuf_str(o, "\nOf the process as a whole:\n\n| Metric | Type | Meaning |\n|---|---|---|\n");
-    outbuf_str(o, "| `proofgw_build_info` | gauge | " BUILD_INFO_HELP " |\n");
-    outbuf_str(o, "| `proofgw_store_full_loads_total` | counter | " FULL_LOADS_HELP " |\n");
-    outbuf_str(o, "| `proofgw_config_reloads_total` | counter | " RELOADS_HELP " |\n");
-    outbuf_str(o, "| `proofgw_upgrades_total` | counter | " UPGRADES_HELP " |\n");
-    outbuf_str(o, "| `proofgw_store_away_total` | counter | " AWAY_HELP " |\n");
-    outbuf_str(o, "| `" EXPIRY_NAME "` | gauge | " EXPIRY_HELP " |\n");
+    outbuf_str(o, "\nOf the process as a whole; docs/DATA.md explains the reasons:\n\n"
+                  "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n");
+    reference_labelled(o, "proofgw_build_info", "gauge", "`version`, `commit`", BUILD_INFO_HELP);
+    reference_labelled(o, "proofgw_store_full_loads_total", "counter", "`reason`", FULL_LOADS_HELP);
+    reference_labelled(o, "proofgw_config_reloads_total", "counter", "`result`", RELOADS_HELP);
+    reference_labelled(o, "proofgw_upgrades_total", "counter", "`result`", UPGRADES_HELP);
+    reference_labelled(o, "proofgw_store_away_total", "counter", "`reason`", AWAY_HELP);
+    reference_labelled(o, EXPIRY_NAME, "gauge", "`file`", EXPIRY_HELP);
 #define XX(name, kind, milli, value, help)                                                                   \
-    outbuf_fmt(o, "| `%s` | %s | %s |\n", name, kinds[METRIC_##kind], help);
+    outbuf_fmt(o, "| `%s` | %s | | %s |\n", name, kinds[METRIC_##kind], help);
     FAMILY_MAP(XX)
 #undef XX
 }
