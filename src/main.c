@@ -7,6 +7,7 @@
 #include "http/reply.h"
 #include "store/store.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <llhttp.h>
@@ -87,7 +88,9 @@ static void protect_memory(void)
 /* A page that is cut must not look like success. */
 static int finish_output(bool written)
 {
-    return written && fflush(stdout) == 0 ? EXIT_OK : EXIT_CONFIG;
+    if (written && fflush(stdout) == 0) return EXIT_OK;
+    (void)fprintf(stderr, "proofgw: the result cannot be printed: %s\n", strerror(errno));
+    return EXIT_CONFIG;
 }
 
 static int print_version(void)
@@ -135,11 +138,16 @@ static int run(const char *path)
     return control_run(config, GW_VERSION, GW_COMMIT);
 }
 
+static int usage_hint(void)
+{
+    (void)fprintf(stderr, "Try 'proofgw --help'.\n");
+    return EXIT_USAGE;
+}
+
 static int usage(const char *what, const char *word)
 {
-    (void)fprintf(stderr, "proofgw: %s%s%s\nTry 'proofgw --help'.\n", what, word ? ": " : "",
-                  word ? word : "");
-    return EXIT_USAGE;
+    (void)fprintf(stderr, "proofgw: %s: %s\n", what, word);
+    return usage_hint();
 }
 
 static const char metrics_title[] =
@@ -188,7 +196,7 @@ int main(int argc, char **argv)
         case 'f': break; /* what it does anyway; scripts for other gateways say so */
         case 'V': return print_version();
         case 'h': return finish_output(fputs(help, stdout) >= 0);
-        default: return EXIT_USAGE; /* getopt has said why */
+        default: return usage_hint(); /* getopt has said why */
         }
     }
     const char *command = optind < argc ? argv[optind++] : "run";

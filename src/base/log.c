@@ -316,6 +316,12 @@ static void *log_thread(void *unused)
 
 /* ---- start and stop ---- */
 
+static const char *open_advice(int sys)
+{
+    if (sys == ENOENT) return "; make its folder first";
+    return sys == EACCES ? "; the user of this process may not write there" : "";
+}
+
 /* Which of the two could not be opened is in `why`. */
 static enum err outputs_open(struct log_outputs *o, const char *ops_path, const char *access_path,
                              struct errmsg *why)
@@ -328,8 +334,8 @@ static enum err outputs_open(struct log_outputs *o, const char *ops_path, const 
         if (e) log_sink_close(&o->ops);
     }
     if (e) {
-        errmsg_set(why, 0, 0, "cannot open the log output %s: %s", path,
-                   strerror(e == ERR_IO ? errno : ENOMEM));
+        int sys = e == ERR_IO ? errno : ENOMEM;
+        errmsg_set(why, 0, 0, "cannot open the log output %s: %s%s", path, strerror(sys), open_advice(sys));
         return e;
     }
     o->has_access = o->access.fd >= 0;

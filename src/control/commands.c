@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/explain.h"
+#include "control/sockets.h"
 #include "control/survey.h"
 #include "net/socket.h"
 #include "proxy/tunnel_list.h"
@@ -382,7 +383,10 @@ static enum err open_socket(const struct endpoint *place, int *fd, struct errmsg
         return ERR_RANGE;
     }
     enum err e = socket_listen_private(&address, BACKLOG, fd, &sys);
-    if (e) errmsg_set(why, 0, 0, "cannot listen on the control socket %s: %s", place->host, strerror(sys));
+    if (!e) return ERR_OK;
+    char name[sizeof place->host + 32];
+    (void)snprintf(name, sizeof name, "the control socket %s", place->host); /* always fits */
+    sockets_say_why(name, &address, sys, why);
     return e;
 }
 

@@ -4,7 +4,43 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+enum { PRIVILEGED_PORTS = 1024 };
+
+static bool is_socket_file(const struct socket_address *a)
+{
+    struct stat st;
+    return lstat(a->un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* What to do about `sys`; NULL when nobody can say. */
+static const char *advice(const struct socket_address *a, int sys)
+{
+    bool is_unix = a->any.sa_family == AF_UNIX;
+    switch (sys) {
+    case EADDRINUSE:
+        if (is_unix && !is_socket_file(a)) return "a file that is no socket is there; choose another path";
+        return "another process has this address; stop it or choose another one";
+    case EADDRNOTAVAIL: return "no interface of this machine has it; `ip address` shows those it has";
+    case EAFNOSUPPORT: return "this machine has no IPv6; write 0.0.0.0:PORT for every IPv4 address";
+    case ENOENT: return "make its folder first";
+    case EACCES:
+        if (is_unix) return "the user of this process may not write in its folder";
+        if (socket_address_port(a) < PRIVILEGED_PORTS)
+            return "ports below 1024 need CAP_NET_BIND_SERVICE; give it, or choose a higher one";
+        return NULL;
+    default: return NULL; /* an open list: errno is not ours */
+    }
+}
+
+void sockets_say_why(const char *name, const struct socket_address *a, int sys, struct errmsg *why)
+{
+    const char *todo = advice(a, sys);
+    errmsg_set(why, 0, 0, "cannot listen on %s: %s%s%s", name, strerror(sys), todo ? "; " : "",
+               todo ? todo : "");
+}
 
 static enum err to_address(const struct endpoint *e, struct socket_address *out, struct errmsg *why)
 {
@@ -21,12 +57,7 @@ static enum err open_socket(const struct endpoint *e, const struct socket_addres
     int sys = 0;
     enum err err = alone ? socket_probe(a, e->wildcard, &sys) : ERR_OK;
     if (err == ERR_OK) err = socket_listen(a, backlog, e->wildcard, defer, fd, &sys);
-    if (err == ERR_EXISTS)
-        errmsg_set(why, 0, 0,
-                   "cannot listen on %s: another process has this address; stop it or choose another one",
-                   e->text);
-    else if (err)
-        errmsg_set(why, 0, 0, "cannot listen on %s: %s", e->text, strerror(sys));
+    if (err) sockets_say_why(e->text, a, sys, why);
     return err;
 }
 

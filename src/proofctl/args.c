@@ -32,11 +32,16 @@ static enum err refuse_unknown(const struct args *a, struct span name, const cha
                                struct errmsg *why)
 {
     struct suggestion s = {.word = name};
-    for (enum option o = 0; o < OPT_COUNT; o++)
+    bool is_early = false; /* some command has it */
+    for (enum option o = 0; o < OPT_COUNT; o++) {
         if (is_possible(a, o)) suggestion_offer(&s, option_defs[o].name);
+        is_early |= !a->command && span_eq(span_str(option_defs[o].name), name);
+    }
     const char *of = a->command ? a->command->words : "proofctl";
     int n = (int)strcspn(as_written, "="); /* a value could be a secret */
-    if (s.best)
+    if (is_early)
+        errmsg_set(why, 0, 0, "%.*s stands behind its command", n, as_written);
+    else if (s.best)
         errmsg_set(why, 0, 0, "%s has no option %.*s; did you mean --%s?", of, n, as_written, s.best);
     else
         errmsg_set(why, 0, 0, "%s has no option %.*s", of, n, as_written);

@@ -31,6 +31,11 @@ static void ignore_write_signals(void)
     (void)signal(SIGXFSZ, SIG_IGN);
 }
 
+static enum ctl_exit fail_output(const struct session *s)
+{
+    return session_fail(s, CTL_FAILED, "the result cannot be printed: %s", strerror(errno));
+}
+
 static enum ctl_exit run_command(const struct args *args)
 {
     struct session s;
@@ -38,8 +43,7 @@ static enum ctl_exit run_command(const struct args *args)
     if (code == CTL_OK) code = args->command->run(&s);
     if (code == CTL_OK && s.wait_ms && s.committed && !fflush(stdout)) code = gateways_wait(&s, s.committed);
     bool is_lost = fflush(stdout) || ferror(stdout);
-    if (code == CTL_OK && is_lost)
-        code = session_fail(&s, CTL_FAILED, "the result cannot be printed: %s", strerror(errno));
+    if (code == CTL_OK && is_lost) code = fail_output(&s);
     session_close(&s);
     return code;
 }
@@ -65,7 +69,7 @@ static enum ctl_exit dispatch(const struct args *args)
     } else {
         return session_fail(&to_stderr, CTL_USAGE, "name a command; `proofctl --help` shows them");
     }
-    return fflush(stdout) ? CTL_FAILED : CTL_OK;
+    return fflush(stdout) ? fail_output(&to_stderr) : CTL_OK;
 }
 
 /* After a command line that could not be taken apart: was JSON asked for, before or behind the mistake? */

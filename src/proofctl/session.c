@@ -190,7 +190,7 @@ static enum ctl_exit open_file(struct session *s, const char *path)
 static enum ctl_exit fail_configuration(const struct session *s, char *report)
 {
     const char *texts[] = {
-        report, "the configuration does not say which partner file is meant; name one with --store FILE"};
+        report, "the configuration cannot be used; mend it, or name a partner file with --store FILE"};
     size_t n = strlen(report);
     if (n && report[n - 1] == '\n') report[n - 1] = '\0';
     if (!s->is_json)

@@ -249,7 +249,8 @@ static void read_cidr(struct checker *c, enum jtok_kind token, const char *name,
     struct errmsg why;
     const char *at = c->json.at;
     if (!take_text(c, token, &text) || !may_be_shown(text)) {
-        complain(c, at, "%s must be a list of addresses and prefixes " CIDRS_TEXT, name);
+        complain(c, at, "%s: an entry is no address; write such as \"192.0.2.7\" or \"2001:db8:1::/48\"",
+                 name);
     } else if (cidr_parse(text, &cidr_rules_default, &cidr, &why)) {
         complain(c, at, "%s: %s", name, why.text);
     } else {

@@ -28,7 +28,7 @@ enum err redis_meta_read(const redisReply *reply, struct redis_meta *out, struct
     redisReply **field = reply->element;
     if (field[0]->type == REDIS_REPLY_NIL)
         return refuse(why, ERR_NOT_FOUND,
-                      "Redis has no partner data for this tag: initialise it, or restore it");
+                      "Redis has no partner data for this tag: restore it, or begin with `proofctl init`");
     if (!redis_number(field[0], &schema) || schema != REDIS_SCHEMA_VERSION) {
         errmsg_set(why, 0, 0, "the partner data has schema %.*s, this program reads %d",
                    (int)text_of(field[0]).n, text_of(field[0]).p, REDIS_SCHEMA_VERSION);

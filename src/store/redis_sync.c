@@ -74,6 +74,18 @@ void redis_sync_log_report(const char *id, uint64_t version, const struct record
                  KV_STR("problem", report->warnings.list[i].text));
 }
 
+/* Where the server is: as the configuration says it, or what the Sentinels named last. */
+static void write_server(const struct redis_sync *s, char *out, size_t cap)
+{
+    const struct endpoint *configured = &s->config->redis.address;
+    if (configured->kind != ENDPOINT_NONE)
+        (void)snprintf(out, cap, "%s", configured->text);
+    else if (s->address.len)
+        socket_address_format(&s->address, out, cap);
+    else
+        (void)snprintf(out, cap, "-");
+}
+
 /* Remembers why we are not in step; the same thing again is logged once. */
 static void note_failure(struct redis_sync *s, enum store_away_reason reason, const char *cause)
 {
@@ -85,8 +97,11 @@ static void note_failure(struct redis_sync *s, enum store_away_reason reason, co
     (void)snprintf(s->logged_cause, sizeof s->logged_cause, "%s", cause);
     struct policy_stats kept;
     policy_stats(s->policy, &kept);
+    char server[sizeof s->config->redis.address.text];
+    write_server(s, server, sizeof server);
     log_error("store_away", KV_STR("reason", store_away_reason_text(reason)), KV_STR("cause", cause),
-              KV_UINT("partners_kept", kept.partners), KV_UINT("sequence", s->position.sequence));
+              KV_STR("server", server), KV_UINT("partners_kept", kept.partners),
+              KV_UINT("sequence", s->position.sequence));
 }
 
 /* --- connection ------------------------------------------------------------------------------------- */

@@ -132,6 +132,19 @@ def test_wrong_command_lines(arguments, words):
     done = run(*arguments)
     assert done.returncode == EXIT_USAGE
     assert done.stdout == "" and words in done.stderr
+    assert "Try 'proofgw --help'." in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["config-reference"], ["metrics-reference"], ["check"]])
+def test_a_result_that_cannot_be_printed(tmp_path, arguments):
+    """A full disk: said, and no success."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(to_yaml(default_config("127.0.0.1:9")))
+    command = [str(BINARY), *arguments, *([str(file)] if arguments == ["check"] else [])]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S)
+    assert done.returncode == EXIT_CONFIG
+    assert done.stderr == "proofgw: the result cannot be printed: No space left on device\n"
 
 
 def test_check(tmp_path):
@@ -224,14 +237,16 @@ def test_an_address_in_use(start, which, workers):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"listeners": [{"address": "unix:no/such/folder/x.sock"}]}, "No such file"),
+        ({"listeners": [{"address": "unix:no/such/folder/x.sock"}]}, "No such file or directory; make its folder first"),
         ({"listeners": [{"address": "unix:" + "x" * 200}]}, "at most 107 bytes"),
-        ({"listeners": [{"address": "192.0.2.1:8080"}]}, "Cannot assign"),
-        ({"logs": {"access": "no/such/folder/access.log"}}, "No such file"),
+        ({"listeners": [{"address": "192.0.2.1:8080"}]}, "no interface of this machine has it; `ip address` shows"),
+        ({"logs": {"access": "no/such/folder/access.log"}}, "No such file or directory; make its folder first"),
+        ({"admin": {"control_socket": "no/c.sock"}}, "no/c.sock: No such file or directory; make its folder first"),
     ],
-    ids=["folder", "path", "address", "log"],
+    ids=["folder", "path", "address", "log", "control socket"],
 )
 def test_what_cannot_be_had(start, changes, words):
+    """What, where, and what to do about it."""
     process = start(**changes)
     assert process.wait_exit() == EXIT_CONFIG
     assert words in process.text(), process.text()
@@ -261,6 +276,7 @@ def test_a_file_in_the_place_of_a_socket_is_not_removed(start, tmp_path):
     process = start(listeners=[{"address": "unix:client.sock"}])
     assert process.wait_exit() == EXIT_CONFIG
     assert precious.read_text() == "precious"
+    assert "a file that is no socket is there; choose another path" in process.text()
 
 
 # --- admin pages -----------------------------------------------------------------------------------------
@@ -1080,6 +1096,22 @@ def test_too_few_threads(other_user, start, ends):
             process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(DEADLINE_S) == EXIT_CONFIG, process.text()
         assert "TasksMax" in process.events("worker_not_started")[0]["hint"]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"listeners": [{"address": "127.0.0.1:81"}]}, "Permission denied; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        ({"listeners": [{"address": "unix:/etc/x.sock"}]}, "the user of this process may not write in its folder"),
+        ({"logs": {"access": "/etc/proofgw-test.log"}}, "the user of this process may not write there"),
+    ],
+    ids=["port", "folder", "log"],
+)
+def test_what_an_ordinary_user_may_not(other_user, start, changes, words):
+    user, folder = other_user
+    process = start(folder=folder, user=user if os.getuid() == 0 else None, **changes)
+    assert process.wait_exit() == EXIT_CONFIG
+    assert words in process.text(), process.text()
 
 
 def test_it_raises_its_descriptor_limit_and_says_when_that_is_not_enough(gateway):

@@ -406,7 +406,7 @@ WRONG = [
     (("ip", "add", "acme", "192.0.02.1"), 1, "192.0.02.1 has a number with a leading zero"),
     (("ip", "add", "acme", "192.0.2.7"), 1, "192.0.2.7/32 is on the list already; nothing was changed: leave it out"),
     (("ip", "add", "acme", "10.0.0.1", "10.0.0.1/32"), 1, "10.0.0.1/32 is named twice; nothing was changed: leave it out"),
-    (("ip", "add", "acme", "192.0.2.8", "nonsense"), 1, "production_cidrs must be a list of addresses and prefixes"),
+    (("ip", "add", "acme", "192.0.2.8", "nonsense"), 1, "production_cidrs: an entry is no address; write such as \"192.0.2.7\""),
     (("ip", "add", "acme", "192.0.2.8", "--env", "staging"), 2, "--env must be production or sandbox"),
     (("ip", "add", "acme"), 2, "an argument is missing: proofctl ip add ID CIDR..."),
     (("ip", "remove", "acme", "192.0.2.9", "--yes"), 1, "192.0.2.9 is not on the production list of acme"),
@@ -541,7 +541,9 @@ def test_a_wrong_configuration_is_reported_with_its_place(tmp_path):
     config = tmp_path / "gateway.yaml"
     config.write_text("listeners: 1\n")
     run = proofctl("-c", config, "partner", "list")
-    assert run.code == 1 and f"{config}:1:" in run.err and "name one with --store FILE" in run.err
+    assert run.code == 1 and f"{config}:1:" in run.err and "the configuration cannot be used" in run.err
+    run = proofctl("-c", tmp_path / "none.yaml", "partner", "list")
+    assert run.code == 1 and "none.yaml: error: cannot be read: No such file" in run.err
     run = proofctl("-c", config, "partner", "list", "--json")
     assert f"{config}:1:" in json.loads(run.err)["messages"][0]
 
@@ -560,6 +562,14 @@ def test_every_command_has_help_with_examples():
         assert f"usage: proofctl {' '.join(words)}" in run.out and "\nexamples:\n" in run.out
     assert "partner add" in proofctl("partner", "--help").out
     assert re.fullmatch(r"proofctl \S+ \(\S+\)\n", proofctl("--version").out)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_help_that_cannot_be_printed(option):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([PROOFCTL, option], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 1
+    assert done.stderr == "proofctl: the result cannot be printed: No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_redis_killed_and_restarted_with_its_data(following, redis, demo):
     open_connection, tunnel = gateway.client(), open_tunnel(gateway, partner)
     redis.save()
     redis.kill()
-    gateway.wait_event("store_away")
+    assert gateway.wait_event("store_away")[0]["server"] == f"unix:{redis.socket_path}"
     for _ in range(20):
         assert open_connection.exchange(fields=partner.authorization).status == 200
         assert ask(gateway, partner).status == 200

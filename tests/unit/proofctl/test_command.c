@@ -194,6 +194,7 @@ static void wrong_command_lines_are_refused_with_a_sentence(void **state)
     refused("proofctl ip add acme",
             "an argument is missing: proofctl ip add ID CIDR... [--env production|sandbox]");
     refused("proofctl -x partner list", "proofctl has no option -x");
+    refused("proofctl --wait=3 partner disable acme", "--wait stands behind its command");
 }
 
 static void help_needs_no_arguments(void **state)
