@@ -21,6 +21,7 @@ enum {
     RECORDS_PER_TURN = 4096,           /* of one ring, before the next one has its turn */
     BUSY_WAIT_MS = 10,                 /* lets lines gather into one write */
     DROPS_EVERY_US = 1000000,          /* at most one log_dropped line a second */
+    FAILURES_EVERY_US = 60000000,      /* and one log_write_failed a minute and output */
     STOP_GRACE_MS = 100,               /* for a log thread that hangs in a write after its deadline */
 };
 
@@ -262,6 +263,27 @@ static int drops_report(uint64_t now_us, bool is_last)
     return -1;
 }
 
+/* Says that an output takes no lines: in the operations log, or on stderr when it is the operations log
+ * itself that is a file and cannot be written. */
+static void failure_report(struct log_sink *s, uint64_t now_us)
+{
+    uint64_t errors = atomic_load_explicit(&s->write_errors, memory_order_relaxed);
+    bool is_new = errors != s->errors_told;
+    s->errors_told = errors;
+    if (!is_new || (s->told_at_us && now_us < s->told_at_us + FAILURES_EVERY_US)) return;
+    s->told_at_us = now_us;
+
+    char line[LOG_LINE_MAX];
+    const char *path = s->path ? s->path : "-"; /* stdout or stderr */
+    size_t n = log_line_format(
+        line, clock_wall_ms(), LOG_ERROR, "log", "log_write_failed",
+        (const struct kv[]){KV_STR("path", path), KV_STR("text", strerror(s->sys)), {.kind = KV_END}});
+    if (s != &the_log.ops)
+        (void)log_sink_put(&the_log.ops, line, n); /* counted there when it does not fit */
+    else if (s->path)
+        (void)log_fd_write(STDERR_FILENO, line, n); /* nowhere else to say it */
+}
+
 /* Waits until a thread wakes us, a sink with pending lines takes more, or `timeout_ms` is over. */
 static void work_wait(int timeout_ms)
 {
@@ -299,6 +321,8 @@ static void *log_thread(void *unused)
         bool was_busy = rings_drain();
         uint64_t now_us = clock_mono_us();
         int report_ms = drops_report(now_us, stop_at_us != 0);
+        failure_report(&the_log.ops, now_us);
+        failure_report(the_log.access, now_us); /* when both are one: nothing new */
         bool is_flushed = sinks_flush();
 
         if (stop_at_us) {

@@ -180,6 +180,7 @@ bool log_sink_flush(struct log_sink *s)
         ssize_t n = write(s->fd, s->pending + s->start, chunk_size(s));
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
         if (n <= 0) {
+            s->sys = n ? errno : EIO;
             pending_drop(s);
             return true;
         }

@@ -30,6 +30,10 @@ struct log_sink {
 
     _Atomic uint64_t dropped;      /* lines without room, or lost with a failed write */
     _Atomic uint64_t write_errors; /* failed writes */
+
+    int sys;              /* errno of the last failed write */
+    uint64_t errors_told; /* of write_errors, when log.c looked last */
+    uint64_t told_at_us;  /* when log.c has said so last; 0 = never */
 };
 
 /* `path`: as in struct log_options. Errors: ERR_IO (errno tells), ERR_NOMEM. */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -20,14 +21,16 @@ static bool accept_one(struct listener *l)
     struct socket_address from = {.len = sizeof from.storage};
     int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        l->rests = 0;
         l->on_accept(l, fd, &from.any);
         return true;
     }
     if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) return true;
     if (errno == EAGAIN) return false;
     int sys = errno;
-    if (l->rests++ == 0) log_error("accept_failed", KV_ERR(err_from_errno(sys)), KV_INT("errno", sys));
+    uint64_t unlogged;
+    l->rests++;
+    if (log_sample_take(&l->told, l->loop->now_us / 1000, &unlogged))
+        log_error("accept_failed", KV_STR("cause", strerror(sys)), KV_UINT("unlogged", unlogged));
     (void)uv_poll_stop(&l->poll);
     loop_deadline(l->loop, &l->rest, REST_MS);
     return false;

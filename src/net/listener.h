@@ -12,6 +12,7 @@
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
+#include "base/log_sample.h"
 #include "net/loop.h"
 #include "net/socket.h"
 
@@ -29,7 +30,8 @@ struct listener {
     void (*on_closed)(struct listener *l); /* set by listener_close() */
     void *user;                            /* the owner's */
     struct wheel_entry rest;               /* after EMFILE */
-    uint64_t rests;                        /* how often it had to rest since the last accept */
+    uint64_t rests;                        /* how often it had to rest */
+    struct log_sample told;                /* accept_failed */
 };
 
 /* Takes over a listening socket. Errors: ERR_IO (`fd` is closed then). */

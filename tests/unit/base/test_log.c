@@ -404,6 +404,40 @@ static void full_disk_is_counted(void **state)
     log_stop(STOP_WAIT_MS);
 }
 
+/* An operations log that cannot be written says so where it still can. */
+static void full_disk_is_told_on_stderr(void **state)
+{
+    struct fixture *f = *state;
+    if (access("/dev/full", W_OK)) skip();
+    int saved = dup(STDERR_FILENO), fd = open(f->ops, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(saved >= 0 && fd >= 0);
+    assert_true(dup2(fd, STDERR_FILENO) >= 0);
+    start("/dev/full", "off", RING_BYTES);
+    log_info("lost");
+    wait_for_text(f->ops, "level=error thread=log event=log_write_failed path=/dev/full text=");
+    log_info("lost too");
+    log_stop(STOP_WAIT_MS);
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    (void)close(saved);
+    (void)close(fd);
+    char *text = test_file_read(f->ops);
+    assert_null(strstr(strstr(text, "log_write_failed") + 1, "log_write_failed")); /* once */
+    free(text);
+}
+
+static void full_access_log_is_told_in_the_operations_log(void **state)
+{
+    struct fixture *f = *state;
+    if (access("/dev/full", W_OK)) skip();
+    start(f->ops, "/dev/full", RING_BYTES);
+    char *room = log_access_reserve(2);
+    assert_non_null(room);
+    memcpy(room, "a\n", 2);
+    log_access_commit(2);
+    wait_for_text(f->ops, "level=error thread=log event=log_write_failed path=/dev/full text=");
+    log_stop(STOP_WAIT_MS);
+}
+
 static void broken_pipe_is_counted_and_survived(void **state)
 {
     (void)state;
@@ -536,6 +570,8 @@ int main(void)
         LOG_TEST(drops_are_said_when_the_pipe_moves_again),
         LOG_TEST(stuck_access_log_leaves_operations_running),
         LOG_TEST(full_disk_is_counted),
+        LOG_TEST(full_disk_is_told_on_stderr),
+        LOG_TEST(full_access_log_is_told_in_the_operations_log),
         LOG_TEST(broken_pipe_is_counted_and_survived),
         LOG_TEST(thread_without_a_ring_writes_to_stderr),
         LOG_TEST(stop_and_start_again),
