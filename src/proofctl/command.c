@@ -126,7 +126,7 @@ const struct command commands[] = {
     {.words = "partner disable",
      .arguments = "ID",
      .summary = "stop a partner",
-     .details = "Its tokens are unknown from now on (401). Everything else is kept, and `partner enable` brings it back.",
+     .details = "Its tokens are refused from now on, like unknown ones (401). Everything else is kept, and `partner enable` brings it back.",
      .examples = "proofctl partner disable acme\n"
                  "proofctl partner disable acme --yes --by incident-42",
      .options = CHANGES, .positional_min = 1, .positional_max = 1,

@@ -153,5 +153,72 @@ class Format(Checks):
         self.assert_fault("span.c:1", "check_format.py", "clang-format", self.src)
 
 
+class Documents(unittest.TestCase):
+    LOGS = """# Logs
+### `end`
+| who | |
+|---|---|
+| `ok`, `idle` | |
+| `ok/done` | |
+### `deny`
+| `address` | |
+## Operations log
+| `started` | |
+| `BUG` | |
+"""
+    TREE = {
+        "src/main.c": 'void f(void)\n{\n    log_info("started", 1);\n}\n',
+        "src/policy/decide.h": '#define DENY_MAP(XX) \\\n    XX(NONE, "none") \\\n    XX(ADDRESS, "address")\n\nint a;\n',
+        "src/proxy/end.h": '#define END_WHO_MAP(XX) XX(OK, "ok")\n\n#define END_PHASE_MAP(XX) XX(DONE, "done")\n\n'
+        '#define TUNNEL_END_MAP(XX) XX(IDLE, "idle")\n\nint b;\n',
+        "docs/LOGS.md": LOGS,
+        "docs/METRICS.md": "| `proofgw_ready` | gauge |\n",
+        "docs/ALERTS.md": "# Alerts\n\n## Down\n\nWhat.\n\n```\nproofgw_ready == 0\n```\n\nDo.\n",
+        "deploy/prometheus/proofgw.rules.yml": "  - alert: Down\n    expr: proofgw_ready == 0\n",
+        "docs/CONFIG.md": "## limits\n| `body` | |\n### limits.deep\n| `head` | |\n",
+        "docs/PROOFCTL.md": "## partner add\n## status\n",
+        "README.md": "`proofgw_ready` `limits.body` `limits.*.head` `proofctl partner add --id` `proofctl status` docs/LOGS.md [l](docs/LOGS.md)\n",
+    }
+
+    def setUp(self):
+        self.root = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.root)
+        for name, text in self.TREE.items():
+            self.write(name, text)
+
+    def write(self, name, text):
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_text(text, encoding="utf-8")
+
+    def outcome(self):
+        command = [sys.executable, str(HERE / "check_documents.py"), str(self.root)]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+    def test_pages_that_agree_pass(self):
+        run = self.outcome()
+        self.assertEqual(run.returncode, 0, run.stdout)
+
+    def test_every_fault_is_found(self):
+        logs = self.LOGS
+        for name, text, fault in (
+            ("docs/LOGS.md", logs.replace("| `started` | |\n", ""), "the event started is missing"),
+            ("docs/LOGS.md", logs + "| `stopped` | |\n", "nothing writes the event stopped"),
+            ("docs/LOGS.md", logs.replace("`address`", "`addres`"), "deny: address"),
+            ("docs/LOGS.md", logs.replace("`ok`, `idle`", "`ok`"), "end: idle"),
+            ("docs/ALERTS.md", "## Down\n\n```\nproofgw_ready == 1\n```\n", "docs/ALERTS.md: Down is not the rule"),
+            ("README.md", "`proofgw_redy`", "there is no metric proofgw_redy"),
+            ("README.md", "`limits.boddy`", "there is no key limits.boddy"),
+            ("README.md", "`proofctl partner ad`", "there is no command proofctl partner ad"),
+            ("README.md", "see docs/LOG.md", "there is no file docs/LOG.md"),
+            ("README.md", "[l](LOG.md)", "there is nothing behind the link LOG.md"),
+        ):
+            with self.subTest(fault):
+                self.write(name, text)
+                run = self.outcome()
+                self.assertEqual(run.returncode, 1, run.stdout)
+                self.assertIn(fault, run.stdout)
+                self.write(name, self.TREE[name])
+
+
 if __name__ == "__main__":
     unittest.main()
