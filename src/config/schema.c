@@ -221,7 +221,7 @@ const struct schema_key schema_keys[] = {
     {"limits.connections_per_source", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_source),
      RANGE(0, 1000000),
      .value = "8192",
-     .help = "Client connections of one address, per worker. A partner opens a tunnel per transaction from "
+     .help = "Client connections of one address (IPv6: of one /64), per worker. A partner opens a tunnel per transaction from "
              "few addresses: keep it in the thousands. 0 = no limit."},
     {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
      .value = "8192",

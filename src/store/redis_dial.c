@@ -35,14 +35,14 @@ static void choose_host(const struct config_tls_client *tls, const char *name,
     (void)snprintf(d->host, sizeof d->host, "%s", host); /* the configuration has no longer ones */
 }
 
-static enum err prepare_tls(const struct config_tls_client *tls, struct dialling *d, struct errmsg *why)
+static enum err prepare_tls(const struct config_tls_client *tls, const struct tls_warnings *warnings,
+                            struct tls_client **client, struct errmsg *why)
 {
     const struct tls_certificate_files files = {.certificate = tls->certificate_file, .key = tls->key_file};
     const struct tls_client_settings settings = {.authorities = tls->ca_file,
                                                  .certificate = files.certificate ? &files : NULL};
-    const struct tls_warnings unwanted = {0}; /* they would come at each dialling */
     struct errmsg cause;
-    if (tls_client_create(&settings, &unwanted, &cause, &d->client) == ERR_OK) return ERR_OK;
+    if (tls_client_create(&settings, warnings, &cause, client) == ERR_OK) return ERR_OK;
     errmsg_set(why, 0, 0, "TLS: %.200s", cause.text);
     return ERR_TLS;
 }
@@ -67,12 +67,13 @@ enum err redis_dial(struct loop *l, const struct redis_access *access, const str
                     const char *name, const struct redis_events *events, void *user, struct redis_conn **out,
                     struct errmsg *why)
 {
+    const struct tls_warnings unwanted = {0}; /* they would come at each dialling */
     struct dialling d = {.client = NULL};
     char text[sizeof(struct sockaddr_un) + 8];
     enum err e = read_password(access, &d, why);
     if (!e && access->tls && access->tls->enabled) {
         choose_host(access->tls, name, address, &d);
-        e = prepare_tls(access->tls, &d, why);
+        e = prepare_tls(access->tls, &unwanted, &d.client, why);
     }
     if (!e) {
         e = open_conn(l, access, address, &d, events, user, out);
@@ -82,4 +83,26 @@ enum err redis_dial(struct loop *l, const struct redis_access *access, const str
     tls_client_unref(d.client);
     explicit_bzero(d.password, sizeof d.password);
     return e;
+}
+
+static void check_password(const char *file, const struct tls_warnings *warnings)
+{
+    char password[SECRET_BYTES_MAX + 1];
+    struct errmsg cause, why;
+    if (file && secret_file_read(file, password, &cause)) {
+        errmsg_set(&why, 0, 0, "the password cannot be used: %.200s", cause.text);
+        warnings->fn(why.text, warnings->arg);
+    }
+    explicit_bzero(password, sizeof password);
+}
+
+void redis_dial_check(const struct config_redis *config, const struct tls_warnings *warnings)
+{
+    check_password(config->password_file, warnings);
+    check_password(config->sentinel_password_file, warnings);
+    struct tls_client *client = NULL;
+    struct errmsg why;
+    if (config->tls.enabled && prepare_tls(&config->tls, warnings, &client, &why))
+        warnings->fn(why.text, warnings->arg);
+    tls_client_unref(client);
 }

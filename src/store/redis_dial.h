@@ -9,6 +9,7 @@
 #define STORE_REDIS_DIAL_H
 
 #include "config/config.h"
+#include "net/tls_certificate.h"
 #include "store/redis_conn.h"
 
 struct redis_access {
@@ -26,5 +27,9 @@ struct redis_access {
 enum err redis_dial(struct loop *l, const struct redis_access *access, const struct socket_address *address,
                     const char *name, const struct redis_events *events, void *user, struct redis_conn **out,
                     struct errmsg *why);
+
+/* Reads the password files and those of TLS as a connection would. Each that cannot be used is said through
+ * `warnings`, as is what `warnings` is for otherwise. */
+void redis_dial_check(const struct config_redis *config, const struct tls_warnings *warnings);
 
 #endif

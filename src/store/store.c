@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include "store/file_store.h"
+#include "store/redis_dial.h"
 #include "store/redis_sync.h"
 
 #include <malloc.h>
@@ -34,9 +35,23 @@ enum err store_open(uv_loop_t *loop, const struct config *config, struct policy 
     BUG_IF(true, "the configuration names no store");
 }
 
-void store_check(const struct config *config, FILE *out)
+struct check {
+    FILE *report;
+    const char *path;
+};
+
+static void print_warning(const char *text, void *arg)
 {
-    if (config->store.kind == STORE_FILE) file_store_check(config->store.file, out);
+    const struct check *check = arg;
+    (void)fprintf(check->report, "%s: warning: %s\n", check->path, text); /* nobody to tell when it fails */
+}
+
+void store_check(const struct config *config, FILE *report)
+{
+    struct check check = {report, config->path};
+    const struct tls_warnings warnings = {print_warning, &check};
+    if (config->store.kind == STORE_FILE) file_store_check(config->store.file, report);
+    if (config->store.kind == STORE_REDIS) redis_dial_check(&config->store.redis, &warnings);
 }
 
 void store_trim(void)

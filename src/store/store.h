@@ -14,6 +14,8 @@
 
 #include <uv.h>
 
+#include <stdio.h>
+
 struct store;
 
 /* Why a store with a change log read everything anew. */
@@ -109,10 +111,10 @@ struct store {
  * refused a handle). */
 enum err store_open(uv_loop_t *loop, const struct config *config, struct policy *policy, struct store **out);
 
-/* Prints what is wrong with the partner file as it is now, one line per fault. Warnings: a gateway starts
- * without it as well, and takes it over when it is right. Nothing is said about Redis. Blocks on the disk:
- * for commands. */
-void store_check(const struct config *config, FILE *out);
+/* For `proofgw check`: what is wrong with the partner file as it is now, one line per fault; with Redis, the
+ * files that opening the store would read later (passwords, TLS). Warnings in `report`: a gateway starts
+ * without them as well, and tries again. Blocks on the disk: for commands. */
+void store_check(const struct config *config, FILE *report);
 
 /* Gives the memory that a load has left behind back to the system: half as much again as the policy takes. */
 void store_trim(void);

@@ -180,6 +180,30 @@ def test_check_looks_at_the_partners(tmp_path, content, warnings):
         assert any(text in line for line in lines), lines
 
 
+def test_check_warns_of_files_that_redis_needs(tmp_path):
+    """The start does not need them, because they are read at each connect: so no error."""
+    config, store = default_config("127.0.0.1:9"), {"address": "127.0.0.1:6379"}
+    config["store"] = {"kind": "redis", "redis": store}
+    file, password = tmp_path / "gateway.yaml", tmp_path / "password"
+
+    def warnings():
+        file.write_text(to_yaml(config))
+        done = run("check", file)
+        assert (done.returncode, done.stdout) == (EXIT_OK, f"{file}: ok\n")
+        return done.stderr.replace(f"{file}: warning: ", "")
+
+    assert warnings() == ""
+    store["password_file"] = str(password)
+    assert warnings() == f"the password cannot be used: {password}: No such file or directory\n"
+    password.write_text("secret canary\n")
+    password.chmod(0o644)
+    assert warnings() == f"the password cannot be used: {password}: everybody may read it: make it chmod 640\n"
+    password.chmod(0o640)
+    assert warnings() == ""
+    store["tls"] = {"enabled": True, "ca_file": str(tmp_path / "none.pem")}
+    assert warnings() == f"TLS: {tmp_path}/none.pem: No such file or directory\n"
+
+
 FAULTY = """workers: two
 listeners:
   - adress: 127.0.0.1:0
