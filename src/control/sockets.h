@@ -32,7 +32,8 @@ enum err sockets_open(struct inherited *in, const struct config_listener *l, uns
 enum err sockets_open_one(struct inherited *in, const struct endpoint *e, int backlog, int *fd,
                           struct socket_address *bound, struct errmsg *why);
 
-/* Writes into `why` that `name`, whose address is `a`, cannot be listened on, the errno `sys`, and what to do. */
+/* Writes into `why` that `name`, whose address is `a`, cannot be listened on, the errno `sys`, and what to
+ * do. */
 void sockets_say_why(const char *name, const struct socket_address *a, int sys, struct errmsg *why);
 
 /* Descriptor i, which is the caller's from now on. */
