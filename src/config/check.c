@@ -277,7 +277,7 @@ static void check_listener_proxies(const struct checker *c, const struct config_
     } else if (*field && l->ntrusted == 0 && l->address.kind == ENDPOINT_IP) {
         node_report(c->report, listener_node(c, l, field),
                     "from which load balancers? trusted_proxies is missing");
-        report_expected(c->report, "write for example trusted_proxies: [10.0.0.0/8]");
+        report_expected(c->report, "write for example trusted_proxies: [10.0.0.4, 10.0.0.5]");
     }
 }
 
