@@ -173,7 +173,7 @@ static void rests_without_descriptors_and_goes_on_later(void **state)
     assert_true(t->turns <= turns + 1); /* it does not spin on the readable socket */
     assert_int_equal(h.accepted, 0);
     allow_descriptors();
-    RUN_UNTIL(t, h.accepted == 1);         /* the connection has waited in the kernel */
+    RUN_UNTIL(t, h.accepted == 1); /* the connection has waited in the kernel */
     assert_int_equal(h.listener.rests, 1);
     int second = connect_to(&h);
     RUN_UNTIL(t, h.accepted == 2);
