@@ -103,6 +103,15 @@ static enum err put(struct snapshot_writer *w, const void *p, size_t n, struct e
     return refuse(why, ERR_IO, w->temporary, "cannot be written: %s", strerror(errno));
 }
 
+/* What is no lock of ours goes: another user's, such as root's who tried something out, or a link. */
+static int lock_open(const char *name)
+{
+    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+    int fd = open(name, flags, 0600);
+    if (fd < 0 && (errno == EACCES || errno == ELOOP) && unlink(name) == 0) fd = open(name, flags, 0600);
+    return fd;
+}
+
 /* Two gateways write at once while one takes over from the other: without a lock, one would put the other's
  * unfinished file in place. Errors: ERR_AGAIN, ERR_NOMEM, ERR_IO. */
 static enum err writer_lock(struct snapshot_writer *w, const char *path, struct errmsg *why)
@@ -110,7 +119,7 @@ static enum err writer_lock(struct snapshot_writer *w, const char *path, struct 
     char *name = path_with(path, ".lock");
     if (!name) return refuse(why, ERR_NOMEM, path, "out of memory");
     enum err e = ERR_OK;
-    w->lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    w->lock = lock_open(name);
     if (w->lock < 0)
         e = refuse(why, ERR_IO, name, "cannot be made: %s", strerror(errno));
     else if (flock(w->lock, LOCK_EX | LOCK_NB))

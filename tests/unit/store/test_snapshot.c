@@ -163,7 +163,29 @@ static void test_a_leftover_does_no_harm(void **state)
 {
     struct fixture *f = *state;
     struct errmsg why;
+    struct stat st;
     assert_int_equal(symlink("/etc/passwd", folder_path(f->folder, "snapshot.tmp")), 0);
+    assert_int_equal(unlink(folder_path(f->folder, "snapshot.lock")), 0);
+    assert_int_equal(symlink("/etc/passwd", folder_path(f->folder, "snapshot.lock")), 0);
+    write_snapshot(f->path, 3);
+    assert_int_equal(load(f, "cfg", &why), ERR_OK);
+    assert_int_equal(f->ntaken, 3);
+    assert_int_equal(lstat(folder_path(f->folder, "snapshot.lock"), &st), 0);
+    assert_true(S_ISREG(st.st_mode));
+}
+
+/* While one gateway takes over from another, both follow the same changes and write at the same time. */
+static void test_one_writes_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_writer *w, *other;
+    struct errmsg why;
+    assert_int_equal(snapshot_create(f->path, &head, &w, &why), ERR_OK);
+    assert_int_equal(snapshot_create(f->path, &head, &other, &why), ERR_AGAIN);
+    assert_non_null(strstr(why.text, "another gateway"));
+    assert_int_equal(snapshot_commit(w, &foot, &why), ERR_OK);
+    assert_int_equal(load(f, "cfg", &why), ERR_OK);
+    assert_int_equal(f->ntaken, 0);
     write_snapshot(f->path, 3);
     assert_int_equal(load(f, "cfg", &why), ERR_OK);
     assert_int_equal(f->ntaken, 3);
