@@ -159,6 +159,16 @@ static enum ctl_exit repair(struct session *s, const struct findings *all, const
     return code;
 }
 
+static void print_findings(const struct findings *all)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        const struct finding *f = &all->list[i];
+        (void)printf("%s%s", f->id ? f->id : "", f->id ? ": " : ""); /* main() looks at the state of stdout */
+        printable_put(f->text, stdout);
+        (void)putchar('\n');
+    }
+}
+
 static enum ctl_exit find_and_repair(struct session *s, struct findings *all, const char *first,
                                      size_t *nrepaired)
 {
@@ -167,7 +177,9 @@ static enum ctl_exit find_and_repair(struct session *s, struct findings *all, co
     size_t n = all->n - count_remedy(all, REMEDY_NONE);
     *nrepaired = 0;
     if (code != CTL_OK || n == 0 || !args_has(s->args, OPT_REPAIR)) return code;
-    (void)snprintf(subject, sizeof subject, "%zu differences", n); /* fits */
+    if (!s->is_json) print_findings(all); /* nobody should agree to what was not shown */
+    (void)fflush(stdout);
+    (void)snprintf(subject, sizeof subject, "%zu difference%s", n, n == 1 ? "" : "s"); /* fits */
     if (!session_confirm(s, subject,
                          "records that were changed or removed by hand come into force as they stand"))
         return CTL_FAILED;
@@ -221,12 +233,7 @@ static enum ctl_exit print_json(struct session *s, struct count *c, const struct
 static enum ctl_exit print_text(struct session *s, const struct count *c, const struct findings *all,
                                 size_t nrepaired)
 {
-    for (size_t i = 0; i < all->n; i++) {
-        const struct finding *f = &all->list[i];
-        (void)printf("%s%s", f->id ? f->id : "", f->id ? ": " : "");
-        printable_put(f->text, stdout);
-        (void)putchar('\n');
-    }
+    print_findings(all);
     if (nrepaired) (void)printf("repaired: %zu\n", nrepaired);
     (void)printf("%s: %s: partners %lld, enabled %lld, previous tokens in their grace period %lld, "
                  "production prefixes %lld, "

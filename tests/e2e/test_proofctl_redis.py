@@ -511,7 +511,7 @@ def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, comma
     assert (partner_id, remedy) in [(f["partner_id"], f["remedy"]) for f in run.json["findings"]], run
     assert any(says in f["problem"] for f in run.json["findings"]), run
     before = redis.everything(reports=False)
-    ctl("verify", "--repair", code=1)  # nobody says yes
+    assert says in ctl("verify", "--repair", code=1).out  # shown, but nobody says yes
     assert redis.everything(reports=False) == before
     ctl("verify", "--repair", "--yes")
     assert ctl("verify", "--json").json["findings"] == []
