@@ -302,7 +302,7 @@ static bool is_ready(const struct facts *f)
     XX("proofgw_store_snapshot_timestamp_seconds", GAUGE, true, f->store.snapshot_at_ms, \
        "With Redis: when the snapshot was last written or loaded; 0 = none.") \
     XX("proofgw_store_snapshot_failures_total", COUNTER, false, f->store.snapshot_failures_total, \
-       "With Redis: snapshots that could not be written.") \
+       "With Redis: snapshots that could not be written, or not be used at the start.") \
     XX("proofgw_store_report_failures_total", COUNTER, false, f->store.report_failures_total, \
        "With Redis: reports of the gateway's position, for proofctl, that Redis did not take.") \
     XX("proofgw_policy_generation", GAUGE, false, policy_generation(f->status->policy), \
