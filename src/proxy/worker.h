@@ -51,7 +51,7 @@ struct worker {
     void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
     void *on_stopped_arg;
     uv_thread_t thread;
-    bool started, has_run; /* control: the thread exists; it has been joined */
+    bool started, has_run; /* control: the thread exists (a message tells the worker); it has been joined */
 
     /* control */
     struct loop_message mode_message;        /* embedded: shutting down needs no memory */

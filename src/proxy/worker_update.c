@@ -36,7 +36,8 @@ void worker_update_destroy(struct worker_update *u)
     free(u);
 }
 
-/* The new list of listeners; what is on the old one only is closed. */
+/* The new list of listeners; what is on the old one only is closed. What waits there is taken, unless the
+ * thread does not run yet: then it is for the process that this one may take over from. */
 static void apply_listeners(struct worker_update *u)
 {
     struct worker *w = u->worker;
@@ -57,7 +58,7 @@ static void apply_listeners(struct worker_update *u)
         }
     }
     for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++) {
-        if (w->listeners[i]) worker_listener_close(w->listeners[i], true);
+        if (w->listeners[i]) worker_listener_close(w->listeners[i], w->started);
         w->listeners[i] = next[i];
     }
 }
