@@ -757,6 +757,21 @@ def test_silent_name_servers_hold_up_no_other_name(proofgw, backend, partner, ho
     is_passed(gateway.client().exchange(fields=partner.authorization))
 
 
+def test_the_end_while_a_reload_waits_for_a_name(proofgw, backend, partner, hosts, silent_name_server):
+    """Whoever asked for the reload is told that there is none."""
+    hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
+    gateway = proofgw(reload_on_change=False, admin={"control_socket": "control.sock"})
+    gateway.configure(environments={"production": {"upstream": "one.test:80"}})
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(gateway.folder / "control.sock"))
+        asking.sendall(b"POST /reload HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        is_passed(gateway.client().exchange(fields=partner.authorization))
+        gateway.signal(signal.SIGTERM)
+        asking.settimeout(DEADLINE_S)
+        assert b" 409 " in asking.recv(4096)
+    assert gateway.wait_exit() == 0
+
+
 @pytest.mark.parametrize("whose", ["a backend", "Redis"])
 def test_the_end_does_not_wait_for_a_name_server(proofgw, hosts, silent_name_server, whose):
     hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
