@@ -191,23 +191,6 @@ static void test_one_writes_at_a_time(void **state)
     assert_int_equal(f->ntaken, 3);
 }
 
-/* While one gateway takes over from another, both follow the same changes and write at the same time. */
-static void test_one_writes_at_a_time(void **state)
-{
-    struct fixture *f = *state;
-    struct snapshot_writer *w, *other;
-    struct errmsg why;
-    assert_int_equal(snapshot_create(f->path, &head, &w, &why), ERR_OK);
-    assert_int_equal(snapshot_create(f->path, &head, &other, &why), ERR_AGAIN);
-    assert_non_null(strstr(why.text, "another gateway"));
-    assert_int_equal(snapshot_commit(w, &foot, &why), ERR_OK);
-    assert_int_equal(load(f, "cfg", &why), ERR_OK);
-    assert_int_equal(f->ntaken, 0);
-    write_snapshot(f->path, 3);
-    assert_int_equal(load(f, "cfg", &why), ERR_OK);
-    assert_int_equal(f->ntaken, 3);
-}
-
 static void test_every_changed_byte_is_found(void **state)
 {
     struct fixture *f = *state;
