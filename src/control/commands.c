@@ -220,6 +220,7 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
 {
     const struct commands *c = arg;
     uint8_t digest[TOKEN_DIGEST_BYTES], certificate[CERTIFICATE_DIGEST_BYTES];
+    struct target target;
     struct span id = admin_parameter(call->query, "request_id");
     if (id.n) return explain_denial(c, call, id);
     struct explain_query q = {
@@ -233,6 +234,8 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
     if (q.host.n == 0) return refuse(call, 400, "which host? host is missing");
     if (addr_parse(ip, &q.source)) return refuse(call, 400, "ip is not an IPv4 or IPv6 address");
     if (q.path.n == 0) q.path = SPAN("/widget/");
+    if (target_parse(q.path, &target))
+        return refuse(call, 400, "a request with such a path is answered with 400");
     if (token.n && !record_value_to_digest(token, digest))
         return refuse(call, 400, "token_sha256 is not 64 lower-case hexadecimal digits");
     if (token.n) q.digest = digest;

@@ -91,6 +91,8 @@ def test_status_tells_of_the_running_process(gateway, control):
         ("/explain?ip=127.0.0.1", "GET", 400),
         ("/explain?host=api.test&ip=127.0.0.01", "GET", 400),
         ("/explain?host=api.test&ip=127.0.0.1&token_sha256=abc", "GET", 400),
+        ("/explain?host=api.test&ip=127.0.0.1&path=widget/x", "GET", 400),
+        ("/explain?host=api.test&ip=127.0.0.1&path=/widget/../x", "GET", 400),
         ("/explain?request_id=abc", "GET", 400),
         (f"/explain?request_id={NOBODYS_REQUEST}", "GET", 404),
     ],
