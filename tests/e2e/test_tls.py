@@ -221,7 +221,7 @@ def test_a_bad_pair_replaces_nothing(proofgw, backend, partner, authority, pair)
     before, good = serial_of(gateway, authority), authority.leaf(HOST)
     pair.become(authority.leaf(HOST, days=-1))
     gateway.wait_metric("proofgw_tls_certificate_reload_failures_total", 1)
-    (event,) = gateway.events("certificates_refused")
+    (event,) = gateway.wait_event("certificates_refused")
     assert str(pair.chain) in event["cause"] and "expired" in event["cause"]
     assert serial_of(gateway, authority) == before
     pair.become(good)
