@@ -1,8 +1,7 @@
 /* certificates.h - what TLS speaks with, made from the configuration and the files that it names.
  *
  *   main: check   --.
- *   rollout       --+--> certificates_build() --> struct tls_contexts     from scratch, or from those in
- * force
+ *   rollout       --+--> certificates_build() --> struct tls_contexts, anew or from those in force
  *
  * Everything is read and judged before anything is replaced. A digest of settings and file contents tells for
  * each context whether it is still the one in force: then it is taken over as it is.

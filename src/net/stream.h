@@ -1,8 +1,7 @@
 /* stream.h - one connected socket on a loop: reads into the loop's shared buffer, writes at once.
  *
  *   kernel --recv--> loop.read_buffer --on_read--> user (must take all of it before returning)
- *   user --stream_write--> send now; what does not fit waits in `pending` (copied) until the socket is
- * writable
+ *   user --stream_write--> send now; what does not fit waits in `pending` (copied) for a writable socket
  *
  * One uv_poll_t per socket, armed readable once and then left alone; the mask is kept here because every
  * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up. An idle stream owns no buffer.
@@ -10,10 +9,11 @@
  * rules. bytes_in and bytes_out count what passes the socket.
  *
  * Back-pressure is the user's: after stream_write() look at stream_is_blocked() and pause the source;
- * on_drained says when to go on. So `pending` is bounded by what one read of the source can bring.
+ * on_drained says when to go on. So `pending` is bounded by what one read of the source can bring. What TLS
+ * says by itself has a bound of its own: 4 KiB that the other side does not read.
  *
- *   stream_open/stream_connect -> [CONNECTING] -> [HANDSHAKE] -> OPEN -> stream_close() -> CLOSING ->
- * on_closed -> memory is the user's
+ *   stream_open/stream_connect -> [CONNECTING] -> [HANDSHAKE] -> OPEN -> stream_close()
+ *                                     -> CLOSING -> on_closed -> memory is the user's
  *
  * After stream_close() no event comes but on_closed, once, in a later turn. Events may close the stream.
  *

@@ -2,8 +2,8 @@
  *
  *   SNI "api.example"    -> names[] -> context with the ECDSA and the RSA certificate that serve that name
  *   SNI "x.api.example"  -> the same for "*.api.example"
- *   another SNI          -> refused with unrecognized_name, or the first certificate    (choose_context():
- * one place) no SNI               -> the first certificate
+ *   another SNI          -> refused with unrecognized_name, or the first certificate
+ *   no SNI               -> the first certificate                      (one place: choose_context())
  *
  * Built aside by control, then shared by all workers and counted: a reload swaps the pointer, connections
  * that are open go on with what they began with. Certificates that serve the same name with keys of different

@@ -13,7 +13,7 @@
  * fills the other slot and counts up. A reader copies and looks whether the version is still the same; a
  * writer that stands still never makes it wait. Overwriting is also what wipes retired keys.
  *
- * Thread: create, refresh [control]; tls_tickets_seal/open [any].
+ * Thread: create, refresh [control]; the rest [any].
  */
 #ifndef NET_TLS_TICKETS_H
 #define NET_TLS_TICKETS_H

@@ -4,10 +4,10 @@
  * Debian 12 loses callbacks on a reset and has no time-outs. RESP2 only.
  *
  *   redis_open -> CONNECTING -> HANDSHAKE: AUTH, CLIENT SETNAME, ROLE -> on_ready -> READY: redis_command()
- * ... |                       |                                         |
- *                     `-----------------------+-- failure or redis_close() -------------'
- *                                             v
- *                              CLOSING -> every command that waits gets NULL -> on_closed -> memory is gone
+ *                     |             |                                                    |
+ *                     `-------------+------- failure or redis_close() -------------------'
+ *                                   v
+ *                    CLOSING -> every command that waits gets NULL -> on_closed -> memory is gone
  *
  * Replies come in the order of the commands. Any protocol error, time-out or reset closes the connection.
  * There is no reconnect here: that is its user's. A late reply never reaches the wrong command, because a
