@@ -12,7 +12,8 @@
 
 enum {
     CHAIN_MAX = 10,          /* certificates in a chain */
-    SECURITY_BITS_MIN = 112, /* RSA 2048, P-224 */
+    SECURITY_BITS_MIN = 112, /* RSA 2048 */
+    CURVE_BYTES = 64,
     WHEN_BYTES = sizeof "2026-11-21 13:25 UTC",
 };
 
@@ -172,6 +173,24 @@ static enum err check_chain(const struct tls_certificate *c, const struct tls_wa
     return ERR_OK;
 }
 
+/* With any other kind every handshake would fail (net/tls_context.c). */
+static bool is_for_tls(const EVP_PKEY *key)
+{
+    char curve[CURVE_BYTES];
+    size_t n;
+    int nid;
+    switch (EVP_PKEY_get_base_id(key)) {
+    case EVP_PKEY_RSA:
+    case EVP_PKEY_RSA_PSS:
+    case EVP_PKEY_ED25519:
+    case EVP_PKEY_ED448: return true;
+    case EVP_PKEY_EC:
+        nid = EVP_PKEY_get_group_name(key, curve, sizeof curve, &n) ? OBJ_sn2nid(curve) : NID_undef;
+        return nid == NID_X9_62_prime256v1 || nid == NID_secp384r1 || nid == NID_secp521r1;
+    default: return false;
+    }
+}
+
 static enum err check_key(struct tls_certificate *c, const char *key_file, struct errmsg *why)
 {
     int base = EVP_PKEY_get_base_id(c->key);
@@ -179,8 +198,11 @@ static enum err check_key(struct tls_certificate *c, const char *key_file, struc
     if (X509_check_private_key(c->leaf, c->key) != 1)
         return refuse(why, ERR_CONFLICT, key_file, "the key does not belong to the certificate in %s",
                       c->file);
+    if (!is_for_tls(c->key))
+        return refuse(why, ERR_RANGE, key_file,
+                      "no client can use a key of this kind; make one of P-256, P-384, RSA or Ed25519");
     if (bits < SECURITY_BITS_MIN)
-        return refuse(why, ERR_RANGE, key_file, "a key of %d bits is too weak; RSA needs 2048, EC 256",
+        return refuse(why, ERR_RANGE, key_file, "a key of %d bits is too weak; RSA needs 2048",
                       EVP_PKEY_get_bits(c->key));
     c->type = base == EVP_PKEY_EC ? TLS_KEY_EC : base == EVP_PKEY_RSA ? TLS_KEY_RSA : TLS_KEY_OTHER;
     return ERR_OK;

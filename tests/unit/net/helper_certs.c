@@ -61,7 +61,7 @@ struct pair certs_make(const struct leaf *l)
     static long serial;
     char common_name[32];
     struct pair p = {.x = X509_new()};
-    p.key = l->rsa_bits ? EVP_RSA_gen(l->rsa_bits) : EVP_EC_gen("P-256");
+    p.key = l->rsa_bits ? EVP_RSA_gen(l->rsa_bits) : EVP_EC_gen(l->curve ? l->curve : "P-256");
     assert_non_null(p.key);
     const struct pair *by = l->by ? l->by : &p;
     bool has_times = l->from_s || l->to_s;

@@ -18,7 +18,8 @@ struct leaf {
     const char *names;     /* "DNS:a.example,DNS:*.b.example,IP:127.0.0.1"; NULL = an authority */
     const struct pair *by; /* the issuer; NULL = itself */
     long from_s, to_s;     /* from now; 0, 0: yesterday to tomorrow */
-    unsigned rsa_bits;     /* 0 = P-256 */
+    unsigned rsa_bits;     /* 0 = EC */
+    const char *curve;     /* NULL = P-256 */
 };
 
 /* The folder of this process; removed at exit with what is in it. Valid until the next call but three. */

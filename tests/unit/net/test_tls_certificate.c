@@ -112,6 +112,28 @@ static void bad_keys(void **state)
     pair_free(&weak);
 }
 
+/* No client that we would agree with on anything else could use them. */
+static void keys_that_nobody_can_use(void **state)
+{
+    static const struct {
+        const char *curve;
+        bool good;
+    } cases[] = {{"P-256", true},  {"P-384", true},      {"P-521", true},
+                 {"P-224", false}, {"secp256k1", false}, {"brainpoolP256r1", false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct heard heard;
+        struct errmsg why;
+        struct pair p = certs_make(&(struct leaf){.names = "DNS:a", .curve = cases[i].curve});
+        struct tls_certificate_files f = certs_write("kind", &p, NULL);
+        if (cases[i].good)
+            assert_int_equal(create(&f, &heard, &why), ERR_OK);
+        else
+            check_bad(&f, ERR_RANGE, "kind.key", "no client can use a key of this kind");
+        pair_free(&p);
+    }
+}
+
 static void bad_times(void **state)
 {
     (void)state;
@@ -198,6 +220,7 @@ int main(void)
         cmocka_unit_test(a_good_one_is_described),
         cmocka_unit_test(files_that_cannot_be_read),
         cmocka_unit_test(bad_keys),
+        cmocka_unit_test(keys_that_nobody_can_use),
         cmocka_unit_test(bad_times),
         cmocka_unit_test(chains),
         cmocka_unit_test(names_cover_one_label),
