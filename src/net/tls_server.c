@@ -5,6 +5,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
+#include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -282,6 +283,15 @@ static enum err make_names(struct tls_server *s, const struct tls_server_setting
     return ERR_OK;
 }
 
+static enum err check_purpose(const struct tls_certificate *x, struct errmsg *why)
+{
+    if (X509_check_purpose(x->leaf, X509_PURPOSE_SSL_SERVER, 0) == 1) return ERR_OK;
+    errmsg_set(why, 0, 0, "%s: the certificate is not for servers: its (extended) key usage says for what",
+               x->file);
+    ERR_clear_error();
+    return ERR_RANGE;
+}
+
 static enum err load_certificates(struct tls_server *s, const struct tls_server_settings *o,
                                   const struct tls_warnings *warnings, struct errmsg *why)
 {
@@ -290,7 +300,8 @@ static enum err load_certificates(struct tls_server *s, const struct tls_server_
     for (unsigned i = 0; i < o->ncertificates; i++) {
         enum err e = tls_certificate_load(&o->certificates[i], warnings, &s->certificates[i], why);
         if (e) return e;
-        s->ncertificates++;
+        e = check_purpose(&s->certificates[s->ncertificates++], why);
+        if (e) return e;
     }
     return ERR_OK;
 }

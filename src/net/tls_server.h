@@ -38,7 +38,8 @@ struct tls_server_settings {
 };
 
 /* Reads and judges everything. Nothing of `settings` is kept. Errors, all with `why`: those of
- * tls_certificate_load(), tls_certificate_use() and tls_authorities_load(). */
+ * tls_certificate_load(), tls_certificate_use() and tls_authorities_load(); ERR_RANGE (a certificate that is
+ * not for servers). */
 enum err tls_server_create(const struct tls_server_settings *settings, const struct tls_warnings *warnings,
                            struct errmsg *why, struct tls_server **out);
 

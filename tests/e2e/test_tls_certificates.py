@@ -216,6 +216,7 @@ def bad_pairs(authority):
         "an encrypted key": (lambda p: replace_file(p.key, key_pem(p.private, b"secret")), "encrypted"),
         "a key for everybody": (lambda p: p.key.chmod(0o644), ""),
         "a weak key": (lambda p: p.become(authority.leaf(*NAMES, key="rsa1024")), "too weak"),
+        "for clients": (lambda p: p.become(authority.leaf(*NAMES, client=True)), "not for servers"),
         "no file": (lambda p: p.chain.unlink(), ""),
         "a directory": (lambda p: (p.chain.unlink(), p.chain.mkdir()), ""),
         "a pipe": (lambda p: (p.chain.unlink(), os.mkfifo(p.chain)), ""),
@@ -225,8 +226,8 @@ def bad_pairs(authority):
 BAD_KEYS = ["another key", "half a key", "an encrypted key", "a key for everybody"]
 BAD = [
     "another key", "expired", "not valid yet", "no PEM", "empty", "half a certificate", "half a key",
-    "certificate without its key", "an encrypted key", "a key for everybody", "a weak key", "no file", "a directory",
-    "a pipe",
+    "certificate without its key", "an encrypted key", "a key for everybody", "a weak key", "for clients", "no file",
+    "a directory", "a pipe",
 ]  # fmt: skip
 
 
