@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 enum {
-    TIMEOUT_S = 120, /* a reload waits for every worker */
+    ANSWER_S = 5,   /* a gateway that does not answer within it hangs */
+    RELOAD_S = 120, /* a reload resolves names and waits for every worker */
     ANSWER_BYTES_MAX = 16 << 20,
     READ_BYTES = 64 * 1024,
     PATH_BYTES_MAX = 4096,
@@ -36,24 +37,28 @@ bool gateway_parameter(const struct session *s, char target[static GATEWAY_TARGE
 
 /* --- which socket --------------------------------------------------------------------------------- */
 
-/* What the configuration says; one that cannot be read is no reason not to ask the gateway. */
-static void configured_path(const char *file, char *path, size_t cap)
+/* What the configuration says; a faulty one is no reason not to ask the gateway. False: it cannot be read. */
+static bool configured_path(const char *file, char *path, size_t cap)
 {
     char text[PATH_BYTES_MAX];
-    if (config_peek_control_socket(file, text, sizeof text)) return;
-    if (strcmp(text, "auto") != 0) (void)snprintf(path, cap, "%s", text); /* as large as `text` */
+    enum err e = config_peek_control_socket(file, text, sizeof text);
+    if (!e && strcmp(text, "auto") != 0) (void)snprintf(path, cap, "%s", text); /* as large as `text` */
+    return e != ERR_IO;
 }
 
 static enum ctl_exit choose_path(const struct session *s, char *path, size_t cap)
 {
     const char *given = args_value(s->args, OPT_SOCKET);
     (void)snprintf(path, cap, "%s", given ? given : auto_path); /* too long: refused below */
-    if (!given) configured_path(session_config_path(s), path, cap);
+    const char *file = session_config_path(s);
+    if (!given && !configured_path(file, path, cap) && strcmp(file, GW_DEFAULT_CONFIG) != 0)
+        return session_fail(s, CTL_FAILED, "%s: cannot be read; name the gateway's socket with --socket FILE",
+                            file);
     if (path[0]) return CTL_OK;
     return session_fail(s, CTL_FAILED, "this gateway has no control socket: admin.control_socket is none");
 }
 
-static int connect_to(const struct session *s, const char *path)
+static int connect_to(const struct session *s, const char *path, time_t patience_s)
 {
     struct socket_address a;
     if (socket_address_unix(path, &a)) {
@@ -61,7 +66,7 @@ static int connect_to(const struct session *s, const char *path)
         return -1;
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const struct timeval patience = {.tv_sec = TIMEOUT_S};
+    const struct timeval patience = {.tv_sec = patience_s};
     if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0 &&
         connect(fd, &a.any, a.len) == 0)
@@ -75,6 +80,14 @@ static int connect_to(const struct session *s, const char *path)
 }
 
 /* --- one question --------------------------------------------------------------------------------- */
+
+static enum ctl_exit fail_answer(const struct session *s, const char *path, time_t patience_s)
+{
+    if (errno == EAGAIN)
+        return session_fail(s, CTL_FAILED, "%s: no answer within %d s: the gateway hangs, or is stopped",
+                            path, (int)patience_s);
+    return session_fail(s, CTL_FAILED, "%s: no answer: %s", path, strerror(errno));
+}
 
 static bool send_request(int fd, const char *method, const char *target)
 {
@@ -145,12 +158,12 @@ enum ctl_exit gateway_ask(const struct session *s, const char *method, const cha
     size_t n;
     enum ctl_exit code = choose_path(s, path, sizeof path);
     if (code != CTL_OK) return code;
-    int fd = connect_to(s, path);
+    time_t patience_s = span_starts(span_str(target), SPAN("/reload")) ? RELOAD_S : ANSWER_S;
+    int fd = connect_to(s, path, patience_s);
     if (fd < 0) return CTL_FAILED;
     char *bytes = send_request(fd, method, target) ? receive_all(fd, &n) : NULL;
     if (!bytes)
-        code = session_fail(s, CTL_FAILED, "%s: no answer: %s", path,
-                            strerror(errno == EAGAIN ? ETIMEDOUT : errno));
+        code = fail_answer(s, path, patience_s);
     else if (n == 0)
         code =
             session_fail(s, CTL_FAILED, "%s: the gateway hung up: only root and its own user may ask", path);

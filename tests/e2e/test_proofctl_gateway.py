@@ -5,6 +5,7 @@ Method: the real command beside the real gateway, over the control socket that t
 """
 
 import json
+import signal
 import subprocess
 
 import pytest
@@ -210,6 +211,21 @@ def test_log_level(gateway, ctl):
     ctl("tunnels", "close", "--all", "--yes")
     gateway.wait_event("tunnels_closed_by_operator")
     assert len(gateway.events("tunnels_closed_by_operator")) == 1
+
+
+def test_a_gateway_that_hangs_is_given_up(gateway, ctl):
+    gateway.signal(signal.SIGSTOP)
+    try:
+        told = ctl("status", code=1).err
+    finally:
+        gateway.signal(signal.SIGCONT)
+    assert "control.sock: no answer within 5 s: the gateway hangs, or is stopped" in told
+
+
+def test_a_configuration_that_cannot_be_read(gateway, tmp_path):
+    """Not the default socket instead: that would be another gateway's."""
+    told = run("-c", tmp_path / "none.yaml", "status", code=1).err
+    assert "none.yaml: cannot be read; name the gateway's socket with --socket FILE" in told
 
 
 def test_two_gateways_are_told_apart_by_their_configuration(proofgw, gateway, ctl):
