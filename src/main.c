@@ -88,7 +88,7 @@ static void protect_memory(void)
 /* A page that is cut must not look like success. */
 static int finish_output(bool written)
 {
-    if (written && fflush(stdout) == 0) return EXIT_OK;
+    if (written && fflush(stdout) == 0 && !ferror(stdout)) return EXIT_OK;
     (void)fprintf(stderr, "proofgw: the result cannot be printed: %s\n", strerror(errno));
     return EXIT_CONFIG;
 }

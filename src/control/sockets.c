@@ -24,7 +24,7 @@ static const char *advice(const struct socket_address *a, int sys)
         if (is_unix && !is_socket_file(a)) return "a file that is no socket is there; choose another path";
         return "another process has this address; stop it or choose another one";
     case EADDRNOTAVAIL: return "no interface of this machine has it; `ip address` shows those it has";
-    case EAFNOSUPPORT: return "this machine has no IPv6; write 0.0.0.0:PORT for every IPv4 address";
+    case EAFNOSUPPORT: return "this machine has no IPv6; write an IPv4 address, or 0.0.0.0 for all";
     case ENOENT: return "make its folder first";
     case EACCES:
         if (is_unix) return "the user of this process may not write in its folder";
