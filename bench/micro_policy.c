@@ -6,7 +6,7 @@
  * (half of them single addresses). Records are made outside the measured time. Figures are thread CPU time.
  */
 #include "policy/decide.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -147,7 +147,7 @@ static double measure_find(const struct policy *p, const struct query *queries, 
     uint64_t from = now_ns();
     for (size_t i = 0; i < QUERIES; i++) {
         uint32_t partner;
-        if (token_table_find(policy_tokens(p), queries[i].digest, &partner) != want) abort();
+        if (key_table_find(policy_tokens(p), token_key(queries[i].digest), &partner) != want) abort();
     }
     return (double)(now_ns() - from) / QUERIES;
 }

@@ -44,6 +44,7 @@ struct part6 {
 /* Is the address, which belongs to this part, in? */
 static inline bool chunk6_has(const struct chunk6 *c, struct key6 a)
 {
+    if (c->n == 0) return c->in_first;
     if (a.hi == UINT64_MAX) /* for which the padding would count */
         return (c->in_first ^ (c->is_wide ? key6_refine(c->hi, c->hi + c->cap, c->n, a) : c->n)) & 1;
     uint32_t group = 0;

@@ -7,7 +7,8 @@
  * The tree counts: add() adds 1 to every address of a prefix, remove() takes it away, an address is in
  * while its count is above 0. The writer keeps the counts as their differences ("+1 at the first address, -1
  * after the last"), sorted, chunk by chunk, so overlapping prefixes need no care and removal is exact.
- * What readers get are the places where the count becomes 0 or ceases to be: the boundaries.
+ * What readers get are the places where the count becomes 0 or ceases to be: the boundaries. Nearly all IPv6
+ * prefixes have one of four lengths, and those are counted one by one in hash tables (cidr_hash6.h).
  *
  *   IPv4                          512 KiB, indexed by the first 16 bits
  *   root  [ none | all  | chunk | chunk | ... ]  8 bytes each: pointer, kind, and the answer for x.x.255.255
@@ -18,7 +19,9 @@
  *        16 bits; in when the     [32 b][32 b] .. [..]  64 bytes each
  *        number of b <= x is odd
  *
- *   IPv6                          boundaries are 128 bits: high half, low half
+ *   IPv6, /48 /56 /64 /128        four hash tables, 30 bytes a prefix all in all (cidr_hash6.h)
+ *
+ *   IPv6, other lengths           boundaries are 128 bits: high half, low half
  *   map     S+ tree (cidr_stree.h) over the first address of each chunk, 16 + 8 bytes per chunk;
  *    |      replaced when a chunk is split or two are joined
  *    v
@@ -27,7 +30,8 @@
  *           | 8th boundary                      128 | 8 x n, n <= 128 | of them is not 0    8 x n |
  *           +---------------------------------------+-----------------+---------------------------+
  *
- *   writer  differences: IPv4 6 bytes each, IPv6 20; two per prefix, fewer where prefixes touch
+ *   writer  differences: IPv4 6 bytes each, IPv6 20; two per prefix, fewer where prefixes touch; the hash
+ *           tables need none
  *
  * Thread: cidr_tree_has [any reader inside a turn]; everything else [control, the one writer].
  */
@@ -49,9 +53,10 @@ void cidr_tree_destroy(struct cidr_tree *t);
 /* Counting: a prefix added twice must be removed twice. Readers see a prefix that spans several chunks
  * arrive chunk by chunk; each address changes once. Errors: ERR_NOMEM (nothing changed). */
 enum err cidr_tree_add(struct cidr_tree *t, const struct cidr *c);
-/* The tree knows counts, not prefixes: two added halves can be removed as their parent.
- * Errors: ERR_NOT_FOUND (an address of `c` is in no prefix any more: it was never added; nothing changed),
- * ERR_NOMEM (nothing changed). */
+/* Takes away what was added. Errors: ERR_NOT_FOUND (it was never added; nothing changed), ERR_NOMEM (nothing
+ * changed). IPv6 prefixes of the four lengths are told apart. Of the others the tree knows counts, not
+ * prefixes: it refuses only when an address would be counted below 0, so two added halves can be removed as
+ * their parent. */
 enum err cidr_tree_remove(struct cidr_tree *t, const struct cidr *c);
 
 /* The next prefix of a load; false: there are no more. */

@@ -38,6 +38,7 @@ static const uint64_t *map_hi(const struct chunk_map *m)
 
 static uint32_t find_part(const struct chunk_map *m, struct key6 a)
 {
+    if (m->nparts == 1) return 0;
     return key6_refine(map_hi(m), m->lo, stree_rank64(&m->keys, m->lines, a.hi), a);
 }
 

@@ -1,6 +1,6 @@
 #include "policy/decide.h"
 
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <openssl/crypto.h>
 
@@ -63,7 +63,7 @@ static const struct partner_view *find_owner(const struct policy *p, const uint8
     uint32_t before = PARTNER_INDEX_NONE;
     for (int i = 0; i < FIND_ATTEMPTS_MAX; i++) {
         uint32_t index;
-        if (!token_table_find(policy_tokens(p), digest, &index) || index == before) return NULL;
+        if (!key_table_find(policy_tokens(p), token_key(digest), &index) || index == before) return NULL;
         const struct partner_view *v = policy_view(p, index);
         if (v && slot_of(v, digest, slot)) {
             *partner = index;

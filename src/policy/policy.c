@@ -80,7 +80,7 @@ void policy_reserve(struct policy *p, uint32_t partners)
     more += more / 16; /* a few have two tokens, and a table that is full at once would grow soon */
     if (more == 0) return;
     /* Without memory now they grow step by step, or fail then. */
-    (void)token_table_reserve(p->tokens, more);
+    (void)key_table_reserve(p->tokens, more);
     (void)directory_reserve(&p->directory, more);
 }
 
@@ -132,7 +132,7 @@ struct policy *policy_create(void)
     p->epochs = epochs_create();
     bool is_complete = p->epochs && !directory_init(&p->directory);
     if (is_complete) {
-        p->tokens = token_table_create(p->epochs);
+        p->tokens = key_table_create(p->epochs);
         is_complete = p->tokens;
     }
     for (size_t env = 0; is_complete && env < ENV_COUNT; env++) {
@@ -164,7 +164,7 @@ void policy_destroy(struct policy *p)
         cidr_pool_deinit(&p->pools[env]);
         cidr_tree_destroy(p->trees[env]);
     }
-    token_table_destroy(p->tokens);
+    key_table_destroy(p->tokens);
     epochs_destroy(p->epochs);
     free(p->spare);
     free(p);
@@ -202,8 +202,8 @@ void policy_stats(const struct policy *p, struct policy_stats *out)
 {
     *out = (struct policy_stats){
         .partners = p->npartners,
-        .tokens = (uint32_t)token_table_count(p->tokens),
-        .bytes = sizeof(*p) + directory_bytes(&p->directory) + token_table_bytes(p->tokens) + p->view_bytes,
+        .tokens = (uint32_t)key_table_count(p->tokens),
+        .bytes = sizeof(*p) + directory_bytes(&p->directory) + key_table_bytes(p->tokens) + p->view_bytes,
         .limbo_bytes = epochs_limbo_bytes(p->epochs),
     };
     for (size_t env = 0; env < ENV_COUNT; env++) {
@@ -231,7 +231,7 @@ const struct partner_view *policy_view(const struct policy *p, uint32_t index)
     return directory_view(&p->directory, index);
 }
 
-const struct token_table *policy_tokens(const struct policy *p)
+const struct key_table *policy_tokens(const struct policy *p)
 {
     return p->tokens;
 }

@@ -1,6 +1,6 @@
 /* policy.h - who may come in: tokens, partner views, allowlists; changed while it is read.
  *
- *   digest --token_table--> partner index --directory--> struct partner_view {flags, digests, two lists}
+ *   digest --key_table--> partner index --directory--> struct partner_view {flags, digests, two lists}
  *   source --cidr_tree[env]--> known to anybody?
  *
  * One writer (control) applies one partner at a time; each change is visible to every worker at its next
@@ -34,7 +34,7 @@
 #include "policy/partner_view.h"
 
 struct policy;
-struct token_table;
+struct key_table;
 
 /* NULL when memory is out. */
 struct policy *policy_create(void);
@@ -98,7 +98,7 @@ uint64_t policy_generation(const struct policy *p);
 const struct partner_view *policy_view(const struct policy *p, uint32_t index);
 
 /* The table of token digests, for decide(). Lives as long as the policy. */
-const struct token_table *policy_tokens(const struct policy *p);
+const struct key_table *policy_tokens(const struct policy *p);
 
 /* Some partner's list of `env` has this address. True for every address until the policy is ready. */
 bool policy_source_known(const struct policy *p, enum environment env, const struct addr *a);

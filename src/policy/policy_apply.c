@@ -29,7 +29,7 @@ static bool record_has(const struct partner *r, const uint8_t *digest)
 static bool may_claim(struct policy *p, const uint8_t *digest, uint32_t index)
 {
     uint32_t owner;
-    if (!token_table_find(p->tokens, digest, &owner) || owner == index) return true;
+    if (!key_table_find(p->tokens, token_key(digest), &owner) || owner == index) return true;
     return p->is_syncing && directory_entry(&p->directory, owner)->seen != p->sync;
 }
 
@@ -124,7 +124,7 @@ static void find_difference(struct policy *p, struct change *c, enum environment
 static enum err prepare(struct policy *p, struct change *c)
 {
     enum err e = policy_reserve_leaving(p);
-    if (!e) e = token_table_reserve(p->tokens, TOKEN_SLOTS);
+    if (!e) e = key_table_reserve(p->tokens, TOKEN_SLOTS);
     if (!e && !c->old) e = directory_reserve(&p->directory, 1);
     for (size_t env = 0; !e && env < ENV_COUNT; env++)
         if (p->draft.fresh[env]) e = cidr_pool_reserve(&p->pools[env]);
@@ -195,18 +195,18 @@ static void raise_ghost(struct policy *p, const struct change *c)
     (void)directory_publish(&p->directory, c->ghost, c->old); /* there was none before */
     for (enum token_slot s = SLOT_CURRENT; s <= SLOT_PREVIOUS; s++) {
         const uint8_t *digest = dropped_token(p, c, s);
-        if (digest) BUG_IF(token_table_assign(p->tokens, digest, c->ghost), "a token vanished");
+        if (digest) BUG_IF(key_table_assign(p->tokens, token_key(digest), c->ghost), "a token vanished");
     }
 }
 
 static void claim_token(struct policy *p, const uint8_t *digest, uint32_t index)
 {
     uint32_t owner;
-    if (!token_table_find(p->tokens, digest, &owner)) {
-        BUG_IF(token_table_add(p->tokens, digest, index), "no room for a token after reserving it");
+    if (!key_table_find(p->tokens, token_key(digest), &owner)) {
+        BUG_IF(key_table_add(p->tokens, token_key(digest), index), "no room for a token after reserving it");
     } else if (owner != index) {
         directory_entry(&p->directory, owner)->is_robbed = 1;
-        BUG_IF(token_table_assign(p->tokens, digest, index), "a token vanished");
+        BUG_IF(key_table_assign(p->tokens, token_key(digest), index), "a token vanished");
     }
 }
 
@@ -284,7 +284,8 @@ enum err policy_apply(struct policy *p, const struct partner *partner, bool *cha
     /* The two cache lines that a cold load misses are on their way while the draft is begun: a tenth of its
      * time. */
     uint32_t hash = directory_prefetch(&p->directory, id);
-    if (partner->has_token[SLOT_CURRENT]) token_table_prefetch(p->tokens, partner->digest[SLOT_CURRENT]);
+    if (partner->has_token[SLOT_CURRENT])
+        key_table_prefetch(p->tokens, token_key(partner->digest[SLOT_CURRENT]));
     enum err e = partner_draft_begin(&p->draft, partner);
     if (e) return e;
     c.index = directory_find_hashed(&p->directory, id, hash);

@@ -92,7 +92,7 @@ void policy_account_out(struct policy *p, const struct partner_view *v)
 
 void policy_kill_token(struct policy *p, const uint8_t *digest)
 {
-    BUG_IF(token_table_remove(p->tokens, digest), "a token vanished");
+    BUG_IF(key_table_remove(p->tokens, token_key(digest)), "a token vanished");
 }
 
 void policy_vacate(struct policy *p, struct leaving *l)

@@ -6,8 +6,9 @@
 #define POLICY_POLICY_STATE_H
 
 #include "policy/cidr_tree.h"
+#include "policy/key_table.h"
 #include "policy/policy.h"
-#include "policy/token_table.h"
+#include "policy/token.h"
 
 /* Places in a list that a change passes over. */
 struct marks {
@@ -41,7 +42,7 @@ struct leaving {
 
 struct policy {
     struct directory directory;
-    struct token_table *tokens;         /* owned, set once */
+    struct key_table *tokens;           /* owned, set once */
     struct cidr_tree *trees[ENV_COUNT]; /* owned, set once */
     struct epochs *epochs;              /* owned, set once */
     struct cidr_pool pools[ENV_COUNT];  /* large lists; writer only, but the sets */
@@ -74,7 +75,7 @@ static inline void policy_bump(struct policy *p, uint32_t index)
 static inline bool policy_owns_token(const struct policy *p, uint32_t index, const uint8_t *digest)
 {
     uint32_t owner;
-    return token_table_find(p->tokens, digest, &owner) && owner == index;
+    return key_table_find(p->tokens, token_key(digest), &owner) && owner == index;
 }
 
 /* Ends a token that is there. */

@@ -12,9 +12,14 @@
 
 #include "base/err.h"
 #include "base/span.h"
+#include "policy/key_table.h"
 #include "policy/partner.h"
 
+#include <string.h>
+
 enum { TOKEN_BYTES_MIN = 16, TOKEN_BYTES_MAX = 512 };
+
+enum { TOKEN_KEY_BYTES = sizeof(struct key128) }; /* of a digest */
 
 enum token_syntax {
     TOKEN_OK = 0,
@@ -35,5 +40,18 @@ void token_hasher_destroy(struct token_hasher *h);
 
 /* Errors: ERR_NOMEM (libcrypto failed). */
 enum err token_digest(struct token_hasher *h, struct span token, uint8_t out[static TOKEN_DIGEST_BYTES]);
+
+/* Where a token is in the table of tokens (digest -> partner): the start of its digest.
+ *
+ * Two digests with the same key are the same to the table (2^-107 for a guess against two million tokens).
+ * The compare of all 256 bits, in constant time, is done by decide() against the partner's view; so is the
+ * question which of the partner's two tokens it is, which lets a token rotate without a change of the table.
+ */
+static inline struct key128 token_key(const uint8_t digest[static TOKEN_DIGEST_BYTES])
+{
+    struct key128 k;
+    memcpy(&k, digest, TOKEN_KEY_BYTES);
+    return k;
+}
 
 #endif

@@ -51,6 +51,7 @@ static void *limited_aligned_alloc(size_t alignment, size_t n)
 #define realloc       limited_realloc
 #define aligned_alloc limited_aligned_alloc
 
+#include "policy/cidr_hash6.c"
 #include "policy/cidr_part6.c"
 #include "policy/cidr_set.c"
 #include "policy/cidr_sort.c"
@@ -59,6 +60,7 @@ static void *limited_aligned_alloc(size_t alignment, size_t n)
 #include "policy/cidr_tree4.c"
 #include "policy/cidr_tree6.c"
 #include "policy/epoch.c"
+#include "policy/key_table.c"
 
 #undef malloc
 #undef calloc
@@ -152,6 +154,7 @@ static void a_change_happens_whole_or_not_at_all(void **state)
     struct prefixes_random r = {2};
     prefixes_partner(&pool, &r, ADDR_V4, 300);
     prefixes_partner(&pool, &r, ADDR_V6, 300);
+    prefixes_cloud(&pool, &r, ADDR_V6, 600);
     prefixes_text(&changes, "192.0.2.0/24");
     prefixes_text(&changes, "16.0.0.0/4"); /* many slots that have chunks of their own */
     prefixes_text(&changes, "2001:db8::/32");
@@ -175,7 +178,8 @@ static void a_change_happens_whole_or_not_at_all(void **state)
     close_tree(&f);
 }
 
-/* One after the other, so that blocks grow, chunks change their form, parts are split and joined. */
+/* One after the other, so that blocks and tables grow, chunks change their form, parts are split and joined.
+ */
 static void growth_and_shrinking_survive_every_failure(void **state)
 {
     (void)state;
@@ -183,6 +187,7 @@ static void growth_and_shrinking_survive_every_failure(void **state)
     struct prefixes pool = {0};
     for (uint32_t i = 0; i < 150; i++) {
         prefixes_v4(&pool, UINT32_C(0x0a0a0000) + 2 * i, 32);
+        prefixes_v6(&pool, UINT64_C(0x20010db800000000) + i / 2, 4 * i, 127);
         prefixes_v6(&pool, UINT64_C(0x20010db800000000) + i / 2, 2 * i, 128);
     }
     for (uint32_t i = 0; i < pool.n; i++)
@@ -202,6 +207,7 @@ static void a_failed_load_leaves_the_tree_empty(void **state)
     struct prefixes_random r = {3};
     prefixes_partner(&pool, &r, ADDR_V4, 100);
     prefixes_partner(&pool, &r, ADDR_V6, 300);
+    prefixes_cloud(&pool, &r, ADDR_V6, 200);
     prefixes_text(&pool, "16.0.0.0/4");
     enum err e = ERR_NOMEM;
     for (unsigned granted = 0; e && granted < GRANTS_MAX; granted++) {

@@ -128,8 +128,8 @@ static void every_length_comes_and_goes(void **state)
 static void a_prefix_added_twice_is_removed_twice(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"10.0.0.0/8", "10.1.2.3", "192.0.2.0/24", "2001:db8::/32",
-                                        "2001:db8::1"};
+    static const char *const texts[] = {"10.0.0.0/8",    "10.1.2.3",      "192.0.2.0/24",  "2001:db8::/32",
+                                        "2001:db8::/48", "2001:db8::/56", "2001:db8::/64", "2001:db8::1"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct fixture f = open_tree();
         struct prefixes p = {0};
@@ -158,6 +158,8 @@ static void removing_what_is_not_all_there_changes_nothing(void **state)
         {"2001:db8::/33", "2001:db8::/32"}, {"2001:db8:8000::/33", "2001:db8::/32"},
         {"2001:db8::1", "2001:db8::"},      {"2001:db8::1", "2001:db8::2"},
         {"2001:db8::1", "2001:db8::/64"},   {"ffff::1", "ffff:ffff::/32"},
+        {"2001:db8::/64", "2001:db8::"},    {"2001:db8::/48", "2001:db8::/56"},
+        {"2001:db8::/56", "2001:db8::/48"}, {"2001:db8::/63", "2001:db8::/64"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         struct fixture f = open_tree();
@@ -172,6 +174,39 @@ static void removing_what_is_not_all_there_changes_nothing(void **state)
         assert_int_equal(cidr_tree_remove(f.tree, &both.v[0]), ERR_OK);
         prefixes_free(&there);
         prefixes_free(&both);
+        close_tree(&f);
+    }
+}
+
+/* The same address bits at several lengths, in every combination, whichever comes or goes. */
+static void lengths_do_not_disturb_each_other(void **state)
+{
+    (void)state;
+    static const unsigned lengths[] = {47, 48, 56, 64, 127, 128};
+    enum { N = sizeof lengths / sizeof *lengths };
+    static const uint64_t nets[][2] = {{UINT64_C(0x20010db800010000), 0}, {0, 0}, {0, 64}, {UINT64_MAX, 0}};
+    struct prefixes_random r = {19};
+    for (size_t k = 0; k < sizeof nets / sizeof *nets; k++) {
+        struct fixture f = open_tree();
+        struct prefixes all = {0};
+        for (unsigned i = 0; i < N; i++)
+            prefixes_v6(&all, nets[k][0], nets[k][1], lengths[i]);
+        for (unsigned in = 0, i = 0; i < 1u << N; i++) {
+            const unsigned next = i ^ i >> 1; /* Gray code: one comes or goes at a time */
+            for (unsigned bit = 0; bit < N; bit++) {
+                if (!((in ^ next) >> bit & 1)) continue;
+                assert_int_equal(next >> bit & 1 ? cidr_tree_add(f.tree, &all.v[bit])
+                                                 : cidr_tree_remove(f.tree, &all.v[bit]),
+                                 ERR_OK);
+            }
+            in = next;
+            struct prefixes live = {0};
+            for (unsigned bit = 0; bit < N; bit++)
+                if (in >> bit & 1) prefixes_push(&live, all.v[bit]);
+            check(f.tree, &live, &all, &r);
+            prefixes_free(&live);
+        }
+        prefixes_free(&all);
         close_tree(&f);
     }
 }
@@ -524,6 +559,7 @@ int main(void)
         cmocka_unit_test(every_length_comes_and_goes),
         cmocka_unit_test(a_prefix_added_twice_is_removed_twice),
         cmocka_unit_test(removing_what_is_not_all_there_changes_nothing),
+        cmocka_unit_test(lengths_do_not_disturb_each_other),
         cmocka_unit_test(a_wide_v6_prefix_has_no_v4_address),
         cmocka_unit_test(a_slot_grows_through_all_forms_and_back),
         cmocka_unit_test(churn_of_partner_lists),

@@ -2,7 +2,7 @@
 #include "policy/decide.h"
 
 #include "helper_partner.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -286,7 +286,7 @@ static void test_all_of_the_digest_counts(void **state)
         uint8_t digest[TOKEN_DIGEST_BYTES];
         digest_of("token-of-the-twin-012", digest);
         uint32_t owner;
-        assert_true(token_table_find(policy_tokens(f->policy), digest, &owner));
+        assert_true(key_table_find(policy_tokens(f->policy), token_key(digest), &owner));
         struct request q = good;
         q.authorization = "Bearer token-of-the-twin-012";
         struct decision d = ask(f, q);

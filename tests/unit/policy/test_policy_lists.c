@@ -3,7 +3,7 @@
  * compiled into this file with the trees' changes counted. */
 #include "helper_partner.h"
 #include "policy/cidr_tree.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <stdarg.h>
 #include <stddef.h>

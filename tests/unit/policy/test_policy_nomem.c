@@ -4,7 +4,7 @@
 #include "helper_partner.h"
 #include "policy/cidr_tree.h"
 #include "policy/policy.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -85,11 +85,11 @@ static struct cidr_tree *failing_tree_create(struct epochs *epochs)
 #include "policy/cidr_pool.c"
 #include "policy/directory.c"
 #include "policy/epoch.c"
+#include "policy/key_table.c"
 #include "policy/partner_view.c"
 #include "policy/policy.c"
 #include "policy/policy_apply.c"
 #include "policy/policy_leave.c"
-#include "policy/token_table.c"
 
 #undef malloc
 #undef calloc
@@ -390,27 +390,27 @@ static void test_a_table_that_cannot_grow_stays_as_it_is(void **state)
 {
     (void)state;
     struct epochs *epochs = epochs_create();
-    struct token_table *t = token_table_create(epochs);
+    struct key_table *t = key_table_create(epochs);
     uint8_t digest[TOKEN_DIGEST_BYTES] = {0};
     uint32_t n = 0, owner;
     countdown = 0;
     fails_for_good = true;
     for (;; n++) {
         digest[0] = (uint8_t)n;
-        if (token_table_add(t, digest, n)) break;
+        if (key_table_add(t, token_key(digest), n)) break;
     }
     assert_in_range(n, 20, 48);
-    assert_int_equal(token_table_count(t), n);
-    assert_false(token_table_find(t, digest, &owner));
+    assert_int_equal(key_table_count(t), n);
+    assert_false(key_table_find(t, token_key(digest), &owner));
     for (uint32_t i = 0; i < n; i++) {
         digest[0] = (uint8_t)i;
-        assert_true(token_table_find(t, digest, &owner));
+        assert_true(key_table_find(t, token_key(digest), &owner));
         assert_int_equal(owner, i);
     }
     countdown = -1;
     digest[0] = (uint8_t)n;
-    assert_int_equal(token_table_add(t, digest, n), ERR_OK);
-    token_table_destroy(t);
+    assert_int_equal(key_table_add(t, token_key(digest), n), ERR_OK);
+    key_table_destroy(t);
     epochs_destroy(epochs);
 }
 

@@ -5,7 +5,7 @@
 #include "policy/cidr_tree.h"
 #include "policy/decide.h"
 #include "policy/policy.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,49 +32,49 @@ static struct partner_view *stepping_publish(struct directory *d, uint32_t index
     return old;
 }
 
-static enum err stepping_add(struct token_table *t, const uint8_t *digest, uint32_t partner)
+static enum err stepping_add(struct key_table *t, struct key128 key, uint32_t partner)
 {
     probe();
-    enum err e = token_table_add(t, digest, partner);
+    enum err e = key_table_add(t, key, partner);
     probe();
     return e;
 }
 
-static enum err stepping_assign(struct token_table *t, const uint8_t *digest, uint32_t partner)
+static enum err stepping_assign(struct key_table *t, struct key128 key, uint32_t partner)
 {
     probe();
-    enum err e = token_table_assign(t, digest, partner);
+    enum err e = key_table_assign(t, key, partner);
     probe();
     return e;
 }
 
-static enum err stepping_remove(struct token_table *t, const uint8_t *digest)
+static enum err stepping_remove(struct key_table *t, struct key128 key)
 {
     probe();
-    enum err e = token_table_remove(t, digest);
+    enum err e = key_table_remove(t, key);
     probe();
     return e;
 }
 
-#define directory_publish  stepping_publish
-#define token_table_add    stepping_add
-#define token_table_assign stepping_assign
-#define token_table_remove stepping_remove
+#define directory_publish stepping_publish
+#define key_table_add     stepping_add
+#define key_table_assign  stepping_assign
+#define key_table_remove  stepping_remove
 #include "policy/policy.c"
 #include "policy/policy_apply.c"
 #include "policy/policy_leave.c"
 #undef directory_publish
 
-static bool interrupted_find(const struct token_table *t, const uint8_t *digest, uint32_t *partner)
+static bool interrupted_find(const struct key_table *t, struct key128 key, uint32_t *partner)
 {
-    bool is_found = token_table_find(t, digest, partner);
+    bool is_found = key_table_find(t, key, partner);
     void (*step)(void) = at_reader_step;
     at_reader_step = NULL;
     if (step) step();
     return is_found;
 }
 
-#define token_table_find interrupted_find
+#define key_table_find interrupted_find
 #include "policy/decide.c"
 
 #define TOKEN_A "token-a-aaaaaaaaaaaa"

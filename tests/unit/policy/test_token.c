@@ -160,6 +160,18 @@ static void test_digests_of_the_standard(void **state)
     token_hasher_destroy(h);
 }
 
+static void test_a_key_is_the_first_half_of_a_digest(void **state)
+{
+    (void)state;
+    uint8_t digest[TOKEN_DIGEST_BYTES] = {0};
+    for (size_t i = 0; i < sizeof(digest); i++) {
+        const struct key128 before = token_key(digest);
+        digest[i] ^= 1;
+        const struct key128 after = token_key(digest);
+        assert_int_equal(memcmp(&before, &after, sizeof(before)) != 0, i < TOKEN_KEY_BYTES);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_length_limits),
         cmocka_unit_test(test_each_prefix),
         cmocka_unit_test(test_digests_of_the_standard),
+        cmocka_unit_test(test_a_key_is_the_first_half_of_a_digest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

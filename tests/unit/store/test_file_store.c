@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "helper_folder.h"
 #include "helper_records.h"
-#include "policy/token_table.h"
+#include "policy/token.h"
 #include "store/record.h"
 
 #include <setjmp.h>
@@ -340,7 +340,7 @@ static uint32_t owner_of_token(struct fixture *f, const char *line)
     struct partner_record record;
     uint32_t owner = PARTNER_INDEX_NONE;
     assert_int_equal(record_parse(span_str(line), 1, &record, &report), ERR_OK);
-    (void)token_table_find(policy_tokens(f->policy), record.partner.digest[SLOT_CURRENT], &owner);
+    (void)key_table_find(policy_tokens(f->policy), token_key(record.partner.digest[SLOT_CURRENT]), &owner);
     record_deinit(&record);
     return owner;
 }

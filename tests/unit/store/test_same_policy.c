@@ -6,7 +6,7 @@
 #include "policy/cidr_set.h"
 #include "policy/decide.h"
 #include "policy/partner_view.h"
-#include "policy/token_table.h"
+#include "policy/key_table.h"
 #include "store/file_store.h"
 
 #include <setjmp.h>
