@@ -186,6 +186,7 @@ static void append_shared(struct partner_draft *d, struct cidr_set *set, uint64_
     drafted(d)->lists[env] = PARTNER_LIST_SHARED;
 }
 
+/* A list that is not longer than a small one needs neither `old` nor `pool`. */
 static enum err append_list(struct partner_draft *d, const struct partner *record, size_t env,
                             const struct partner_view *old, const struct cidr_pool *pool)
 {
@@ -231,14 +232,19 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
     drafted(d)->certificates = record->ncertificates & 15u;
     append_tokens(d, record);
     append_certificates(d, record);
+    for (d->nlists = 0; d->nlists < ENV_COUNT && record->ncidrs[d->nlists] <= CIDR_SET_SMALL_MAX;
+         d->nlists++) {
+        enum err e = append_list(d, record, d->nlists, NULL, NULL);
+        if (e) return e;
+    }
     return ERR_OK;
 }
 
 enum err partner_draft_finish(struct partner_draft *d, const struct partner *record,
                               const struct partner_view *old, const struct cidr_pool pools[ENV_COUNT])
 {
-    for (size_t env = 0; env < ENV_COUNT; env++) {
-        enum err e = append_list(d, record, env, old, &pools[env]);
+    for (; d->nlists < ENV_COUNT; d->nlists++) {
+        enum err e = append_list(d, record, d->nlists, old, &pools[d->nlists]);
         if (!e) continue;
         partner_draft_discard(d);
         return e;

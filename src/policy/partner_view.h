@@ -81,11 +81,12 @@ enum {
 struct partner_draft {
     _Alignas(struct cidr_set *) uint8_t bytes[PARTNER_VIEW_BYTES_MAX]; /* a struct partner_view */
     size_t n;                                                          /* bytes of the view */
+    size_t nlists;                                                     /* environments whose list is in it */
     struct cidr_set *fresh[ENV_COUNT]; /* owned: large lists that are in no pool yet, or NULL */
 };
 
-/* Makes the view of a record, in two steps: all but the lists, then the lists. Large ones are taken from
- * `pools` where an equal one is there, or from `old`, the view before, when the record gives the same
+/* Makes the view of a record, in two steps: what the record alone tells, then the rest. Large lists are taken
+ * from `pools` where an equal one is there, or from `old`, the view before, when the record gives the same
  * prefixes again; else they are `fresh`. Owns: after the second step the caller, until
  * partner_draft_discard(). Errors: begin: ERR_PARSE (an id that is empty or too long, a widget id that is not
  * a UUID, too many certificates); finish: ERR_NOMEM. */
