@@ -6,7 +6,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-enum { V6_GROUPS = 8, V6_GROUP_DIGITS_MAX = 4, V4_OCTETS = 4 };
+enum { V6_GROUPS = 8, V6_GROUP_BITS = 16, V6_GROUP_DIGITS_MAX = 4, V4_OCTETS = 4 };
 
 /* The first `n` octets of `p`, at most 8, most significant first. */
 static uint64_t load_be(const uint8_t *p, unsigned n)
@@ -77,61 +77,60 @@ static bool v4_parse(struct span s, uint32_t *out)
     return true;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Takes 1 to 4 hex digits off the front of `s`. A fifth digit stays there and fails the caller. */
-static bool group_take(struct span *s, uint16_t *out)
-{
-    size_t n = 0;
-    unsigned v = 0;
-    while (n < s->n && n < V6_GROUP_DIGITS_MAX && hex_value(s->p[n]) >= 0)
-        v = v << 4 | (unsigned)hex_value(s->p[n++]);
-    if (n == 0) return false;
-    *s = span_of(s->p + n, s->n - n);
-    *out = (uint16_t)v;
-    return true;
-}
-
-/* The groups of an IPv6 address as written, before "::" is filled. */
-struct groups {
-    uint16_t at[V6_GROUPS];
-    unsigned n;
-    int gap; /* index of the group after "::", or -1 */
+/* What a hexadecimal digit is worth, plus 1; 0: it is none. A table, because whether a digit or a letter
+ * comes next is nothing that a processor could foresee. */
+static const uint8_t hex_value_plus1[UINT8_MAX + 1] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
 };
 
-/* Reads the next group, or the dotted quad that must be the end of the text. */
+/* The groups of an IPv6 address as written. `part[0]` is what precedes "::", `part[1]` what follows it; the
+ * last group of each is in the lowest bits. */
+struct groups {
+    unsigned __int128 part[2];
+    unsigned n[2];
+    unsigned at; /* the part that is being read */
+};
+
+static void groups_push(struct groups *g, uint32_t bits, unsigned n)
+{
+    g->part[g->at] = g->part[g->at] << n * V6_GROUP_BITS | bits;
+    g->n[g->at] += n;
+}
+
+/* Reads the next group, or the dotted quad that must be the end of the text. A group's fifth digit stays
+ * there and fails the caller. */
 static bool groups_add(struct groups *g, struct span *s)
 {
-    if (g->n == V6_GROUPS) return false;
-    struct span before = *s;
-    if (!group_take(s, &g->at[g->n])) return false;
-    if (s->n == 0 || s->p[0] != '.') {
-        g->n++;
+    unsigned v = 0, digit;
+    size_t n = 0;
+    for (; n < s->n && n < V6_GROUP_DIGITS_MAX && (digit = hex_value_plus1[(uint8_t)s->p[n]]); n++)
+        v = v << 4 | (digit - 1);
+    const unsigned room = V6_GROUPS - g->n[0] - g->n[1];
+    if (n == 0 || room == 0) return false;
+    if (n == s->n || s->p[n] != '.') {
+        groups_push(g, v, 1);
+        *s = span_of(s->p + n, s->n - n);
         return true;
     }
     uint32_t v4;
-    if (g->n + 2 > V6_GROUPS || !v4_parse(before, &v4)) return false;
-    g->at[g->n++] = (uint16_t)(v4 >> 16);
-    g->at[g->n++] = (uint16_t)v4;
-    *s = span_of(before.p + before.n, 0);
+    if (room < 2 || !v4_parse(*s, &v4)) return false;
+    groups_push(g, v4, 2);
+    *s = span_of(s->p + s->n, 0);
     return true;
 }
 
 /* Takes the separator between groups. False when it is missing, dangling, or a second "::". */
 static bool colons_take(struct groups *g, struct span *s)
 {
-    if (span_starts(*s, SPAN("::"))) {
-        if (g->gap >= 0) return false;
-        g->gap = (int)g->n;
+    if (s->n >= 2 && s->p[0] == ':' && s->p[1] == ':') {
+        if (g->at) return false;
+        g->at = 1;
         *s = span_of(s->p + 2, s->n - 2);
         return true;
     }
-    if (g->n == 0) return true; /* the first group has nothing before it */
+    if (g->n[g->at] == 0) return true; /* the first group has nothing before it, or "::" */
     if (s->p[0] != ':' || s->n == 1) return false;
     *s = span_of(s->p + 1, s->n - 1);
     return true;
@@ -139,32 +138,21 @@ static bool colons_take(struct groups *g, struct span *s)
 
 static bool groups_parse(struct span s, struct groups *g)
 {
-    g->n = 0;
-    g->gap = -1;
+    *g = (struct groups){0};
     while (s.n) {
         if (!colons_take(g, &s)) return false;
         if (s.n && !groups_add(g, &s)) return false;
     }
     /* "::" stands for at least one group. */
-    return g->gap >= 0 ? g->n < V6_GROUPS : g->n == V6_GROUPS;
+    const unsigned n = g->n[0] + g->n[1];
+    return g->at ? n < V6_GROUPS : n == V6_GROUPS;
 }
 
 static struct addr groups_addr(const struct groups *g)
 {
-    uint16_t full[V6_GROUPS] = {0};
-    unsigned head = g->gap >= 0 ? (unsigned)g->gap : g->n;
-    unsigned tail = g->n - head;
-    for (unsigned i = 0; i < head; i++)
-        full[i] = g->at[i];
-    for (unsigned i = 0; i < tail; i++)
-        full[V6_GROUPS - tail + i] = g->at[head + i];
-
-    uint64_t hi = 0, lo = 0;
-    for (int i = 0; i < 4; i++) {
-        hi = hi << 16 | full[i];
-        lo = lo << 16 | full[4 + i];
-    }
-    return addr_of_v6(hi, lo);
+    unsigned __int128 a = g->part[0];
+    if (g->at) a = (g->n[0] ? a << (V6_GROUPS - g->n[0]) * V6_GROUP_BITS : 0) | g->part[1];
+    return addr_of_v6((uint64_t)(a >> 64), (uint64_t)a);
 }
 
 enum err addr_parse(struct span text, struct addr *out)

@@ -50,8 +50,9 @@ struct addr cidr_last(const struct cidr *c)
 bool cidr_contains(const struct cidr *c, const struct addr *a)
 {
     if (a->family != c->net.family) return false;
-    const struct addr net = masked(a, c->len);
-    return addr_eq(&net, &c->net);
+    const struct addr host = host_mask(a->family, c->len);
+    if (a->family == ADDR_V4) return ((a->v4 ^ c->net.v4) & ~host.v4) == 0;
+    return (((a->v6.hi ^ c->net.v6.hi) & ~host.v6.hi) | ((a->v6.lo ^ c->net.v6.lo) & ~host.v6.lo)) == 0;
 }
 
 int cidr_compare(const void *a, const void *b)
