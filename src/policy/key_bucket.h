@@ -69,8 +69,8 @@ static inline uint32_t tagged_slots_portable(const struct bucket *bucket, struct
 
 /* The same by plain loads of what the writer stores atomically. A key that was there before the look-up began
  * is seen by any kind of load, and what else is seen costs no more than a call of slot_has(). Fewer
- * operations wait for the memory, so that the processor gets further ahead: with a million prefixes 60 to 80
- * ns instead of 80 to 100. ThreadSanitizer gets the form that it can follow. */
+ * operations wait for the memory, so that the processor gets further ahead: with a million prefixes it takes
+ * three quarters of the time. ThreadSanitizer gets the form that it can follow. */
 static inline uint32_t tagged_slots(const struct bucket *bucket, struct key128 k)
 {
 #if defined(__SSE2__) && BUCKET_PLAIN_LOADS

@@ -208,7 +208,7 @@ bool key_table_find(const struct key_table *t, struct key128 k, uint32_t *value)
 }
 
 /* No branch depends on memory before all tables have been asked. Without loops, which the compiler does not
- * unroll: 13 instead of 20 ns when nothing misses the cache. */
+ * unroll: 17 instead of 22 ns when nothing misses the cache. */
 bool key_table_have_any(struct key_table *const tables[static KEY_TABLE_ASKED],
                         const struct key128 keys[static KEY_TABLE_ASKED])
 {
