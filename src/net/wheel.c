@@ -2,27 +2,40 @@
 
 #include <stddef.h>
 
+static const uint32_t NO_TICK = UINT32_MAX;
+
+static uint32_t tick_of(uint64_t ms)
+{
+    return (uint32_t)(ms / WHEEL_TICK_MS);
+}
+
+/* The first tick that is not early. */
+static uint32_t due_of(uint64_t deadline_ms)
+{
+    uint64_t tick = deadline_ms / WHEEL_TICK_MS + 1;
+    return tick < NO_TICK ? (uint32_t)tick : NO_TICK; /* WHEEL_NEVER, or beyond all time */
+}
+
 void wheel_init(struct wheel *w, uint64_t now_ms)
 {
     for (unsigned i = 0; i < WHEEL_SLOTS; i++)
         w->slots[i].prev = w->slots[i].next = &w->slots[i];
-    w->tick = now_ms / WHEEL_TICK_MS;
+    w->tick = tick_of(now_ms);
     w->count = 0;
 }
 
 void wheel_entry_init(struct wheel_entry *e, void (*on_due)(struct wheel_entry *e))
 {
-    *e = (struct wheel_entry){.deadline_ms = WHEEL_NEVER, .on_due = on_due};
+    *e = (struct wheel_entry){.on_due = on_due, .due = NO_TICK};
 }
 
 static void link_entry(struct wheel *w, struct wheel_entry *e)
 {
-    uint64_t due = e->deadline_ms / WHEEL_TICK_MS + 1; /* the first tick that is not early */
-    uint64_t farthest = w->tick + WHEEL_SLOTS - 1;
-    if (due <= w->tick) due = w->tick + 1;
-    if (due > farthest) due = farthest; /* looked at again then */
-    e->slot_tick = due;
-    struct wheel_entry *head = &w->slots[due % WHEEL_SLOTS];
+    uint32_t slot = e->due, farthest = w->tick + WHEEL_SLOTS - 1;
+    if (slot <= w->tick) slot = w->tick + 1;
+    if (slot > farthest) slot = farthest; /* looked at again then */
+    e->slot = slot;
+    struct wheel_entry *head = &w->slots[slot % WHEEL_SLOTS];
     e->prev = head->prev;
     e->next = head;
     head->prev->next = e;
@@ -41,17 +54,17 @@ void wheel_remove(struct wheel *w, struct wheel_entry *e)
 
 void wheel_set(struct wheel *w, struct wheel_entry *e, uint64_t deadline_ms)
 {
-    e->deadline_ms = deadline_ms;
+    e->due = due_of(deadline_ms);
     if (!e->next) {
-        if (deadline_ms != WHEEL_NEVER) link_entry(w, e);
+        if (e->due != NO_TICK) link_entry(w, e);
         return;
     }
-    if (deadline_ms == WHEEL_NEVER || deadline_ms / WHEEL_TICK_MS + 1 >= e->slot_tick) return;
+    if (e->due >= e->slot) return;
     wheel_remove(w, e);
     link_entry(w, e);
 }
 
-static void run_slot(struct wheel *w, uint64_t tick, uint64_t now_ms)
+static void run_slot(struct wheel *w, uint32_t tick, uint32_t now)
 {
     struct wheel_entry *head = &w->slots[tick % WHEEL_SLOTS];
     struct wheel_entry due; /* the slot's list moves here, so that callbacks may link into the slot */
@@ -63,8 +76,8 @@ static void run_slot(struct wheel *w, uint64_t tick, uint64_t now_ms)
     while (due.next != &due) {
         struct wheel_entry *e = due.next;
         wheel_remove(w, e);
-        if (e->deadline_ms == WHEEL_NEVER) continue;
-        if (e->deadline_ms <= now_ms)
+        if (e->due == NO_TICK) continue;
+        if (e->due <= now)
             e->on_due(e);
         else
             link_entry(w, e);
@@ -73,10 +86,10 @@ static void run_slot(struct wheel *w, uint64_t tick, uint64_t now_ms)
 
 void wheel_advance(struct wheel *w, uint64_t now_ms)
 {
-    uint64_t target = now_ms / WHEEL_TICK_MS;
-    if (target > w->tick + WHEEL_SLOTS) w->tick = target - WHEEL_SLOTS; /* one full turn sees every entry */
-    while (w->tick < target) {
+    uint32_t now = tick_of(now_ms);
+    if (now > w->tick + WHEEL_SLOTS) w->tick = now - WHEEL_SLOTS; /* one full turn sees every entry */
+    while (w->tick < now) {
         w->tick++;
-        run_slot(w, w->tick, now_ms);
+        run_slot(w, w->tick, now);
     }
 }
