@@ -35,7 +35,7 @@ void stream_update_interest(struct stream *s)
         mask = UV_WRITABLE;
     } else if (s->state == STREAM_OPEN || s->state == STREAM_HANDSHAKE) {
         if (wants_bytes(s)) mask |= UV_READABLE;
-        if (s->pending_n) mask |= UV_WRITABLE;
+        if (s->pending) mask |= UV_WRITABLE;
         /* After the FIN only an error is left to come. epoll reports that with any mask, but libuv has none
          * that is empty; urgent data, which this asks for, cannot follow a FIN. */
         if (s->eof && !s->is_lost) mask |= UV_PRIORITIZED;
@@ -47,11 +47,10 @@ enum err stream_start(struct stream *s, struct loop *l, int fd, const struct str
                       enum stream_state state)
 {
     memset(s, 0, sizeof *s);
-    s->loop = l;
     s->events = events;
     s->fd = fd;
     s->reading = true;
-    int r = uv_poll_init(&s->loop->uv, &s->poll, s->fd);
+    int r = uv_poll_init(&l->uv, &s->poll, s->fd);
     if (r) {
         (void)close(s->fd);
         s->fd = -1;
@@ -79,12 +78,14 @@ enum err stream_connect(struct stream *s, struct loop *l, const struct socket_ad
 
 void stream_read_pause(struct stream *s)
 {
+    if (!s->reading) return;
     s->reading = false;
     if (s->state == STREAM_OPEN) stream_update_interest(s);
 }
 
 void stream_read_resume(struct stream *s)
 {
+    if (s->reading) return;
     s->reading = true;
     if (s->state != STREAM_OPEN) return;
     stream_update_interest(s);
@@ -96,13 +97,14 @@ static void read_once(struct stream *s)
 {
     if (s->tls && stream_tls_hand_over(s))
         return; /* what came before goes first; the socket will ask again */
-    ssize_t n = recv(s->fd, s->loop->read_buffer, s->loop->read_buffer_bytes, 0);
+    const struct loop *l = stream_loop(s);
+    ssize_t n = recv(s->fd, l->read_buffer, l->read_buffer_bytes, 0);
     if (n > 0) {
         s->bytes_in += (uint64_t)n;
         if (s->tls)
-            stream_tls_take(s, s->loop->read_buffer, (size_t)n);
+            stream_tls_take(s, l->read_buffer, (size_t)n);
         else
-            s->events->on_read(s, s->loop->read_buffer, (size_t)n);
+            s->events->on_read(s, l->read_buffer, (size_t)n);
     } else if (n == 0 && s->tls) {
         stream_tls_take_fin(s);
     } else if (n == 0) {
@@ -128,7 +130,7 @@ bool stream_is_quiet(const struct stream *s)
 
 void stream_finish_shutdown(struct stream *s)
 {
-    if (!s->shut_wanted || s->shut_done || s->pending_n || s->state != STREAM_OPEN) return;
+    if (!s->shut_wanted || s->shut_done || s->pending || s->state != STREAM_OPEN) return;
     s->shut_done = true;
     (void)shutdown(s->fd, SHUT_WR); /* fails only when the peer is gone already; reading tells */
 }
@@ -137,7 +139,6 @@ static void drop_pending(struct stream *s)
 {
     free(s->pending);
     s->pending = NULL;
-    s->pending_at = s->pending_n = s->pending_cap = 0;
 }
 
 /* Sending failed. The reading side goes on: an early answer may still be in the receive buffer. */
@@ -152,15 +153,17 @@ static enum err fail_writes(struct stream *s)
 
 static void flush_pending(struct stream *s)
 {
-    ssize_t n = send(s->fd, s->pending + s->pending_at, s->pending_n, MSG_NOSIGNAL);
+    struct stream_pending *waiting = s->pending;
+    ssize_t n = send(s->fd, waiting->p + waiting->at, waiting->n, MSG_NOSIGNAL);
     if (n < 0) {
         if (errno == EAGAIN || errno == EINTR) return;
         (void)fail_writes(s); /* the next write, or the reading side, reports it */
     } else {
         s->bytes_out += (uint64_t)n;
-        s->pending_at += (size_t)n;
-        s->pending_n -= (size_t)n;
-        if (s->pending_n) return;
+        waiting->at += (size_t)n;
+        waiting->n -= (size_t)n;
+        waiting->moved_ms = stream_loop(s)->now_ms;
+        if (waiting->n) return;
         drop_pending(s);
         stream_update_interest(s);
     }
@@ -190,7 +193,7 @@ static void finish_connect(struct stream *s)
         stream_tls_begin(s);
     } else {
         stream_opened(s);
-        if (s->state == STREAM_OPEN && s->pending_n)
+        if (s->state == STREAM_OPEN && s->pending)
             flush_pending(s);
         else
             stream_finish_shutdown(s);
@@ -208,7 +211,7 @@ static void note_lost(struct stream *s, bool failed)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct stream *s = poll->data;
-    loop_turn(s->loop);
+    loop_turn(stream_loop(s));
     if (status < 0) {
         /* libuv saw POLLERR and has stopped the handle; the cause is found by using the socket. */
         s->armed = 0;
@@ -218,7 +221,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         finish_connect(s);
         return;
     }
-    if ((events & UV_WRITABLE) && s->pending_n && s->state != STREAM_CLOSING) flush_pending(s);
+    if ((events & UV_WRITABLE) && s->pending && s->state != STREAM_CLOSING) flush_pending(s);
     if ((events & UV_READABLE) && wants_bytes(s)) read_once(s);
     if (s->state != STREAM_OPEN && s->state != STREAM_HANDSHAKE) return;
     if (s->eof && !s->is_lost && (status < 0 || (events & UV_PRIORITIZED)))
@@ -227,24 +230,33 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         stream_update_interest(s);
 }
 
+/* Room for `total` bytes more. Errors: ERR_NOMEM. */
+static enum err grow_pending(struct stream *s, size_t total)
+{
+    struct stream_pending *before = s->pending;
+    size_t n = before ? before->n : 0;
+    if (before && before->at + n + total <= before->cap) return ERR_OK;
+    struct stream_pending *grown = malloc(sizeof *grown + n + total);
+    if (!grown) return ERR_NOMEM;
+    grown->at = 0;
+    grown->n = n;
+    grown->cap = n + total;
+    grown->moved_ms = before ? before->moved_ms : stream_loop(s)->now_ms;
+    if (before) memcpy(grown->p, before->p + before->at, n);
+    free(before);
+    s->pending = grown;
+    return ERR_OK;
+}
+
 static enum err keep_pending(struct stream *s, const struct iovec *iov, unsigned n, size_t total)
 {
-    if (s->pending_at + s->pending_n + total > s->pending_cap) {
-        size_t cap = s->pending_n + total;
-        char *grown = malloc(cap);
-        if (!grown) return ERR_NOMEM;
-        if (s->pending_n) memcpy(grown, s->pending + s->pending_at, s->pending_n);
-        free(s->pending);
-        s->pending = grown;
-        s->pending_at = 0;
-        s->pending_cap = cap;
-    }
-    char *to = s->pending + s->pending_at + s->pending_n;
+    if (grow_pending(s, total)) return ERR_NOMEM;
+    char *to = s->pending->p + s->pending->at + s->pending->n;
     for (unsigned i = 0; i < n; i++) {
         if (iov[i].iov_len) memcpy(to, iov[i].iov_base, iov[i].iov_len);
         to += iov[i].iov_len;
     }
-    s->pending_n += total;
+    s->pending->n += total;
     stream_update_interest(s);
     return ERR_OK;
 }
@@ -258,7 +270,7 @@ static ssize_t send_slices(int fd, struct iovec *iov, unsigned n)
 
 enum err stream_send(struct stream *s, struct iovec *iov, unsigned n, size_t total)
 {
-    if (s->pending_n == 0 && s->state != STREAM_CONNECTING) {
+    if (!s->pending && s->state != STREAM_CONNECTING) {
         ssize_t sent = send_slices(s->fd, iov, n);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) return fail_writes(s);
         size_t skip = sent > 0 ? (size_t)sent : 0;
@@ -299,7 +311,7 @@ void stream_shutdown(struct stream *s)
 static void on_uv_closed(uv_handle_t *handle)
 {
     struct stream *s = handle->data;
-    loop_turn(s->loop);
+    loop_turn(stream_loop(s));
     s->state = STREAM_NONE;
     s->events->on_closed(s);
 }

@@ -6,7 +6,7 @@
  * One uv_poll_t per socket, armed readable once and then left alone; the mask is kept here because every
  * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up. An idle stream owns no buffer.
  * TLS sits between the socket calls and these events (net/stream_tls.c): users see plaintext and the same
- * rules. bytes_in and bytes_out count what passes the socket.
+ * rules. bytes_in and bytes_out count what passes the socket; the user may set them back to 0.
  *
  * Back-pressure is the user's: after stream_write() look at stream_is_blocked() and pause the source;
  * on_drained says when to go on. So `pending` is bounded by what one read of the source can bring. What TLS
@@ -22,6 +22,7 @@
 #ifndef NET_STREAM_H
 #define NET_STREAM_H
 
+#include "base/container.h"
 #include "net/loop.h"
 #include "net/socket.h"
 #include "net/tls.h"
@@ -50,24 +51,35 @@ enum stream_state {
     STREAM_CLOSING,    /* fd closed; waits for libuv */
 };
 
+/* Bytes that wait for a writable socket. */
+struct stream_pending {
+    size_t at, n, cap; /* n > 0: p[at .. at + n) */
+    uint64_t moved_ms; /* monotonic: when the first of them came, or some of them went */
+    char p[];
+};
+
 struct stream {
     uv_poll_t poll;
-    struct loop *loop;                  /* borrowed */
     const struct stream_events *events; /* borrowed; may be changed at any time */
     struct stream_tls *tls;             /* owned; NULL = plain, or closed */
-    char *pending;                      /* owned: bytes waiting for a writable socket */
-    size_t pending_at, pending_n, pending_cap;
-    uint64_t bytes_in, bytes_out; /* bytes_out: handed to the kernel */
+    struct stream_pending *pending;     /* owned; NULL = nothing waits */
+    uint64_t bytes_in, bytes_out;       /* bytes_out: handed to the kernel */
     int fd;
-    uint8_t state;     /* enum stream_state */
-    uint8_t armed;     /* UV_READABLE | UV_WRITABLE as last told to libuv */
-    bool reading;      /* the user wants on_read */
-    bool eof;          /* on_eof was given */
-    bool is_lost;      /* after eof: nothing more can come, not even an error */
-    bool write_failed; /* sending is over; reading may go on */
-    bool shut_wanted;  /* shutdown(SHUT_WR) once pending is empty */
-    bool shut_done;
+    uint8_t state;         /* enum stream_state */
+    uint8_t armed;         /* UV_READABLE | UV_WRITABLE as last told to libuv */
+    bool reading : 1;      /* the user wants on_read */
+    bool eof : 1;          /* on_eof was given */
+    bool is_lost : 1;      /* after eof: nothing more can come, not even an error */
+    bool write_failed : 1; /* sending is over; reading may go on */
+    bool shut_wanted : 1;  /* shutdown(SHUT_WR) once nothing is pending */
+    bool shut_done : 1;
 };
+
+/* Not in STREAM_NONE. */
+static inline struct loop *stream_loop(const struct stream *s)
+{
+    return CONTAINER_OF(s->poll.loop, struct loop, uv);
+}
 
 /* Takes over a connected, non-blocking socket; reading starts. On failure `fd` is closed.
  * Errors: ERR_NOMEM, ERR_IO. */
@@ -123,7 +135,14 @@ enum err stream_write(struct stream *s, struct iovec *iov, unsigned n);
 /* Bytes wait for the kernel: do not write more before on_drained. */
 static inline bool stream_is_blocked(const struct stream *s)
 {
-    return s->pending_n > 0 || s->state == STREAM_CONNECTING || s->state == STREAM_HANDSHAKE;
+    return s->pending || s->state == STREAM_CONNECTING || s->state == STREAM_HANDSHAKE;
+}
+
+/* Monotonic ms: when pending bytes began to wait, or some of them went, whichever was later. 0 when none are:
+ * for time limits of writing. */
+static inline uint64_t stream_moved_ms(const struct stream *s)
+{
+    return s->pending ? s->pending->moved_ms : 0;
 }
 
 /* No more writes; the FIN, with TLS behind close_notify, goes out after the pending bytes. */

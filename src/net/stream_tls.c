@@ -89,9 +89,9 @@ void stream_tls_say_goodbye(struct stream *s)
 void stream_tls_end(struct stream *s, enum stream_end how)
 {
     struct stream_tls *t = s->tls;
-    if (how == STREAM_END_CLOSE && s->pending_n == 0 && !s->shut_wanted) stream_tls_say_goodbye(s);
+    if (how == STREAM_END_CLOSE && !s->pending && !s->shut_wanted) stream_tls_say_goodbye(s);
     s->tls = NULL;
-    loop_soon_cancel(s->loop, &t->resume);
+    loop_soon_cancel(stream_loop(s), &t->resume);
     let_go(&t->early);
     let_go(&t->arrived);
     tls_destroy(t->engine);
@@ -144,7 +144,7 @@ static void on_resume(struct loop_task *task)
 
 void stream_tls_resume(struct stream *s)
 {
-    if (stream_tls_has_waiting(s)) loop_soon(s->loop, &s->tls->resume);
+    if (stream_tls_has_waiting(s)) loop_soon(stream_loop(s), &s->tls->resume);
 }
 
 /* `plain` is given to the user at once, or kept while reading is paused (only in the moment when a handshake
@@ -175,7 +175,7 @@ static enum err become_open(struct stream *s)
     if (e == ERR_NOMEM) return e;
     stream_opened(s);
     stream_finish_shutdown(s);
-    if (had_early && s->state == STREAM_OPEN && s->pending_n == 0) s->events->on_drained(s);
+    if (had_early && s->state == STREAM_OPEN && !s->pending) s->events->on_drained(s);
     return ERR_OK;
 }
 
@@ -185,7 +185,7 @@ static enum err become_open(struct stream *s)
 static enum err send_answer(struct stream *s, struct span out)
 {
     struct stream_tls *t = s->tls;
-    if (s->pending_n == 0) t->answers = 0;
+    if (!s->pending) t->answers = 0;
     if (s->state == STREAM_OPEN) t->answers += out.n;
     if (t->answers > ANSWERS_MAX) return ERR_LIMIT;
     return send_span(s, out) == ERR_NOMEM ? ERR_NOMEM : ERR_OK;

@@ -53,7 +53,7 @@ void stream_opened(struct stream *s);
 /* The FIN, if it is due. */
 void stream_finish_shutdown(struct stream *s);
 
-/* To be called when state, reading, eof or pending_n has changed. */
+/* To be called when state, reading, eof or pending has changed. */
 void stream_update_interest(struct stream *s);
 
 #endif

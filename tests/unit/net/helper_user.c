@@ -19,7 +19,7 @@ static struct user *begin(struct stream *s)
     struct user *u = user_of(s);
     assert_int_equal(u->closed, 0); /* nothing comes after on_closed */
     assert_true(s->state == STREAM_OPEN || s->state == STREAM_CONNECTING || s->state == STREAM_HANDSHAKE);
-    assert_true(s->loop->in_turn);
+    assert_true(stream_loop(s)->in_turn);
     assert_false(u->in_event); /* events do not nest */
     u->in_event = true;
     return u;

@@ -253,6 +253,38 @@ static void writes_behind_pending_bytes_wait_their_turn(void **state)
     user_destroy(t, u);
 }
 
+/* What a time limit of writing goes by: the moment when something last moved, not when more was added. */
+static void pending_bytes_know_when_they_moved(void **state)
+{
+    struct net_test *t = *state;
+    int fds[2];
+    test_unix_pair(fds);
+    struct user *u = user_open(t, fds[0]);
+    char *sent = test_pattern(MUCH), *got = malloc(2 * MUCH + 1);
+    assert_int_equal(stream_moved_ms(&u->stream), 0);
+    assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
+    assert_int_equal(stream_moved_ms(&u->stream), t->loop.now_ms);
+
+    u->stream.pending->moved_ms = 1; /* long ago */
+    assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
+    assert_int_equal(stream_moved_ms(&u->stream), 1);
+    size_t waiting = u->stream.pending->n, ngot = 0;
+    net_test_watch(t);
+    while (u->stream.pending->n == waiting) {
+        long some = test_recv(fds[1], got + ngot, 50000);
+        if (some > 0) ngot += (size_t)some;
+        RUN_READY(t);
+    }
+    assert_int_equal(stream_moved_ms(&u->stream), t->loop.now_ms);
+
+    (void)user_drain(t, u, fds[1], got + ngot, 2 * MUCH + 1 - ngot);
+    assert_int_equal(stream_moved_ms(&u->stream), 0);
+    free(sent);
+    free(got);
+    close(fds[1]);
+    user_destroy(t, u);
+}
+
 static void an_empty_write_does_nothing(void **state)
 {
     struct net_test *t = *state;
@@ -309,7 +341,8 @@ static struct pump pump;
 static void on_pump_read(struct stream *s, const char *p, size_t n)
 {
     assert_int_equal(user_write(pump.to, p, n), ERR_OK);
-    if (pump.to->stream.pending_n > pump.pending_max) pump.pending_max = pump.to->stream.pending_n;
+    const struct stream_pending *waiting = pump.to->stream.pending;
+    if (waiting && waiting->n > pump.pending_max) pump.pending_max = waiting->n;
     if (stream_is_blocked(&pump.to->stream)) stream_read_pause(s);
 }
 
@@ -375,6 +408,7 @@ int main(void)
         STREAM_TEST(what_does_not_fit_waits_and_arrives_whole),
         STREAM_TEST(slices_keep_their_order_over_short_writes),
         STREAM_TEST(writes_behind_pending_bytes_wait_their_turn),
+        STREAM_TEST(pending_bytes_know_when_they_moved),
         STREAM_TEST(an_empty_write_does_nothing),
         STREAM_TEST(the_fin_waits_for_the_pending_bytes),
         STREAM_TEST(back_pressure_bounds_what_waits),

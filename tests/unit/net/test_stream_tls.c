@@ -503,7 +503,7 @@ static void answers_that_nobody_reads_are_bounded(void **state)
     static char large[MUCH];
     while (!stream_is_blocked(&l.u->stream))
         assert_int_equal(user_write(l.u, large, sizeof large), ERR_OK);
-    size_t before = l.u->stream.pending_n;
+    size_t before = l.u->stream.pending->n;
     net_test_watch(l.t);
     for (int i = 0; i < 2000 && !l.u->failures; i++) {
         uint64_t in = l.u->stream.bytes_in;
@@ -514,7 +514,7 @@ static void answers_that_nobody_reads_are_bounded(void **state)
         assert_int_equal(send(l.p->fd, bytes, (size_t)n, 0), n);
         RUN_UNTIL(l.t, l.u->stream.bytes_in > in);
     }
-    assert_in_range(l.u->stream.pending_n, before, before + 4096);
+    assert_in_range(l.u->stream.pending->n, before, before + 4096);
     assert_int_equal(l.u->failure, ERR_LIMIT);
     link_free(&l);
 }
