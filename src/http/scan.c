@@ -26,11 +26,11 @@ static inline enum step on_control(struct head_scan *s, const char *p, size_t n,
 {
     switch (p[k]) {
     case '\t': return STEP_ON;
-    case '\r': s->cr = k + 1; return k + 1 < n && p[k + 1] != '\n' ? STEP_REFUSE : STEP_ON;
+    case '\r': s->cr = (uint32_t)k + 1; return k + 1 < n && p[k + 1] != '\n' ? STEP_REFUSE : STEP_ON;
     case '\n':
         if (s->cr != k || k < 2) return STEP_REFUSE; /* bare LF, or an empty start line */
         if (s->lf == k - 1) return STEP_END;
-        s->lf = k + 1;
+        s->lf = (uint32_t)k + 1;
         return k + 1 < n && !may_follow_lf(p[k + 1]) ? STEP_REFUSE : STEP_ON;
     default: return STEP_REFUSE;
     }
@@ -46,7 +46,7 @@ static inline bool may_resume(const struct head_scan *s, const char *p, size_t n
 
 static enum scan_result scan_done(struct head_scan *s, size_t k)
 {
-    s->at = s->end = k + 1;
+    s->at = s->end = (uint32_t)k + 1;
     return SCAN_DONE;
 }
 
@@ -59,7 +59,7 @@ static enum scan_result scan_bytes(struct head_scan *s, const char *p, size_t n,
         if (step == STEP_END) return scan_done(s, k);
         if (step == STEP_REFUSE) return SCAN_REFUSE;
     }
-    s->at = n;
+    s->at = (uint32_t)n;
     return SCAN_MORE;
 }
 

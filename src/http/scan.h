@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum scan_result {
     SCAN_MORE = 0,   /* no end of head yet */
@@ -22,10 +23,10 @@ enum scan_result {
 };
 
 struct head_scan {
-    size_t at;  /* first byte not looked at yet */
-    size_t end; /* set with SCAN_DONE */
-    size_t cr;  /* offset + 1 of the last CR; 0 = none */
-    size_t lf;  /* offset + 1 of the last LF; 0 = none */
+    uint32_t at;  /* first byte not looked at yet */
+    uint32_t end; /* set with SCAN_DONE */
+    uint32_t cr;  /* offset + 1 of the last CR; 0 = none */
+    uint32_t lf;  /* offset + 1 of the last LF; 0 = none */
 };
 
 static inline void head_scan_init(struct head_scan *s)
@@ -34,7 +35,7 @@ static inline void head_scan_init(struct head_scan *s)
 }
 
 /* Scans p[0..n), where p[0] is the first byte of the start line (leading CRLFs already skipped).
- * The start line must not be empty. Spec: RFC 9112 sections 2.2, 5.2. */
+ * The start line must not be empty, n is below 4 GiB. Spec: RFC 9112 sections 2.2, 5.2. */
 enum scan_result head_scan(struct head_scan *s, const char *p, size_t n);
 
 /* The same without vector instructions: the reference for tests, the fallback elsewhere. */
