@@ -72,9 +72,8 @@ static bool is_shielded(struct worker *w, const struct config_listener *l, const
 static enum err count_source(struct conn *c)
 {
     uint32_t max = c->settings->config->limits.connections_per_source;
-    if (c->caller.address.family == ADDR_NONE) return ERR_OK;
-    c->counted_source = c->caller.address;
-    enum err e = sources_add(&c->worker->sources, &c->counted_source, max);
+    if (c->address.family == ADDR_NONE) return ERR_OK;
+    enum err e = sources_add(&c->worker->sources, &c->address, max);
     c->source_counted = e == ERR_OK;
     return e;
 }

@@ -78,7 +78,7 @@ void exchange_refuse_late(struct conn *c)
         give_up(c);
         return;
     }
-    x->bytes_in = c->input.n;
+    x->bytes_in = input_rest(c->input).n;
     exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_HEAD);
 }
 
@@ -175,7 +175,7 @@ static void note_denial(const struct exchange *x, const struct req_head *req)
     struct worker *w = x->conn->worker;
     struct denial *d = denials_next(&w->denials);
     d->wall_ms = w->loop.wall_ms;
-    d->caller = x->conn->caller;
+    d->caller = conn_caller(x->conn);
     d->partner = x->partner;
     d->deny = x->deny;
     d->route = x->route;
@@ -205,7 +205,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         .nauthorization = req->nauthorization,
         .authorization = req->authorization,
         .certificate = c->client_certificate,
-        .source = &c->caller.address,
+        .source = conn_address(c),
         .wall_ms = w->loop.wall_ms,
     };
     x->route = (uint8_t)req->parts.route;
@@ -287,7 +287,7 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
 {
     struct worker *w = x->conn->worker;
     char client[ADDR_TEXT_MAX];
-    size_t nclient = addr_format(&x->conn->caller.address, client);
+    size_t nclient = addr_format(conn_address(x->conn), client);
     const struct forward_identity id = {
         .request_id = span_of(x->request_id, UUID_LEN),
         .client = span_of(client, nclient),
@@ -311,6 +311,15 @@ static enum lease first_lease(const struct exchange *x)
     return method_is_idempotent((enum http_method)x->method) ? LEASE_ANY : LEASE_CHECKED;
 }
 
+/* Errors: ERR_NOMEM. */
+static enum err find_caller(struct conn *c, const struct req_head *req, enum head_refusal *refusal)
+{
+    if (!c->listener->config->forwarded_for) return ERR_OK;
+    struct caller caller = conn_caller(c);
+    if (!caller_read_forwarded_for(c->listener->config, req, &caller)) *refusal = HEAD_REFUSAL_FORWARDED_FOR;
+    return caller.origin == CALLER_X_FORWARDED_FOR ? conn_name_caller(c, &caller) : ERR_OK;
+}
+
 void exchange_start(struct conn *c, const char *head, size_t n)
 {
     struct worker *w = c->worker;
@@ -323,16 +332,14 @@ void exchange_start(struct conn *c, const char *head, size_t n)
     }
     enum head_refusal refusal = http_parse_request(w->parser, head, n, &c->settings->head_limits, req);
     note_request(x, req, n);
-    if (!refusal && c->listener->config->forwarded_for &&
-        !caller_read_forwarded_for(c->listener->config, req, &c->caller))
-        refusal = HEAD_REFUSAL_FORWARDED_FOR;
+    enum err e = refusal ? ERR_OK : find_caller(c, req, &refusal);
     if (refusal) {
         refuse(x, refusal);
         return;
     }
     note_path(x, req->parts.path);
-    if (!let_in(x, req, &view) || !may_forward(x, req)) return;
-    enum err e = rewrite_head(x, req, req->parts.origin, view);
+    if (!e && (!let_in(x, req, &view) || !may_forward(x, req))) return;
+    if (!e) e = rewrite_head(x, req, req->parts.origin, view);
     if (e) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);
         exchange_reply(x, e == ERR_LIMIT ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,

@@ -119,24 +119,17 @@ static size_t drive(struct conn *c, const char *p, size_t n)
 
 static void drive_input(struct conn *c)
 {
-    if (c->input.n == 0 || c->in_drive) return;
-    struct span waiting = input_rest(&c->input);
+    if (!c->input || c->in_drive) return;
+    struct span waiting = input_rest(c->input);
     input_use(&c->input, drive(c, waiting.p, waiting.n));
 }
 
 /* --- deadlines and reading ------------------------------------------------------------------------- */
 
-static uint64_t write_deadline(struct conn *c)
+static uint64_t write_deadline(const struct conn *c)
 {
-    if (!stream_is_blocked(&c->stream)) {
-        c->write_since_ms = 0;
-        return WHEEL_NEVER;
-    }
-    if (c->write_since_ms == 0 || c->write_mark != c->stream.bytes_out) {
-        c->write_since_ms = c->worker->loop.now_ms;
-        c->write_mark = c->stream.bytes_out;
-    }
-    return c->write_since_ms + c->settings->config->timeouts.client_write_ms;
+    uint64_t moved_ms = stream_moved_ms(&c->stream);
+    return moved_ms ? moved_ms + c->settings->config->timeouts.client_write_ms : WHEEL_NEVER;
 }
 
 /* While draining, an idle connection waits for one more request, whose answer says that it is the last. */
@@ -147,7 +140,7 @@ static uint64_t idle_ms(const struct conn *c)
     return is_last ? t->drain_keep_alive_ms : t->keep_alive_ms;
 }
 
-static uint64_t deadline(struct conn *c)
+static uint64_t deadline(const struct conn *c)
 {
     const struct config_timeouts *t = &c->settings->config->timeouts;
     uint64_t write, body;
@@ -171,17 +164,16 @@ static bool wants_input(const struct conn *c)
 {
     if (c->state == CONN_EXCHANGE && exchange_is_reading(c->exchange)) return exchange_can_take(c->exchange);
     if (c->state == CONN_EXCHANGE || c->state == CONN_FLUSH)
-        return c->input.n < c->settings->config->limits.pipelined_bytes;
+        return input_rest(c->input).n < c->settings->config->limits.pipelined_bytes;
     return true;
 }
 
 void conn_count_bytes(struct conn *c)
 {
     struct metrics_block *m = c->worker->metrics;
-    metrics_add(m, METRIC_CLIENT_BYTES_RECEIVED, 0, c->stream.bytes_in - c->counted_in);
-    metrics_add(m, METRIC_CLIENT_BYTES_SENT, 0, c->stream.bytes_out - c->counted_out);
-    c->counted_in = c->stream.bytes_in;
-    c->counted_out = c->stream.bytes_out;
+    metrics_add(m, METRIC_CLIENT_BYTES_RECEIVED, 0, c->stream.bytes_in);
+    metrics_add(m, METRIC_CLIENT_BYTES_SENT, 0, c->stream.bytes_out);
+    c->stream.bytes_in = c->stream.bytes_out = 0;
 }
 
 /* Sends a request head that waited for its body, adjusts reading and deadline to the state. */
@@ -204,9 +196,9 @@ static void judge_eof(struct conn *c)
     if (c->state == CONN_HEAD) {
         exchange_count_lost_head(c);
         conn_close(c);
-    } else if (c->state == CONN_IDLE && c->input.n == 0) {
+    } else if (c->state == CONN_IDLE && !c->input) {
         conn_close(c);
-    } else if (c->state == CONN_EXCHANGE && c->input.n == 0 && exchange_awaits_body(c->exchange)) {
+    } else if (c->state == CONN_EXCHANGE && !c->input && exchange_awaits_body(c->exchange)) {
         exchange_abort(c->exchange, END_CLIENT);
         conn_close(c);
     }
@@ -235,7 +227,7 @@ void conn_close(struct conn *c)
         w->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     w->nconns--;
-    if (c->source_counted) sources_remove(&w->sources, &c->counted_source);
+    if (c->source_counted) sources_remove(&w->sources, &c->address);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
@@ -304,7 +296,7 @@ static void on_timer(struct wheel_entry *e)
         exchange_client_timeout(c->exchange, write_deadline(c) <= c->worker->loop.now_ms);
         break;
     case CONN_HANDSHAKE:
-        handshake_failed(c->worker, &c->caller, TLS_FAILURE_TIMEOUT, NULL);
+        handshake_failed(c->worker, conn_address(c), TLS_FAILURE_TIMEOUT, NULL);
         conn_close(c);
         break;
     case CONN_FLUSH:
@@ -331,7 +323,7 @@ static void on_connected(struct stream *s)
 static void on_read(struct stream *s, const char *p, size_t n)
 {
     struct conn *c = conn_of(s);
-    if (c->input.n == 0) {
+    if (!c->input) {
         size_t used = drive(c, p, n);
         p += used;
         n -= used;
@@ -377,7 +369,7 @@ static void on_failed(struct stream *s, enum err e)
 {
     struct conn *c = conn_of(s);
     if (c->state == CONN_HANDSHAKE)
-        handshake_failed(c->worker, &c->caller, stream_tls_failure(s, e), stream_tls_reason(s));
+        handshake_failed(c->worker, conn_address(c), stream_tls_failure(s, e), stream_tls_reason(s));
     if (c->state == CONN_HEAD) exchange_count_lost_head(c);
     if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_CLIENT);
     conn_close(c);
@@ -391,6 +383,7 @@ static void on_closed(struct stream *s)
     settings_release(c->settings);
     worker_listener_release(c->listener);
     free(c->client_certificate);
+    free(c->named);
     free(c);
     worker_object_closed(w);
 }
@@ -406,10 +399,28 @@ static const struct stream_events events = {
 
 /* --- life ------------------------------------------------------------------------------------------ */
 
+enum err conn_name_caller(struct conn *c, const struct caller *caller)
+{
+    if (!c->named) c->named = malloc(sizeof *c->named);
+    if (!c->named) return ERR_NOMEM;
+    *c->named = *caller;
+    return ERR_OK;
+}
+
+static struct conn *create(const struct caller *caller)
+{
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->address = caller->address;
+    if (caller->origin == CALLER_SOCKET || conn_name_caller(c, caller) == ERR_OK) return c;
+    free(c);
+    return NULL;
+}
+
 struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller)
 {
     struct worker *w = l->worker;
-    struct conn *c = calloc(1, sizeof *c);
+    struct conn *c = create(caller);
     if (!c) {
         (void)close(fd);
         return NULL;
@@ -417,6 +428,7 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
     enum err e = l->tls ? stream_open_tls(&c->stream, &w->loop, fd, l->tls, &events)
                         : stream_open(&c->stream, &w->loop, fd, &events);
     if (e) {
+        free(c->named);
         free(c);
         return NULL;
     }
@@ -425,7 +437,6 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
     c->worker = w;
     c->listener = worker_listener_retain(l);
     c->settings = settings_retain(w->settings);
-    c->caller = *caller;
     c->since_ms = w->loop.now_ms;
     wheel_entry_init(&c->timer, on_timer);
     c->next = w->conns;
@@ -438,10 +449,12 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
 
 /* --- tunnels and shutdown -------------------------------------------------------------------------- */
 
-void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *tunnel_events)
+void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *tunnel_events,
+                        void (*on_due)(struct wheel_entry *e))
 {
     set_state(c, CONN_TUNNEL);
     loop_deadline_clear(&c->worker->loop, &c->timer);
+    c->timer.on_due = on_due;
     conn_forget_verdict(c);
     settings_release(c->settings);
     c->settings = NULL;
@@ -456,6 +469,8 @@ void conn_tunnel_done(struct conn *c, bool linger)
     c->tunnel = NULL;
     take_settings(c);
     c->stream.events = &events;
+    loop_deadline_clear(&c->worker->loop, &c->timer);
+    c->timer.on_due = on_timer;
     stream_read_resume(&c->stream);
     if (linger && !c->stream.write_failed)
         conn_linger(c);

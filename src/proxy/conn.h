@@ -63,34 +63,52 @@ struct conn {
     struct worker_listener *listener; /* it came by; one reference; NULL from a tunnel on */
     struct worker_settings *settings; /* it goes by; one reference; NULL in a tunnel */
     struct conn *prev, *next;         /* worker->conns */
-    struct wheel_entry timer;
+    struct wheel_entry timer;         /* CONN_TUNNEL: the tunnel's */
     union {
+        uint64_t head_us;          /* CONN_IDLE, CONN_HEAD: when the first byte of the request came */
         struct exchange *exchange; /* CONN_EXCHANGE */
         struct tunnel *tunnel;     /* CONN_TUNNEL */
     };
-    uint8_t *client_certificate; /* owned: SHA-256 of the one it has shown (TLS), 32 bytes; NULL = none */
-    struct input input;          /* received, not yet used */
+    struct input *input;           /* owned: received, not yet used */
+    struct verdict_cache *verdict; /* owned; NULL = none */
+    uint8_t *client_certificate;   /* owned: SHA-256 of the one it has shown (TLS), 32 bytes; NULL = none */
+    struct caller *named;          /* owned: where somebody in front has named the caller; NULL = nowhere */
+    struct addr address;           /* who is believed to call; with forwarded_for the peer. The key in
+                                      worker->sources if source_counted */
+    uint64_t since_ms;             /* of the current deadline class */
     struct head_scan scan;
-    struct caller caller;       /* with forwarded_for: of the current request */
-    struct addr counted_source; /* source_counted: the key in worker->sources */
-    uint64_t since_ms;          /* of the current deadline class */
-    uint64_t head_us;           /* when the first byte of the current request came */
-    uint64_t write_since_ms;    /* no byte has gone out since; 0 = nothing waits */
-    uint64_t write_mark;        /* stream.bytes_out at write_since_ms */
-    uint64_t nrequests;
-    uint64_t counted_in, counted_out; /* of the stream's bytes, what the metrics have already */
-    uint8_t state;                    /* enum conn_state */
-    uint8_t ncrlf;                    /* empty lines before the current request */
-    bool in_drive;                    /* conn_drive() is on the stack: it goes on by itself */
-    bool close_after;                 /* the current answer is the last one */
-    bool cut;                         /* end with RST instead of FIN: what was sent must not look complete */
-    bool source_counted;              /* in worker->sources */
-    struct verdict_cache *verdict;    /* owned; NULL = none */
+    uint32_t nrequests;
+    uint8_t state;           /* enum conn_state */
+    uint8_t ncrlf;           /* empty lines before the current request */
+    bool in_drive : 1;       /* conn_drive() is on the stack: it goes on by itself */
+    bool close_after : 1;    /* the current answer is the last one */
+    bool cut : 1;            /* end with RST instead of FIN: what was sent must not look complete */
+    bool source_counted : 1; /* in worker->sources */
 };
 
 static inline struct conn *conn_of(struct stream *s)
 {
     return (struct conn *)s;
+}
+
+/* Who calls: whom the current request names, else the connection's own caller. */
+static inline struct caller conn_caller(const struct conn *c)
+{
+    return c->named ? *c->named : caller_of_peer(c->address);
+}
+
+static inline const struct addr *conn_address(const struct conn *c)
+{
+    return c->named ? &c->named->address : &c->address;
+}
+
+/* The current request names its caller. Errors: ERR_NOMEM. */
+enum err conn_name_caller(struct conn *c, const struct caller *caller);
+
+/* What the request before has named does not hold any more. */
+static inline void conn_forget_caller(struct conn *c)
+{
+    if (c->named && c->named->origin == CALLER_X_FORWARDED_FOR) *c->named = caller_of_peer(c->address);
 }
 
 /* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with
@@ -110,14 +128,15 @@ void conn_exchange_done(struct conn *c);
  * reading and deadline. May end the exchange and the connection. */
 void conn_update(struct conn *c);
 
-/* EXCHANGE -> TUNNEL; `events` get the stream from now on. What came early is in `input`, the tunnel's to
- * take. */
-void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *events);
+/* EXCHANGE -> TUNNEL; `events` get the stream from now on, `on_due` the timer, which is not set. What came
+ * early is in `input`, the tunnel's to take. */
+void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_events *events,
+                        void (*on_due)(struct wheel_entry *e));
 
 /* TUNNEL -> LINGER or CLOSED. */
 void conn_tunnel_done(struct conn *c, bool linger);
 
-/* Brings the byte counters of the metrics up to date. */
+/* Brings the byte counters of the metrics up to date: the stream's are 0 afterwards. */
 void conn_count_bytes(struct conn *c);
 
 /* Wipes and frees the remembered verdict. */

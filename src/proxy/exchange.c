@@ -59,8 +59,7 @@ struct exchange *exchange_create(struct conn *c)
     arena_init(&x->arena, &w->arenas, ARENA_BYTES_MAX);
     uuid7_write(&w->random, w->loop.wall_ms, x->request_id);
     c->exchange = x;
-    if (c->caller.origin == CALLER_X_FORWARDED_FOR)
-        c->caller = caller_of_peer(c->caller.peer); /* of the last */
+    conn_forget_caller(c);
     w->nexchanges++;
     metrics_gauge_set(w->metrics, METRIC_EXCHANGES_ACTIVE, 0, w->nexchanges);
     return x;

@@ -1,7 +1,6 @@
 #include "proxy/handshake.h"
 
 #include "base/log.h"
-#include "proxy/caller.h"
 #include "proxy/end.h"
 #include "proxy/worker.h"
 
@@ -42,13 +41,13 @@ bool handshake_done(struct worker *w, const struct stream *s, uint8_t **fingerpr
     return false;
 }
 
-void handshake_failed(struct worker *w, const struct caller *caller, enum tls_failure why, const char *reason)
+void handshake_failed(struct worker *w, const struct addr *client, enum tls_failure why, const char *reason)
 {
     char text[ADDR_TEXT_MAX];
     uint64_t unlogged;
     metrics_add(w->metrics, METRIC_TLS_HANDSHAKE_FAILURES, why, 1);
     if (!log_sample_take(&w->handshake_sample, w->loop.now_ms, &unlogged)) return;
-    (void)addr_format(&caller->address, text);
+    (void)addr_format(client, text);
     log_info("tls_handshake_failed", KV_STR("reason", tls_failure_names[why]),
              KV_STR("cause", reason ? reason : ""), KV_STR("client_ip", text), KV_UINT("unlogged", unlogged));
 }

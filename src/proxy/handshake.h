@@ -9,9 +9,9 @@
 #ifndef PROXY_HANDSHAKE_H
 #define PROXY_HANDSHAKE_H
 
+#include "base/addr.h"
 #include "net/stream.h"
 
-struct caller;
 struct worker;
 
 void handshake_begin(struct worker *w);
@@ -24,7 +24,6 @@ void handshake_leave(struct worker *w);
 bool handshake_done(struct worker *w, const struct stream *s, uint8_t **fingerprint);
 
 /* It failed. `reason`: static text of stream_tls_reason(), or NULL. */
-void handshake_failed(struct worker *w, const struct caller *caller, enum tls_failure why,
-                      const char *reason);
+void handshake_failed(struct worker *w, const struct addr *client, enum tls_failure why, const char *reason);
 
 #endif

@@ -27,7 +27,7 @@ static void finish(struct tunnel *t, enum tunnel_end why, bool linger)
     metrics_add(w->metrics, METRIC_TUNNELS_CLOSED, why, 1);
     w->ntunnels[t->env]--;
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
-    loop_deadline_clear(&w->loop, &t->timer);
+    loop_deadline_clear(&w->loop, &t->conn->timer);
     tunnel_index_remove(&t->by_partner);
     upstream_discard(t->up);
     OPENSSL_cleanse(t->digest, sizeof t->digest);
@@ -76,7 +76,7 @@ void tunnel_end(struct tunnel *t, enum tunnel_end why)
     t->ending = true;
     t->ending_why = (uint8_t)why;
     stream_read_pause(&t->conn->stream); /* nothing more from this client to the backend */
-    if (!try_close_frame(t)) loop_deadline(&t->worker->loop, &t->timer, BOUNDARY_WAIT_MS);
+    if (!try_close_frame(t)) loop_deadline(&t->worker->loop, &t->conn->timer, BOUNDARY_WAIT_MS);
 }
 
 /* --- deadlines ------------------------------------------------------------------------------------- */
@@ -107,20 +107,23 @@ static void arm(struct tunnel *t)
     uint64_t deadline = t->active_ms + patience_of(t), grace = grace_end(t);
     if (grace < deadline) deadline = grace;
     if (t->leave_ms < deadline) deadline = t->leave_ms;
-    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->timer, deadline);
-}
-
-static uint64_t bytes_out(const struct tunnel *t)
-{
-    return t->conn->stream.bytes_out + t->up->stream.bytes_out;
+    if (!t->ending) loop_deadline_at(&t->worker->loop, &t->conn->timer, deadline);
 }
 
 static void note_activity(struct tunnel *t)
 {
     t->active_ms = t->worker->loop.now_ms;
-    t->out_mark = bytes_out(t);
     conn_count_bytes(t->conn);
     arm(t);
+}
+
+/* Bytes that waited have gone since, if not all of them: slow, but it moves. */
+static void note_progress(struct tunnel *t)
+{
+    uint64_t client_ms = stream_moved_ms(&t->conn->stream), backend_ms = stream_moved_ms(&t->up->stream);
+    if (client_ms > t->active_ms) t->active_ms = client_ms;
+    if (backend_ms > t->active_ms) t->active_ms = backend_ms;
+    conn_count_bytes(t->conn);
 }
 
 void tunnel_leave_at(struct tunnel *t, uint64_t leave_ms)
@@ -149,7 +152,7 @@ static void recheck(struct tunnel *t)
     struct decision d;
     if (t->ending) return;
     decide_again(w->policy, t->digest, (enum environment)t->env, t->conn->client_certificate,
-                 &t->conn->caller.address, w->loop.wall_ms, &d);
+                 conn_address(t->conn), w->loop.wall_ms, &d);
     if (d.deny) {
         tunnel_end(t, end_of_deny(d.deny));
         return;
@@ -176,7 +179,8 @@ void tunnels_recheck(struct worker *w, uint32_t partner)
 
 static void on_timer(struct wheel_entry *e)
 {
-    struct tunnel *t = CONTAINER_OF(e, struct tunnel, timer);
+    struct tunnel *t = CONTAINER_OF(e, struct conn, timer)->tunnel;
+    note_progress(t);
     if (t->ending) {
         finish(t, (enum tunnel_end)t->ending_why, false);
     } else if (t->worker->loop.now_ms >= t->leave_ms) {
@@ -184,9 +188,7 @@ static void on_timer(struct wheel_entry *e)
     } else if (t->worker->loop.wall_ms >= t->valid_until_ms) {
         recheck(t);
     } else if (t->worker->loop.now_ms < t->active_ms + patience_of(t)) {
-        arm(t); /* it was only the grace period's deadline, and the wall clock has moved, or a drain undone */
-    } else if (bytes_out(t) != t->out_mark) { /* slow, but it moves */
-        note_activity(t);
+        arm(t); /* it moves, or it was the grace period's deadline and the clock was set, or a drain undone */
     } else if (stream_is_blocked(&t->conn->stream) || stream_is_blocked(&t->up->stream)) {
         finish(t, TUNNEL_END_WRITE_STALL, false);
     } else if (t->conn->stream.eof || t->up->stream.eof) {
@@ -319,7 +321,6 @@ static struct tunnel *create(const struct exchange *x)
     t->conn = x->conn;
     t->up = x->up;
     t->worker = w;
-    wheel_entry_init(&t->timer, on_timer);
     ws_follower_init(&t->from_client, true);
     ws_follower_init(&t->from_backend, false);
     t->opened_us = w->loop.now_us;
@@ -336,7 +337,7 @@ static struct tunnel *create(const struct exchange *x)
 /* What the client sent before the 101 reached it, in order. */
 static void pass_early_input(struct conn *c)
 {
-    struct span early = input_rest(&c->input);
+    struct span early = input_rest(c->input);
     if (early.n) on_client_read(&c->stream, early.p, early.n);
     input_drop(&c->input);
 }
@@ -355,7 +356,7 @@ void tunnel_start(struct exchange *x, struct span head, struct span early)
     exchange_free(x, END_OK, PHASE_TUNNEL);
     w->ntunnels[t->env]++;
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
-    conn_become_tunnel(c, t, &client_events);
+    conn_become_tunnel(c, t, &client_events, on_timer);
     upconn_become_tunnel(t->up, t, &backend_events);
     stream_read_resume(&c->stream);
     t->valid_until_ms = UINT64_MAX;

@@ -13,7 +13,8 @@
  * of its token is over, it is decided again, and ends with a close frame 1008 when it would not be let in
  * now.
  *
- * An idle tunnel holds this struct, the connection and the upstream connection, and no buffer. It keeps no
+ * An idle tunnel holds this struct, the connection, whose timer it uses, and the upstream connection, and no
+ * buffer. It keeps no
  * pointer to the configuration's or the policy's changing parts: only the partner's index and identifier.
  *
  * Thread: [worker].
@@ -28,10 +29,8 @@ struct tunnel {
     struct conn *conn;
     struct upconn *up;
     struct worker *worker;
-    struct wheel_entry timer;
     struct ws_follower from_client, from_backend;
     uint64_t active_ms; /* last byte in either direction */
-    uint64_t out_mark;  /* bytes_out of both streams at active_ms */
     uint64_t opened_us;
     uint64_t client_bytes, backend_bytes; /* received since the tunnel opened */
     struct tunnel_link by_partner;        /* worker->tunnels */

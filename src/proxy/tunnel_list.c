@@ -12,7 +12,7 @@ static bool matches(const struct tunnel *t, const struct tunnel_filter *f)
 static void write_entry(const struct worker *w, const struct tunnel *t, struct outbuf *o)
 {
     char address[ADDR_TEXT_MAX];
-    (void)addr_format(&t->conn->caller.address, address);
+    (void)addr_format(conn_address(t->conn), address);
     outbuf_str(o, "{\"request_id\":");
     outbuf_json(o, span_of(t->request_id, UUID_LEN));
     outbuf_str(o, ",\"partner_id\":");

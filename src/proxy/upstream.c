@@ -247,7 +247,6 @@ void upstream_return(struct upconn *c)
         return;
     }
     set_state(c, UPCONN_IDLE);
-    c->user = NULL;
     c->stream.events = &idle_events;
     stream_read_resume(&c->stream);
     idle_push(c);
@@ -262,7 +261,6 @@ void upstream_discard(struct upconn *c)
     if (c->state == UPCONN_IDLE) idle_unlink(c);
     set_state(c, UPCONN_CLOSED);
     c->user = NULL;
-    c->tunnel = NULL;
     c->stream.events = &idle_events;
     u->nconns--;
     update_gauges(u);
@@ -273,7 +271,6 @@ void upstream_discard(struct upconn *c)
 void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_events *events)
 {
     set_state(c, UPCONN_TUNNEL);
-    c->user = NULL;
     c->tunnel = tunnel;
     c->stream.events = events;
     free(c->head);

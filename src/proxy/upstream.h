@@ -31,25 +31,27 @@ struct worker;
 enum upconn_state {
     UPCONN_CONNECTING = 0, /* user set; stream connecting; writes wait */
     UPCONN_LEASED,         /* user set; stream open */
-    UPCONN_IDLE,           /* in pool->idle; user NULL; timer runs */
-    UPCONN_TUNNEL,         /* the tunnel owns the stream's events; user NULL */
-    UPCONN_CLOSED,         /* user NULL; waits for the stream's on_closed, then freed */
+    UPCONN_IDLE,           /* in pool->idle; timer runs */
+    UPCONN_TUNNEL,         /* the tunnel owns the stream's events */
+    UPCONN_CLOSED,         /* waits for the stream's on_closed, then freed */
 };
 
 struct upconn {
     struct stream stream;
     struct upstream *pool;
-    struct exchange *user;      /* LEASED, CONNECTING */
-    void *tunnel;               /* TUNNEL: struct tunnel */
+    union {
+        struct exchange *user;  /* LEASED, CONNECTING */
+        void *tunnel;           /* TUNNEL: struct tunnel */
+        uint64_t idle_since_ms; /* IDLE */
+    };
     struct upconn *prev, *next; /* IDLE: pool->idle */
     struct wheel_entry timer;   /* IDLE: too old */
     char *head;                 /* owned: part of a response head */
     uint32_t head_n, head_cap;
-    struct head_scan scan;  /* over `head` */
-    uint8_t state;          /* enum upconn_state */
-    bool reused;            /* it has served an exchange before */
-    uint32_t version;       /* of the pool when it was dialled */
-    uint64_t idle_since_ms; /* IDLE */
+    struct head_scan scan; /* over `head` */
+    uint32_t version;      /* of the pool when it was dialled */
+    uint8_t state;         /* enum upconn_state */
+    bool reused;           /* it has served an exchange before */
 };
 
 /* An exchange in the queue. Embedded in struct exchange. */
