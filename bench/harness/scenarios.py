@@ -121,7 +121,8 @@ class Figures:
 
 class Memory(Figures):
     """Pss of all its processes with few connections open, and with many more: the difference, by their number. Kernel
-    memory of the sockets is not in it. A fresh process each time: what an earlier run freed would be used again."""
+    memory of the sockets is not in it. A fresh process each time: what an earlier run freed would be used again. Requests
+    on few connections come first, so that what has a fixed size, above all the ring or buffer of the log, is in memory."""
 
     name, title = "H", "memory per idle connection"
     columns = {"keep-alive": "KiB", "tunnel": "KiB", "TLS keep-alive": "KiB", "TLS tunnel": "KiB"}
@@ -134,10 +135,15 @@ class Memory(Figures):
         many = min(bench.connections, (bench.setting.descriptors - 500) // 2 * 9 // 10)
         bench.require(description, tls, proof)
         with Instance(description, bench.setting, tls=tls, count=bench.count) as instance:
+            self.warm(bench, instance, tls)
             with Load(bench.setting, instance.port, ["--idle", many // 10, *options]):
                 before = settled_pss(instance)
                 with Load(bench.setting, instance.port, ["--idle", many, *options]):
                     out[key] = round((settled_pss(instance) - before) / many, 2)
+
+    def warm(self, bench, instance, tls):
+        options = ["--connections", 16, "--requests", 10_000, *authorized(bench.count), *["--tls"] * tls]
+        measure(bench.setting, instance, options)
 
 
 def settled_pss(instance):
