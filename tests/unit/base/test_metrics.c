@@ -1,7 +1,8 @@
 /* Metrics: sums over threads, the exposition text, and what promtool says of it. */
 #include "base/metrics.h"
 
-#include "helper_files.h"
+#include "support/folder.h"
+#include "support/skip.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -248,16 +249,16 @@ static void too_small_a_page_overflows(void **state)
 
 static void promtool_accepts_the_page(void **state)
 {
-    char folder[TEST_PATH_MAX], command[2 * TEST_PATH_MAX];
-    if (system("command -v promtool >/dev/null 2>&1") != 0) skip();
+    char folder[FOLDER_PATH_MAX], command[2 * FOLDER_PATH_MAX];
+    if (system("command -v promtool >/dev/null 2>&1") != 0) SKIP("there is no promtool here");
     histogram_is_cumulative(state);
     requests_have_four_labels(state);
     scrape();
-    test_folder_make(folder);
-    test_file_write(folder, "page.txt", text);
+    folder_make(folder);
+    folder_write_text(folder, "page.txt", text);
     (void)snprintf(command, sizeof command, "promtool check metrics < '%s/page.txt' 1>&2", folder);
     int status = system(command);
-    test_folder_remove(folder);
+    folder_remove(folder);
     assert_int_equal(status, 0);
 }
 

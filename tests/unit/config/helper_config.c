@@ -8,15 +8,23 @@
 
 #include <cmocka.h>
 
+enum err load_reporting(const char *path, const char *text, struct config **out, char **report)
+{
+    size_t n = 0;
+    *report = NULL;
+    *out = NULL;
+    FILE *to = open_memstream(report, &n);
+    assert_non_null(to);
+    enum err e = text ? config_load_text(path, span_str(text), out, to) : config_load(path, out, to);
+    fclose(to);
+    return e;
+}
+
 struct config *load_good(const char *text)
 {
-    char *report = NULL;
-    size_t n = 0;
-    struct config *config = NULL;
-    FILE *out = open_memstream(&report, &n);
-    assert_non_null(out);
-    enum err e = config_load_text("/etc/proofgw/gateway.yaml", span_str(text), &config, out);
-    fclose(out);
+    char *report;
+    struct config *config;
+    enum err e = load_reporting("/etc/proofgw/gateway.yaml", text, &config, &report);
     assert_string_equal(report, "");
     assert_int_equal(e, ERR_OK);
     free(report);
@@ -25,13 +33,9 @@ struct config *load_good(const char *text)
 
 char *load_bad(const char *text)
 {
-    char *report = NULL;
-    size_t n = 0;
-    struct config *config = NULL;
-    FILE *out = open_memstream(&report, &n);
-    assert_non_null(out);
-    assert_int_equal(config_load_text("gateway.yaml", span_str(text), &config, out), ERR_PARSE);
-    fclose(out);
+    char *report;
+    struct config *config;
+    assert_int_equal(load_reporting("gateway.yaml", text, &config, &report), ERR_PARSE);
     assert_null(config);
     return report;
 }
@@ -41,19 +45,4 @@ void assert_refused(const char *text, const char *expected)
     char *report = load_bad(text);
     if (strstr(report, expected) == NULL) fail_msg("\"%s\" is not in the report:\n%s", expected, report);
     free(report);
-}
-
-char *read_source_file(const char *path, size_t *n)
-{
-    char name[4096];
-    snprintf(name, sizeof name, "%s/%s", GW_SOURCE_DIR, path);
-    FILE *in = fopen(name, "rb");
-    if (in == NULL) fail_msg("%s cannot be read", name);
-    enum { BYTES_MAX = 1 << 20 };
-    char *bytes = malloc(BYTES_MAX + 1);
-    assert_non_null(bytes);
-    *n = fread(bytes, 1, BYTES_MAX, in);
-    fclose(in);
-    bytes[*n] = 0;
-    return bytes;
 }

@@ -10,6 +10,10 @@
     "environments: {production: {hosts: [api.example.com], upstream: \"127.0.0.1:9000\"}}\n"                 \
     "store: {file: partners.ndjson}\n"
 
+/* Loads `text` as the file `path`; NULL: the file itself. `*report`: what was said about it; the caller frees
+ * it. */
+enum err load_reporting(const char *path, const char *text, struct config **out, char **report);
+
 /* Loads `text` as /etc/proofgw/gateway.yaml, which must be right. Owns: the caller, config_destroy(). */
 struct config *load_good(const char *text);
 
@@ -18,8 +22,5 @@ char *load_bad(const char *text);
 
 /* The text is refused with a report that contains `expected`. */
 void assert_refused(const char *text, const char *expected);
-
-/* The whole content of a file below the source folder, with a NUL behind it; the caller frees it. */
-char *read_source_file(const char *path, size_t *n);
 
 #endif

@@ -4,6 +4,7 @@
  * With GW_UPDATE_GOLDENS set, the .expected files are written anew instead: read the difference before
  * keeping it. */
 #include "helper_config.h"
+#include "support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,13 +20,9 @@ enum { GOLDENS_MIN = 47 };
 /* The report of a file that must be refused; the caller frees it. */
 static char *report_of(const char *name)
 {
-    char *report = NULL;
-    size_t n = 0;
-    struct config *c = NULL;
-    FILE *out = open_memstream(&report, &n);
-    assert_non_null(out);
-    enum err e = config_load(name, &c, out);
-    fclose(out);
+    char *report;
+    struct config *c;
+    enum err e = load_reporting(name, NULL, &c, &report);
     if (e != ERR_PARSE) fail_msg("%s: %s\n%s", name, err_text(e), report);
     return report;
 }
@@ -45,8 +42,7 @@ static void check_golden(const char *yaml)
     snprintf(path, sizeof path, "tests/unit/config/errors/%s", name);
     char *report = report_of(yaml);
     if (getenv("GW_UPDATE_GOLDENS")) write_golden(name, report);
-    size_t n;
-    char *expected = read_source_file(path, &n);
+    char *expected = source_text(path);
     if (strcmp(report, expected) != 0) fail_msg("%s: expected\n%s\ngot\n%s", yaml, expected, report);
     free(expected);
     free(report);

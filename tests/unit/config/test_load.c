@@ -265,13 +265,9 @@ static void test_destroy_nothing(void **state)
 
 static void load_path(const char *path, enum err expected, const char *text)
 {
-    char *report = NULL;
-    size_t n = 0;
-    struct config *c = NULL;
-    FILE *out = open_memstream(&report, &n);
-    assert_non_null(out);
-    assert_int_equal(config_load(path, &c, out), expected);
-    fclose(out);
+    char *report;
+    struct config *c;
+    assert_int_equal(load_reporting(path, NULL, &c, &report), expected);
     if (strstr(report, text) == NULL) fail_msg("\"%s\" is not in: %s", text, report);
     free(report);
     config_destroy(c);

@@ -2,38 +2,13 @@
  *
  * The modules that allocate are compiled into this test with an allocator that fails on demand. Replacing it
  * at link time instead would collide with the sanitizers' own. */
+#include "support/failing.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-static long allocations_left; /* until the one that fails */
-
-static int may_allocate(void)
-{
-    return allocations_left-- != 0;
-}
-
-static void *failing_malloc(size_t n)
-{
-    return may_allocate() ? malloc(n) : NULL;
-}
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return may_allocate() ? calloc(n, size) : NULL;
-}
-
-static char *failing_strndup(const char *s, size_t n)
-{
-    return may_allocate() ? strndup(s, n) : NULL;
-}
-
-static char *failing_strdup(const char *s)
-{
-    return may_allocate() ? strdup(s) : NULL;
-}
 
 #undef strdup
 #undef strndup
@@ -62,10 +37,10 @@ static bool load_with_failure(const char *path, long n)
     struct config *c = NULL;
     FILE *nowhere = fopen("/dev/null", "w");
     assert_non_null(nowhere);
-    allocations_left = n;
+    failing_begin(n, false);
     enum err e = path ? config_load(path, &c, nowhere)
                       : config_load_text("/etc/g.yaml", span_of(text, sizeof text - 1), &c, nowhere);
-    bool is_through = allocations_left >= 0;
+    bool is_through = !failing_end();
     fclose(nowhere);
     assert_int_equal(e, is_through ? ERR_OK : ERR_NOMEM);
     if (!is_through) assert_null(c);

@@ -1,5 +1,6 @@
 /* docs/CONFIG.md and the files in conf/ are in step with the schema table. */
 #include "helper_config.h"
+#include "support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,14 +12,13 @@
 static void assert_in_step(void (*print)(FILE *out), const char *path, const char *command)
 {
     char *printed = NULL;
-    size_t n = 0, size = 0;
+    size_t n = 0;
     FILE *out = open_memstream(&printed, &n);
     assert_non_null(out);
     print(out);
     fclose(out);
-    char *stored = read_source_file(path, &size);
-    if (size != n || memcmp(printed, stored, n) != 0)
-        fail_msg("%s is out of step: write it with %s", path, command);
+    char *stored = source_text(path);
+    if (strcmp(printed, stored) != 0) fail_msg("%s is out of step: write it with %s", path, command);
     free(stored);
     free(printed);
 }
@@ -39,8 +39,7 @@ static void test_yaml(void **state)
 static void test_gateway_yaml_loads_and_changes_nothing(void **state)
 {
     (void)state;
-    size_t n;
-    char *text = read_source_file("conf/gateway.yaml", &n);
+    char *text = source_text("conf/gateway.yaml");
     struct config *full = load_good(text), *bare = load_good(CONFIG_REQUIRED);
     assert_memory_equal(&full->limits, &bare->limits, sizeof full->limits);
     assert_memory_equal(&full->timeouts, &bare->timeouts, sizeof full->timeouts);
@@ -60,8 +59,7 @@ static void test_quickstart_yaml_loads(void **state)
                                         "PROOFGW_ADMIN_PORT"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unsetenv(names[i]);
-    size_t n;
-    char *text = read_source_file("conf/quickstart.yaml", &n);
+    char *text = source_text("conf/quickstart.yaml");
     struct config *c = load_good(text);
     enum environment env;
     assert_string_equal(c->listeners[0].address.text, "127.0.0.1:8080");

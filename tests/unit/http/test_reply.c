@@ -2,6 +2,7 @@
 #include "http/reply.h"
 
 #include "http/head.h"
+#include "support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -181,17 +182,14 @@ static void test_status_phrases(void **state)
 static void test_reference_is_up_to_date(void **state)
 {
     (void)state;
-    static char want[16384], have[16384];
+    static char want[16384];
     struct outbuf o = outbuf_of(want, sizeof want - 1);
     reply_reference(&o);
     assert_false(o.overflow);
     want[o.n] = '\0';
-    FILE *f = fopen(GW_SOURCE_DIR "/docs/API-ERRORS.md", "rb");
-    assert_non_null(f);
-    size_t n = fread(have, 1, sizeof have - 1, f);
-    fclose(f);
-    have[n] = '\0';
+    char *have = source_text("docs/API-ERRORS.md");
     assert_string_equal(have, want);
+    free(have);
 }
 
 int main(void)

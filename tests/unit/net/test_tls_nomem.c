@@ -4,6 +4,7 @@
 #include "helper_peer.h"
 #include "net/stream_tls.h"
 #include "net/tls.h"
+#include "support/failing.h"
 
 #include <openssl/err.h>
 #include <setjmp.h>
@@ -15,26 +16,6 @@
 
 #include <cmocka.h>
 
-static long countdown = -1; /* calls that still succeed; negative: all */
-static bool has_failed;
-
-static bool fails(void)
-{
-    if (countdown < 0 || countdown-- > 0) return false;
-    has_failed = true; /* once: the countdown is negative now */
-    return true;
-}
-
-static void *failing_malloc(size_t n)
-{
-    return fails() ? NULL : malloc(n);
-}
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : calloc(n, size);
-}
-
 static void *crypto_malloc(size_t n, const char *file, int line)
 {
     (void)file, (void)line;
@@ -44,7 +25,7 @@ static void *crypto_malloc(size_t n, const char *file, int line)
 static void *crypto_realloc(void *p, size_t n, const char *file, int line)
 {
     (void)file, (void)line;
-    return fails() ? NULL : realloc(p, n);
+    return failing_realloc(p, n);
 }
 
 static void crypto_free(void *p, const char *file, int line)
@@ -91,10 +72,8 @@ static void contexts_are_built_or_not(void **state)
     (void)state;
     assert_true(build_all()); /* what OpenSSL makes once for the process is made */
     for (long at = 0;; at += at < 50 ? 1 : 29) {
-        has_failed = false;
-        countdown = at;
-        bool done = build_all();
-        countdown = -1;
+        failing_begin(at, false);
+        bool done = build_all(), has_failed = failing_end();
         ERR_clear_error();
         if (!has_failed) {
             assert_true(done);
@@ -138,8 +117,7 @@ static bool talk(struct net_test *t, struct tls_server *server, struct tls_clien
     struct socket_address address;
     int listening = test_listen(&address);
     struct user *a = user_create(), *b = user_create();
-    has_failed = false;
-    countdown = at;
+    failing_begin(at, false);
     enum err ea = stream_connect_tls(&a->stream, &t->loop, &address, &to, &user_events), eb = ERR_CLOSED;
     if (!ea)
         eb = stream_open_tls(&b->stream, &t->loop, accept4(listening, NULL, NULL, SOCK_NONBLOCK), server,
@@ -151,7 +129,7 @@ static bool talk(struct net_test *t, struct tls_server *server, struct tls_clien
         RUN_READY(t);
     }
     bool done = is_alive && a->ngot && b->ngot && !a->failures && !b->failures;
-    countdown = -1;
+    (void)failing_end(); /* the caller asks again */
     ERR_clear_error();
     close(listening);
     check_class(a);
@@ -174,7 +152,7 @@ static void connections_fail_or_go_on(void **state)
     unsigned failures = 0;
     for (long at = 0;; at += at < 30 ? 1 : 41) {
         bool done = talk(t, server, client, at);
-        if (!has_failed) {
+        if (!failing_end()) {
             assert_true(done);
             break;
         }

@@ -3,7 +3,7 @@
 #ifndef STORE_HELPER_REDIS_SERVER_H
 #define STORE_HELPER_REDIS_SERVER_H
 
-#include "helper_folder.h"
+#include "support/folder.h"
 #include "net/socket.h"
 
 #include <stdbool.h>

@@ -2,6 +2,8 @@
  */
 #include "store/redis_schema.h"
 
+#include "support/folder.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,17 +14,10 @@
 
 #include <cmocka.h>
 
-enum { PAGE_BYTES_MAX = 64 * 1024 };
-
 static void the_page_holds_both_scripts(void **state)
 {
     (void)state;
-    FILE *file = fopen(GW_SOURCE_DIR "/docs/DATA.md", "r");
-    char *page = calloc(1, PAGE_BYTES_MAX);
-    assert_non_null(file);
-    assert_non_null(page);
-    assert_in_range(fread(page, 1, PAGE_BYTES_MAX - 1, file), 1, PAGE_BYTES_MAX - 2);
-    (void)fclose(file);
+    char *page = source_text("docs/DATA.md");
     assert_non_null(strstr(page, redis_script_init));
     assert_non_null(strstr(page, redis_script_write));
     free(page);

@@ -2,7 +2,7 @@
  */
 #include "store/partner_file.h"
 
-#include "helper_folder.h"
+#include "support/folder.h"
 #include "helper_records.h"
 
 #include <setjmp.h>

@@ -1,6 +1,7 @@
 /* A Redis connection against a real redis-server with users; skipped where none is installed. */
 #include "helper_redis_server.h"
 #include "helper_wire.h"
+#include "support/skip.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,7 +49,7 @@ static int live_teardown(void **state)
 static struct live *live_of(void **state)
 {
     struct live *l = *state;
-    if (!l->server.pid) skip();
+    if (!l->server.pid) SKIP("there is no redis-server here");
     return l;
 }
 

@@ -1,10 +1,11 @@
 /* Memory runs out at every single place of a conversation, once or for good: every callback still comes once,
  * and nothing leaks (ASan). The sources are compiled into this file, with an allocator that fails on command.
  */
-#include "helper_folder.h"
 #include "helper_wire.h"
 #include "net/stream.h"
 #include "store/redis_sentinel.h"
+#include "support/failing.h"
+#include "support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,32 +14,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static long countdown = -1; /* calls that still succeed; negative: all */
-static bool fails_for_good;
-static bool has_failed;
-
-static bool fails(void)
-{
-    if (countdown < 0) return false;
-    if (countdown > 0) {
-        countdown--;
-        return false;
-    }
-    if (!fails_for_good) countdown = -1;
-    has_failed = true;
-    return true;
-}
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : calloc(n, size);
-}
-
-static char *failing_strdup(const char *s)
-{
-    return fails() ? NULL : strdup(s);
-}
 
 static const char *auth; /* the AUTH command that lives; NULL = none */
 static size_t auth_bytes;
@@ -220,12 +195,9 @@ static void fail_everywhere(struct wire *w, bool (*conversation)(struct wire *w)
         long place = 0;
         bool went_well;
         do {
-            countdown = place++;
-            fails_for_good = for_good != 0;
-            has_failed = false;
+            failing_begin(place++, for_good);
             went_well = conversation(w);
-            countdown = -1;
-            assert_int_equal(went_well, !has_failed);
+            assert_int_equal(went_well, !failing_end());
         } while (!went_well);
         assert_true(place > places_at_least);
         assert_null(auth); /* the password outlives no conversation */

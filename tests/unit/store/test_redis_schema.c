@@ -3,6 +3,7 @@
 #include "helper_records.h"
 #include "store/redis_log.h"
 #include "store/redis_record.h"
+#include "support/skip.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,7 +36,7 @@ static int tear_down(void **state)
 static struct partners *partners_of(void **state)
 {
     struct partners *p = *state;
-    if (!p->server.pid) skip();
+    if (!p->server.pid) SKIP("there is no redis-server here");
     return p;
 }
 

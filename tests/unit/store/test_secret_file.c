@@ -1,7 +1,7 @@
 /* A password in a file. */
 #include "store/secret_file.h"
 
-#include "helper_folder.h"
+#include "support/folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,22 +13,6 @@
 #include <sys/stat.h>
 
 #include <cmocka.h>
-
-static int set_up(void **state)
-{
-    char *folder = malloc(FOLDER_PATH_MAX);
-    assert_non_null(folder);
-    folder_make(folder);
-    *state = folder;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    folder_remove(*state);
-    free(*state);
-    return 0;
-}
 
 static enum err read_content(const char *folder, const char *content, size_t n, mode_t mode, char *out,
                              struct errmsg *why)
@@ -92,7 +76,7 @@ static void test_no_file(void **state)
     assert_int_equal(secret_file_read(*state, out, &why), ERR_IO);
 }
 
-#define SECRET_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define SECRET_TEST(test) cmocka_unit_test_setup_teardown(test, folder_setup, folder_teardown)
 
 int main(void)
 {

@@ -1,5 +1,5 @@
 /* The snapshot file: whole or not at all. */
-#include "helper_folder.h"
+#include "support/folder.h"
 #include "store/snapshot.h"
 
 #include <setjmp.h>
