@@ -133,3 +133,30 @@ uint64_t next_random(uint64_t *state)
     *state = x;
     return x * 0x2545f4914f6cdd1dULL;
 }
+
+void shuffle(int *list, int n, uint64_t *state)
+{
+    for (int i = n - 1; i > 0; i--) {
+        int k = (int)(next_random(state) % (uint64_t)(i + 1)), t = list[i];
+        list[i] = list[k], list[k] = t;
+    }
+}
+
+int policy_setup(void **state)
+{
+    *state = policy_create();
+    return *state ? 0 : -1;
+}
+
+int policy_setup_ready(void **state)
+{
+    if (policy_setup(state)) return -1;
+    make_ready(*state);
+    return 0;
+}
+
+int policy_teardown(void **state)
+{
+    policy_destroy(*state);
+    return 0;
+}

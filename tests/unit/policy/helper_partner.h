@@ -20,6 +20,18 @@ struct partner partner_with(const char *id, const char *token, const char *prefi
 /* Applies the record, expects `want`, frees the record. Returns whether something changed. */
 bool apply_expect(struct policy *p, struct partner r, enum err want);
 
+#define TOKEN_A "token-a-aaaaaaaaaaaa"
+#define TOKEN_B "token-b-bbbbbbbbbbbb"
+#define TOKEN_C "token-c-cccccccccccc"
+#define HOME    "192.0.2.0/24"
+#define AT_HOME "192.0.2.7"
+#define AWAY    "198.51.100.7"
+
+/* cmocka set-up and tear-down: `*state` is an empty policy; or one that is ready. */
+int policy_setup(void **state);
+int policy_setup_ready(void **state);
+int policy_teardown(void **state);
+
 /* begin + end: an empty policy becomes ready. */
 void make_ready(struct policy *p);
 
@@ -40,5 +52,6 @@ const struct partner_view *view_of(const struct policy *p, const char *id);
 
 /* xorshift64*: the same numbers in every run. */
 uint64_t next_random(uint64_t *state);
+void shuffle(int *list, int n, uint64_t *state);
 
 #endif

@@ -1,9 +1,10 @@
 /* cidr_set and cidr_tree when memory is out: every operation is repeated with one allocation more granted
  * each time. Until it succeeds it must report ERR_NOMEM and leave what was there unchanged. The sources are
  * compiled into this file, with an allocator that fails on command. */
+#include "helper_tree.h"
 #include "helper_twin.h"
 #include "policy/cidr_set.h"
-#include "policy/cidr_tree.h"
+#include "support/failing.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,45 +12,10 @@
 
 #include <cmocka.h>
 
-static bool is_limited;
-static unsigned ngranted; /* allocations that still succeed, when limited */
-static bool was_refused;
-
-static bool refuse(void)
-{
-    if (!is_limited) return false;
-    if (ngranted > 0) {
-        ngranted--;
-        return false;
-    }
-    was_refused = true;
-    return true;
-}
-
-static void *limited_malloc(size_t n)
-{
-    return refuse() ? NULL : malloc(n);
-}
-
-static void *limited_calloc(size_t count, size_t n)
-{
-    return refuse() ? NULL : calloc(count, n);
-}
-
-static void *limited_realloc(void *p, size_t n)
-{
-    return refuse() ? NULL : realloc(p, n);
-}
-
-static void *limited_aligned_alloc(size_t alignment, size_t n)
-{
-    return refuse() ? NULL : aligned_alloc(alignment, n);
-}
-
-#define malloc        limited_malloc
-#define calloc        limited_calloc
-#define realloc       limited_realloc
-#define aligned_alloc limited_aligned_alloc
+#define malloc        failing_malloc
+#define calloc        failing_calloc
+#define realloc       failing_realloc
+#define aligned_alloc failing_aligned_alloc
 
 #include "policy/cidr_hash6.c"
 #include "policy/cidr_part6.c"
@@ -67,47 +33,17 @@ static void *limited_aligned_alloc(size_t alignment, size_t n)
 #undef realloc
 #undef aligned_alloc
 
-static void grant(unsigned n)
-{
-    ngranted = n;
-    was_refused = false;
-    is_limited = true;
-}
-
-/* Ends the limit. Was an allocation refused? */
-static bool end_grant(void)
-{
-    is_limited = false;
-    return was_refused;
-}
-
 enum { GRANTS_MAX = 100000 };
 
 struct fixture {
-    struct epochs *epochs;
-    struct cidr_tree *tree;
+    struct open_tree own;
     struct prefixes live; /* what is in the tree */
 };
 
-static struct fixture open_tree(void)
-{
-    struct fixture f = {.epochs = epochs_create()};
-    assert_non_null(f.epochs);
-    f.tree = cidr_tree_create(f.epochs);
-    assert_non_null(f.tree);
-    return f;
-}
-
 static void close_tree(struct fixture *f)
 {
-    cidr_tree_destroy(f->tree);
-    epochs_destroy(f->epochs);
+    tree_close(&f->own);
     prefixes_free(&f->live);
-}
-
-static bool tree_has(const void *t, const struct addr *a)
-{
-    return cidr_tree_has(t, a);
 }
 
 static void check(const struct fixture *f, const struct prefixes *pool)
@@ -115,7 +51,7 @@ static void check(const struct fixture *f, const struct prefixes *pool)
     struct prefixes_random r = {1};
     struct twin twin;
     twin_init(&twin, f->live.v, f->live.n);
-    twin_compare(&twin, pool, &r, tree_has, f->tree);
+    twin_compare(&twin, pool, &r, tree_has, f->own.tree);
     twin_free(&twin);
 }
 
@@ -124,9 +60,9 @@ static unsigned change_until_done(struct fixture *f, const struct prefixes *pool
                                   bool is_add)
 {
     for (unsigned granted = 0; granted < GRANTS_MAX; granted++) {
-        grant(granted);
-        const enum err e = is_add ? cidr_tree_add(f->tree, c) : cidr_tree_remove(f->tree, c);
-        const bool is_refused = end_grant();
+        failing_begin(granted, true);
+        const enum err e = is_add ? cidr_tree_add(f->own.tree, c) : cidr_tree_remove(f->own.tree, c);
+        const bool is_refused = failing_end();
         if (e) {
             assert_int_equal(e, ERR_NOMEM);
             assert_true(is_refused);
@@ -149,7 +85,7 @@ static unsigned change_until_done(struct fixture *f, const struct prefixes *pool
 static void a_change_happens_whole_or_not_at_all(void **state)
 {
     (void)state;
-    struct fixture f = open_tree();
+    struct fixture f = {.own = tree_open()};
     struct prefixes pool = {0}, changes = {0};
     struct prefixes_random r = {2};
     prefixes_partner(&pool, &r, ADDR_V4, 300);
@@ -161,8 +97,8 @@ static void a_change_happens_whole_or_not_at_all(void **state)
     prefixes_text(&changes, "2000::/4"); /* many chunks */
     for (uint32_t i = 0; i < 4; i++)
         prefixes_push(&pool, changes.v[i]);
-    assert_int_equal(cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){pool.v, pool.n - 4}),
-                     ERR_OK);
+    assert_int_equal(
+        cidr_tree_build(f.own.tree, prefixes_next_of, &(struct prefixes_feed){pool.v, pool.n - 4}), ERR_OK);
     for (uint32_t i = 0; i < pool.n - 4; i++)
         prefixes_push(&f.live, pool.v[i]);
     unsigned nfailed[4];
@@ -183,7 +119,7 @@ static void a_change_happens_whole_or_not_at_all(void **state)
 static void growth_and_shrinking_survive_every_failure(void **state)
 {
     (void)state;
-    struct fixture f = open_tree();
+    struct fixture f = {.own = tree_open()};
     struct prefixes pool = {0};
     for (uint32_t i = 0; i < 150; i++) {
         prefixes_v4(&pool, UINT32_C(0x0a0a0000) + 2 * i, 32);
@@ -202,7 +138,7 @@ static void growth_and_shrinking_survive_every_failure(void **state)
 static void a_failed_load_leaves_the_tree_empty(void **state)
 {
     (void)state;
-    struct fixture f = open_tree();
+    struct fixture f = {.own = tree_open()};
     struct prefixes pool = {0};
     struct prefixes_random r = {3};
     prefixes_partner(&pool, &r, ADDR_V4, 100);
@@ -211,9 +147,9 @@ static void a_failed_load_leaves_the_tree_empty(void **state)
     prefixes_text(&pool, "16.0.0.0/4");
     enum err e = ERR_NOMEM;
     for (unsigned granted = 0; e && granted < GRANTS_MAX; granted++) {
-        grant(granted);
-        e = cidr_tree_build(f.tree, prefixes_next_of, &(struct prefixes_feed){pool.v, pool.n});
-        (void)end_grant();
+        failing_begin(granted, true);
+        e = cidr_tree_build(f.own.tree, prefixes_next_of, &(struct prefixes_feed){pool.v, pool.n});
+        (void)failing_end();
         if (e) assert_int_equal(e, ERR_NOMEM);
         if (e && granted % 8 == 0) check(&f, &pool);
     }
@@ -231,9 +167,9 @@ static void a_tree_is_created_whole_or_not_at_all(void **state)
     struct cidr_tree *t = NULL;
     unsigned granted = 0;
     for (; !t && granted < GRANTS_MAX; granted++) {
-        grant(granted);
+        failing_begin(granted, true);
         t = cidr_tree_create(epochs);
-        assert_true(end_grant() == !t);
+        assert_true(failing_end() == !t);
     }
     assert_true(granted > 3);
     cidr_tree_destroy(t);
@@ -255,9 +191,9 @@ static void a_set_is_built_whole_or_not_at_all(void **state)
         unsigned granted = 0;
         enum err e = ERR_NOMEM;
         for (; e && granted < GRANTS_MAX; granted++) {
-            grant(granted);
+            failing_begin(granted, true);
             e = cidr_set_build(pool.v, pool.n, room, &s);
-            assert_true(end_grant() == (e == ERR_NOMEM));
+            assert_true(failing_end() == (e == ERR_NOMEM));
             assert_true((s != NULL) == (e == ERR_OK));
         }
         assert_int_equal(granted, sizes[i] < 10 ? 1 : 5);

@@ -3,6 +3,7 @@
 #include "helper_twin.h"
 #include "policy/cidr_set.h"
 #include "policy/cidr_stree.h"
+#include "support/skip.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -265,10 +266,7 @@ static void real_prefixes(void **state)
     (void)state;
     struct prefixes p = {0};
     const char *dir = getenv("GW_CIDR_DATA");
-    if (!dir) {
-        print_message("GW_CIDR_DATA is not set: ran without real prefixes\n");
-        return;
-    }
+    if (!dir) SKIP("GW_CIDR_DATA names no folder with real prefixes");
     prefixes_real(&p, dir, "cloud-ranges.txt.gz");
     check(&p, 8);
     prefixes_free(&p);

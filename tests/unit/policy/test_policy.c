@@ -12,32 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TOKEN_A "token-a-aaaaaaaaaaaa"
-#define TOKEN_B "token-b-bbbbbbbbbbbb"
-#define TOKEN_C "token-c-cccccccccccc"
-#define HOME    "192.0.2.0/24"
-#define AT_HOME "192.0.2.7"
-#define AWAY    "198.51.100.7"
-
-static int set_up(void **state)
-{
-    *state = policy_create();
-    return *state ? 0 : -1;
-}
-
-static int set_up_ready(void **state)
-{
-    if (set_up(state)) return -1;
-    make_ready(*state);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    policy_destroy(*state);
-    return 0;
-}
-
 static void test_a_new_partner_is_let_in_at_once(void **state)
 {
     struct policy *p = *state;
@@ -404,7 +378,7 @@ static void test_any_index_may_be_asked_for(void **state)
         assert_null(policy_view(p, indices[i]));
 }
 
-#define TEST_READY(f) cmocka_unit_test_setup_teardown(f, set_up_ready, tear_down)
+#define TEST_READY(f) cmocka_unit_test_setup_teardown(f, policy_setup_ready, policy_teardown)
 
 int main(void)
 {

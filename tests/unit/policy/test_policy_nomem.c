@@ -5,6 +5,7 @@
 #include "policy/cidr_tree.h"
 #include "policy/policy.h"
 #include "policy/key_table.h"
+#include "support/failing.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,37 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static long countdown = -1; /* calls that still succeed; negative: all */
-static bool fails_for_good;
-static bool has_failed;
-
-static bool fails(void)
-{
-    if (countdown < 0) return false;
-    if (countdown > 0) {
-        countdown--;
-        return false;
-    }
-    if (!fails_for_good) countdown = -1;
-    has_failed = true;
-    return true;
-}
-
-static void *failing_malloc(size_t n)
-{
-    return fails() ? NULL : malloc(n);
-}
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : calloc(n, size);
-}
-
-static void *failing_aligned_alloc(size_t alignment, size_t n)
-{
-    return fails() ? NULL : aligned_alloc(alignment, n);
-}
 
 static enum err failing_set_build(const struct cidr *cidrs, uint32_t n, void *room, struct cidr_set **out)
 {
@@ -227,12 +197,9 @@ static void sweep(enum err (*change)(struct policy *p), bool for_good)
         assert_in_range(n, 0, 400);
         struct policy *p = prepare_policy();
         struct snapshot before = look(p);
-        countdown = n;
-        fails_for_good = for_good;
-        has_failed = false;
+        failing_begin(n, for_good);
         enum err e = change(p);
-        countdown = -1;
-        bool is_last = !has_failed;
+        bool is_last = !failing_end();
         policy_collect(p); /* what could not leave the trees leaves now */
 
         struct snapshot after = look(p);
@@ -308,12 +275,9 @@ static void test_a_synchronisation_is_tried_again(void **state)
         for (long n = 0;; n++) {
             assert_in_range(n, 0, 300);
             struct policy *p = prepare_policy();
-            countdown = n;
-            fails_for_good = for_good;
-            has_failed = false;
+            failing_begin(n, for_good);
             enum err e = synchronise(p);
-            countdown = -1;
-            bool is_last = !has_failed;
+            bool is_last = !failing_end();
             if (e) {
                 assert_int_equal(e, ERR_NOMEM);
                 assert_int_equal(synchronise(p), ERR_OK);
@@ -345,11 +309,9 @@ static void test_the_first_load(void **state)
         assert_non_null(p);
         policy_sync_begin(p);
         assert_int_equal(add(p), ERR_OK);
-        countdown = n;
-        fails_for_good = false;
-        has_failed = false;
+        failing_begin(n, false);
         enum err e = policy_sync_end(p, NULL);
-        countdown = -1;
+        bool is_last = !failing_end();
         if (e) {
             assert_false(policy_is_ready(p));
             /* One tree may be there already: what changes now must reach it. */
@@ -366,7 +328,7 @@ static void test_the_first_load(void **state)
         s = look(p);
         assert_false(s.is_known[ENV_PRODUCTION][2] || s.is_known[ENV_SANDBOX][2]);
         policy_destroy(p);
-        if (!has_failed) return;
+        if (is_last) return;
     }
 }
 
@@ -375,11 +337,9 @@ static void test_creating(void **state)
     (void)state;
     for (long n = 0;; n++) {
         assert_in_range(n, 0, 100);
-        countdown = n;
-        fails_for_good = false;
-        has_failed = false;
+        failing_begin(n, false);
         struct policy *p = policy_create();
-        countdown = -1;
+        bool has_failed = failing_end();
         assert_int_equal(p == NULL, has_failed);
         policy_destroy(p);
         if (!has_failed) return;
@@ -393,8 +353,7 @@ static void test_a_table_that_cannot_grow_stays_as_it_is(void **state)
     struct key_table *t = key_table_create(epochs);
     uint8_t digest[TOKEN_DIGEST_BYTES] = {0};
     uint32_t n = 0, owner;
-    countdown = 0;
-    fails_for_good = true;
+    failing_begin(0, true);
     for (;; n++) {
         digest[0] = (uint8_t)n;
         if (key_table_add(t, token_key(digest), n)) break;
@@ -407,7 +366,7 @@ static void test_a_table_that_cannot_grow_stays_as_it_is(void **state)
         assert_true(key_table_find(t, token_key(digest), &owner));
         assert_int_equal(owner, i);
     }
-    countdown = -1;
+    assert_true(failing_end());
     digest[0] = (uint8_t)n;
     assert_int_equal(key_table_add(t, token_key(digest), n), ERR_OK);
     key_table_destroy(t);
@@ -424,10 +383,9 @@ static void test_retiring_without_memory_frees_at_once(void **state)
     (void)state;
     struct epochs *e = epochs_create();
     int object = 1;
-    countdown = 0;
-    fails_for_good = true;
+    failing_begin(0, true);
     assert_int_equal(epochs_retire(e, &object, 1, clear), ERR_NOMEM);
-    countdown = -1;
+    assert_true(failing_end());
     assert_int_equal(object, 0);
     assert_int_equal(epochs_collect(e), 0);
     assert_int_equal(epochs_limbo_bytes(e), 0);

@@ -77,12 +77,6 @@ static bool interrupted_find(const struct key_table *t, struct key128 key, uint3
 #define key_table_find interrupted_find
 #include "policy/decide.c"
 
-#define TOKEN_A "token-a-aaaaaaaaaaaa"
-#define TOKEN_B "token-b-bbbbbbbbbbbb"
-#define TOKEN_C "token-c-cccccccccccc"
-#define HOME    "192.0.2.0/24"
-#define AT_HOME "192.0.2.7"
-
 static struct policy *policy;
 
 /* Verdicts that a connection could remember, with the generation they were reached at. */

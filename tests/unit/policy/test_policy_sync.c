@@ -11,32 +11,6 @@
 
 #include <stdio.h>
 
-#define TOKEN_A "token-a-aaaaaaaaaaaa"
-#define TOKEN_B "token-b-bbbbbbbbbbbb"
-#define TOKEN_C "token-c-cccccccccccc"
-#define HOME    "192.0.2.0/24"
-#define AT_HOME "192.0.2.7"
-#define AWAY    "198.51.100.7"
-
-static int set_up(void **state)
-{
-    *state = policy_create();
-    return *state ? 0 : -1;
-}
-
-static int set_up_ready(void **state)
-{
-    if (set_up(state)) return -1;
-    make_ready(*state);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    policy_destroy(*state);
-    return 0;
-}
-
 static void end_sync(struct policy *p, uint32_t want_removed)
 {
     uint32_t removed = 77;
@@ -192,14 +166,8 @@ static void test_tokens_go_round(void **state)
     for (int i = 0; i < N; i++)
         owner[i] = order[i] = i;
     for (int round = 0; round < ROUNDS; round++) {
-        for (int i = N - 1; i > 0; i--) {
-            int j = (int)(next_random(&rng) % (uint64_t)(i + 1)),
-                k = (int)(next_random(&rng) % (uint64_t)(i + 1));
-            int t = owner[i];
-            owner[i] = owner[j], owner[j] = t;
-            t = order[i];
-            order[i] = order[k], order[k] = t;
-        }
+        shuffle(owner, N, &rng);
+        shuffle(order, N, &rng);
         policy_sync_begin(p);
         for (int i = 0; i < N; i++) {
             char id[16], token[32];
@@ -341,8 +309,8 @@ static void test_thousands_of_partners(void **state)
     assert_int_equal(s.partners + s.tokens + s.prefixes, 0);
 }
 
-#define TEST(f)       cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-#define TEST_READY(f) cmocka_unit_test_setup_teardown(f, set_up_ready, tear_down)
+#define TEST(f)       cmocka_unit_test_setup_teardown(f, policy_setup, policy_teardown)
+#define TEST_READY(f) cmocka_unit_test_setup_teardown(f, policy_setup_ready, policy_teardown)
 
 int main(void)
 {

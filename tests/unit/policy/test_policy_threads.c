@@ -19,7 +19,7 @@
 
 enum { READERS = 2, CHURNED = 8, CHANGES = 2500, SYNCS = 150, DECISIONS_MIN = 3000 };
 
-#define HOME "192.0.2.0/24 2001:db8::/48"
+#define HOMES "192.0.2.0/24 2001:db8::/48"
 
 /* What the writer promises about a churned partner; the upper bits count the promises. */
 enum promise { PROMISE_NONE = 0, PROMISE_ALLOWED = 1, PROMISE_REFUSED = 2 };
@@ -139,7 +139,7 @@ static void start(struct stage *s, struct reader readers[static READERS])
     *s = (struct stage){.policy = policy_create()};
     assert_non_null(s->policy);
     make_ready(s->policy);
-    apply_expect(s->policy, partner_with("p-stable", "token-of-the-stable-one", HOME), ERR_OK);
+    apply_expect(s->policy, partner_with("p-stable", "token-of-the-stable-one", HOMES), ERR_OK);
     for (int i = 0; i < READERS; i++) {
         readers[i] = (struct reader){.stage = s, .number = i, .hasher = token_hasher_create()};
         assert_non_null(readers[i].hasher);
@@ -201,7 +201,7 @@ static enum promise churn(struct policy *p, int i, uint64_t r)
         return PROMISE_REFUSED;
     }
     bool is_rotated = r % 8 == 1;
-    struct partner record = partner_with(id, is_rotated ? other : token, HOME);
+    struct partner record = partner_with(id, is_rotated ? other : token, HOMES);
     if (is_rotated) {
         partner_give(&record, SLOT_PREVIOUS, token);
         record.previous_expires_ms = UINT64_MAX;
@@ -247,22 +247,16 @@ static void test_tokens_move_under_readers(void **state)
 
     uint64_t rng = 815;
     for (int n = 0; n < SYNCS; n++) {
-        for (int i = CHURNED - 1; i > 0; i--) {
-            int j = (int)(next_random(&rng) % (uint64_t)(i + 1)),
-                k = (int)(next_random(&rng) % (uint64_t)(i + 1));
-            int t = owner[i];
-            owner[i] = owner[j], owner[j] = t;
-            t = order[i];
-            order[i] = order[k], order[k] = t;
-        }
+        shuffle(owner, CHURNED, &rng);
+        shuffle(order, CHURNED, &rng);
         policy_sync_begin(s.policy);
-        apply_expect(s.policy, partner_with("p-stable", "token-of-the-stable-one", HOME), ERR_OK);
+        apply_expect(s.policy, partner_with("p-stable", "token-of-the-stable-one", HOMES), ERR_OK);
         for (int i = 0; i < CHURNED; i++) {
             char id[24], token[32];
             /* Every third round under new names: all partners are new, all old ones are swept. */
             (void)snprintf(id, sizeof(id), "p-%d-%d", n / 3 % 2, order[i]);
             token_name(token, owner[order[i]]);
-            apply_expect(s.policy, partner_with(id, token, HOME), ERR_OK);
+            apply_expect(s.policy, partner_with(id, token, HOMES), ERR_OK);
         }
         assert_int_equal(policy_sync_end(s.policy, NULL), ERR_OK);
         policy_collect(s.policy);
