@@ -279,3 +279,34 @@ void heard_finish(struct wire *w, struct heard *h, struct peer *p)
     peer_close(p);
     peer_stop(p);
 }
+
+/* --- both ------------------------------------------------------------------------------------------- */
+
+int dialogue_setup(void **state)
+{
+    struct dialogue *d = calloc(1, sizeof *d);
+    void *wire;
+    assert_non_null(d);
+    wire_setup(&wire);
+    d->w = wire;
+    peer_listen(&d->server);
+    *state = d;
+    return 0;
+}
+
+int dialogue_setup_ready(void **state)
+{
+    dialogue_setup(state);
+    struct dialogue *d = *state;
+    heard_open_plain(d->w, &d->user, &d->server);
+    return 0;
+}
+
+int dialogue_teardown(void **state)
+{
+    struct dialogue *d = *state;
+    void *wire = d->w;
+    heard_finish(d->w, &d->user, &d->server);
+    free(d);
+    return wire_teardown(&wire);
+}

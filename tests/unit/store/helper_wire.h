@@ -86,6 +86,21 @@ void heard_close(struct wire *w, struct heard *h);
 /* The same, and the end of the peer. */
 void heard_finish(struct wire *w, struct heard *h, struct peer *p);
 
+/* --- both ------------------------------------------------------------------------------------------- */
+
+/* One connection: the fixture of most tests. */
+struct dialogue {
+    struct wire *w;
+    struct peer server;
+    struct heard user;
+};
+
+/* cmocka set-up: `*state` is a struct dialogue whose server listens; or whose connection, without handshake,
+ * is accepted and ready as well. The tear-down ends both sides and the loop. */
+int dialogue_setup(void **state);
+int dialogue_setup_ready(void **state);
+int dialogue_teardown(void **state);
+
 extern const struct redis_events heard_events;
 /* The reply function of heard_send(); `arg` is the struct heard. */
 void heard_reply(struct redis_conn *c, const redisReply *reply, void *arg);

@@ -34,38 +34,31 @@ static struct redis_options full_options(const struct peer *p)
 
 static void says_who_it_is_and_checks_the_role(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    const struct redis_options o = full_options(&p);
-    heard_open(w, &h, &o);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, AUTH_USER);
-    PEER_SAY(&p, "+OK\r\n");
-    PEER_EXPECT(w, &p, SETNAME);
-    PEER_SAY(&p, "+OK\r\n");
-    PEER_EXPECT(w, &p, ROLE);
-    assert_int_equal(h.ready, 0);
-    PEER_SAY(&p, MASTER);
-    WIRE_UNTIL(w, h.ready);
-    heard_finish(w, &h, &p);
-    assert_int_equal(h.ready, 1);
-    assert_int_equal(h.error, ERR_CLOSED);
+    struct dialogue *d = *state;
+    const struct redis_options o = full_options(&d->server);
+    heard_open(d->w, &d->user, &o);
+    peer_accept(d->w, &d->server);
+    PEER_EXPECT(d->w, &d->server, AUTH_USER);
+    PEER_SAY(&d->server, "+OK\r\n");
+    PEER_EXPECT(d->w, &d->server, SETNAME);
+    PEER_SAY(&d->server, "+OK\r\n");
+    PEER_EXPECT(d->w, &d->server, ROLE);
+    assert_int_equal(d->user.ready, 0);
+    PEER_SAY(&d->server, MASTER);
+    WIRE_UNTIL(d->w, d->user.ready);
+    heard_close(d->w, &d->user);
+    assert_int_equal(d->user.ready, 1);
+    assert_int_equal(d->user.error, ERR_CLOSED);
 }
 
 static void a_password_alone_goes_without_a_user(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    struct redis_options o = full_options(&p);
+    struct dialogue *d = *state;
+    struct redis_options o = full_options(&d->server);
     o.user = NULL;
-    heard_open(w, &h, &o);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, "*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n");
-    heard_finish(w, &h, &p);
+    heard_open(d->w, &d->user, &o);
+    peer_accept(d->w, &d->server);
+    PEER_EXPECT(d->w, &d->server, "*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n");
 }
 
 static void works_over_a_unix_socket(void **state)
@@ -87,30 +80,22 @@ static void works_over_a_unix_socket(void **state)
 
 static void nothing_to_say_means_ready_at_once(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
-    redis_close(h.conn);
-    peer_expect_end(w, &p); /* and not one byte before it */
-    heard_finish(w, &h, &p);
+    struct dialogue *d = *state;
+    redis_close(d->user.conn);
+    peer_expect_end(d->w, &d->server); /* and not one byte before it */
 }
 
 static void no_command_is_taken_before_it_is_ready(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    const struct redis_options o = full_options(&p);
-    heard_open(w, &h, &o);
-    assert_int_equal(heard_send(&h, "PING"), ERR_CLOSED);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, AUTH_USER);
-    assert_int_equal(heard_send(&h, "PING"), ERR_CLOSED);
-    heard_finish(w, &h, &p);
-    assert_int_equal(h.nulls, 0);
+    struct dialogue *d = *state;
+    const struct redis_options o = full_options(&d->server);
+    heard_open(d->w, &d->user, &o);
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_CLOSED);
+    peer_accept(d->w, &d->server);
+    PEER_EXPECT(d->w, &d->server, AUTH_USER);
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_CLOSED);
+    heard_close(d->w, &d->user);
+    assert_int_equal(d->user.nulls, 0);
 }
 
 /* One conversation that ends in the handshake: what the server says to AUTH, SETNAME and ROLE. */
@@ -167,19 +152,15 @@ static void refusals_in_the_handshake_become_clear_causes(void **state)
 /* Redis quotes the arguments of a command that it does not know. */
 static void the_password_is_not_in_the_cause(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    const struct redis_options o = full_options(&p);
-    heard_open(w, &h, &o);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, AUTH_USER);
-    PEER_SAY(&p, "-ERR unknown command 'AUTH', with args beginning with: 'gw' 's3cret' \r\n");
-    WIRE_UNTIL(w, h.closed);
-    assert_null(strstr(h.cause, "s3cret"));
-    assert_non_null(strstr(h.cause, "AUTH"));
-    heard_finish(w, &h, &p);
+    struct dialogue *d = *state;
+    const struct redis_options o = full_options(&d->server);
+    heard_open(d->w, &d->user, &o);
+    peer_accept(d->w, &d->server);
+    PEER_EXPECT(d->w, &d->server, AUTH_USER);
+    PEER_SAY(&d->server, "-ERR unknown command 'AUTH', with args beginning with: 'gw' 's3cret' \r\n");
+    WIRE_UNTIL(d->w, d->user.closed);
+    assert_null(strstr(d->user.cause, "s3cret"));
+    assert_non_null(strstr(d->user.cause, "AUTH"));
 }
 
 /* The name is only for people: a user without that right is let in. */
@@ -207,33 +188,26 @@ static void a_refused_name_is_no_obstacle(void **state)
 
 static void a_silent_server_times_out_in_the_handshake(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    struct redis_options o = full_options(&p);
+    struct dialogue *d = *state;
+    struct redis_options o = full_options(&d->server);
     o.connect_timeout_ms = 100;
-    heard_open(w, &h, &o);
-    peer_accept(w, &p);
-    WIRE_UNTIL(w, h.closed);
-    assert_int_equal(h.error, ERR_TIMEOUT);
-    assert_string_equal(h.cause, "connected, but no answer within 100 ms");
-    heard_finish(w, &h, &p);
+    heard_open(d->w, &d->user, &o);
+    peer_accept(d->w, &d->server);
+    WIRE_UNTIL(d->w, d->user.closed);
+    assert_int_equal(d->user.error, ERR_TIMEOUT);
+    assert_string_equal(d->user.cause, "connected, but no answer within 100 ms");
 }
 
 static void nobody_listens(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    peer_stop(&p);
-    const struct redis_options o = full_options(&p);
-    enum err e = redis_open(&w->loop, &o, &heard_events, &h, &h.conn);
+    struct dialogue *d = *state;
+    peer_stop(&d->server);
+    const struct redis_options o = full_options(&d->server);
+    enum err e = redis_open(&d->w->loop, &o, &heard_events, &d->user, &d->user.conn);
     if (!e) {
-        WIRE_UNTIL(w, h.closed);
-        e = h.error;
-        assert_non_null(strstr(h.cause, "cannot connect"));
+        WIRE_UNTIL(d->w, d->user.closed);
+        e = d->user.error;
+        assert_non_null(strstr(d->user.cause, "cannot connect"));
     }
     assert_int_equal(e, ERR_UNREACHABLE);
 }
@@ -278,32 +252,22 @@ static void replies_may_come_in_pieces(void **state)
 
 static void arguments_may_hold_any_byte(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
+    struct dialogue *d = *state;
     const char *const argv[] = {"SET", "a\0\r\n", ""};
     const size_t lengths[] = {3, 4, 0};
-    assert_int_equal(redis_command(h.conn, 0, heard_reply, &h, 3, argv, lengths), ERR_OK);
-    PEER_EXPECT(w, &p, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n");
-    heard_finish(w, &h, &p);
+    assert_int_equal(redis_command(d->user.conn, 0, heard_reply, &d->user, 3, argv, lengths), ERR_OK);
+    PEER_EXPECT(d->w, &d->server, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n");
 }
 
 static void an_error_reply_does_not_close(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
-    assert_int_equal(heard_send(&h, "PING"), ERR_OK);
-    PEER_SAY(&p, "-UNBLOCKED force unblock from blocking operation\r\n");
-    WIRE_UNTIL(w, h.replies);
-    assert_int_equal(heard_send(&h, "PING"), ERR_OK);
-    PEER_SAY(&p, "+PONG\r\n");
-    WIRE_UNTIL(w, h.replies == 2);
-    heard_finish(w, &h, &p);
+    struct dialogue *d = *state;
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_OK);
+    PEER_SAY(&d->server, "-UNBLOCKED force unblock from blocking operation\r\n");
+    WIRE_UNTIL(d->w, d->user.replies);
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_OK);
+    PEER_SAY(&d->server, "+PONG\r\n");
+    WIRE_UNTIL(d->w, d->user.replies == 2);
 }
 
 enum { CHAIN = 3000 };
@@ -320,21 +284,16 @@ static void issue_batch(struct redis_conn *c, const redisReply *reply, void *arg
 
 static void commands_of_a_callback_leave_when_it_returns(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
+    struct dialogue *d = *state;
     const char *const argv[] = {"PING"};
-    assert_int_equal(redis_command(h.conn, 0, issue_batch, &h, 1, argv, NULL), ERR_OK);
-    PEER_EXPECT(w, &p, PING);
-    PEER_SAY(&p, "+PONG\r\n");
+    assert_int_equal(redis_command(d->user.conn, 0, issue_batch, &d->user, 1, argv, NULL), ERR_OK);
+    PEER_EXPECT(d->w, &d->server, PING);
+    PEER_SAY(&d->server, "+PONG\r\n");
     for (unsigned i = 0; i < CHAIN; i++) {
-        PEER_EXPECT(w, &p, PING);
-        PEER_SAY(&p, ":1\r\n");
+        PEER_EXPECT(d->w, &d->server, PING);
+        PEER_SAY(&d->server, ":1\r\n");
     }
-    WIRE_UNTIL(w, h.replies == CHAIN);
-    heard_finish(w, &h, &p);
+    WIRE_UNTIL(d->w, d->user.replies == CHAIN);
 }
 
 static void issue_large(struct redis_conn *c, const redisReply *reply, void *arg)
@@ -352,61 +311,54 @@ static void issue_large(struct redis_conn *c, const redisReply *reply, void *arg
 
 static void a_large_command_keeps_its_place(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
+    struct dialogue *d = *state;
     const char *const argv[] = {"PING"};
-    assert_int_equal(redis_command(h.conn, 0, issue_large, &h, 1, argv, NULL), ERR_OK);
-    PEER_EXPECT(w, &p, PING);
-    PEER_SAY(&p, "+PONG\r\n");
-    PEER_EXPECT(w, &p, PING "*2\r\n$4\r\nECHO\r\n$100000\r\nxxx");
+    assert_int_equal(redis_command(d->user.conn, 0, issue_large, &d->user, 1, argv, NULL), ERR_OK);
+    PEER_EXPECT(d->w, &d->server, PING);
+    PEER_SAY(&d->server, "+PONG\r\n");
+    PEER_EXPECT(d->w, &d->server, PING "*2\r\n$4\r\nECHO\r\n$100000\r\nxxx");
     static char rest[100000 - 3];
     memset(rest, 'x', sizeof rest);
-    peer_expect(w, &p, rest, sizeof rest);
-    PEER_EXPECT(w, &p, "\r\n" PING);
-    heard_finish(w, &h, &p);
+    peer_expect(d->w, &d->server, rest, sizeof rest);
+    PEER_EXPECT(d->w, &d->server, "\r\n" PING);
 }
 
 static void only_so_many_commands_may_wait(void **state)
 {
-    struct wire *w = *state;
-    struct heard h = {0};
-    struct peer p;
-    peer_listen(&p);
-    heard_open_plain(w, &h, &p);
+    struct dialogue *d = *state;
     for (unsigned i = 0; i < REDIS_PENDING_MAX; i++)
-        assert_int_equal(heard_send(&h, "PING"), ERR_OK);
-    assert_int_equal(heard_send(&h, "PING"), ERR_LIMIT);
-    PEER_SAY(&p, "+PONG\r\n");
-    WIRE_UNTIL(w, h.replies == 1);
-    assert_int_equal(heard_send(&h, "PING"), ERR_OK);
-    heard_finish(w, &h, &p);
-    assert_int_equal(h.nulls, REDIS_PENDING_MAX);
+        assert_int_equal(heard_send(&d->user, "PING"), ERR_OK);
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_LIMIT);
+    PEER_SAY(&d->server, "+PONG\r\n");
+    WIRE_UNTIL(d->w, d->user.replies == 1);
+    assert_int_equal(heard_send(&d->user, "PING"), ERR_OK);
+    heard_close(d->w, &d->user);
+    assert_int_equal(d->user.nulls, REDIS_PENDING_MAX);
 }
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
+#define T(name)         cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
+#define LISTENING(name) cmocka_unit_test_setup_teardown(name, dialogue_setup, dialogue_teardown)
+#define READY(name)     cmocka_unit_test_setup_teardown(name, dialogue_setup_ready, dialogue_teardown)
     const struct CMUnitTest tests[] = {
-        T(says_who_it_is_and_checks_the_role),
-        T(a_password_alone_goes_without_a_user),
+        LISTENING(says_who_it_is_and_checks_the_role),
+        LISTENING(a_password_alone_goes_without_a_user),
         T(works_over_a_unix_socket),
-        T(nothing_to_say_means_ready_at_once),
-        T(no_command_is_taken_before_it_is_ready),
+        READY(nothing_to_say_means_ready_at_once),
+        LISTENING(no_command_is_taken_before_it_is_ready),
         T(refusals_in_the_handshake_become_clear_causes),
-        T(the_password_is_not_in_the_cause),
+        LISTENING(the_password_is_not_in_the_cause),
         T(a_refused_name_is_no_obstacle),
-        T(a_silent_server_times_out_in_the_handshake),
-        T(nobody_listens),
+        LISTENING(a_silent_server_times_out_in_the_handshake),
+        LISTENING(nobody_listens),
         T(a_missing_unix_socket_fails_at_once),
         T(replies_may_come_in_pieces),
-        T(arguments_may_hold_any_byte),
-        T(an_error_reply_does_not_close),
-        T(commands_of_a_callback_leave_when_it_returns),
-        T(a_large_command_keeps_its_place),
-        T(only_so_many_commands_may_wait),
+        READY(arguments_may_hold_any_byte),
+        READY(an_error_reply_does_not_close),
+        READY(commands_of_a_callback_leave_when_it_returns),
+        READY(a_large_command_keeps_its_place),
+        READY(only_so_many_commands_may_wait),
     };
     return cmocka_run_group_tests_name("redis_conn", tests, NULL, NULL);
 }

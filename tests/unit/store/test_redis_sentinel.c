@@ -3,11 +3,13 @@
 #include "helper_redis_server.h"
 #include "helper_wire.h"
 #include "store/redis_sentinel.h"
+#include "support/skip.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -52,113 +54,136 @@ static struct redis_sentinel *open_with(struct wire *w, struct told *t, uint64_t
     return s;
 }
 
-static struct redis_sentinel *open_sentinel(struct wire *w, struct told *t)
-{
-    return open_with(w, t, LONG_MS);
-}
-
 enum { PEERS = 3 };
 
-static void ask_all(struct redis_sentinel *s, const struct peer peers[static PEERS])
+/* A user that asks three Sentinels: the fixture. */
+struct asking {
+    struct wire *w;
+    struct told told;
+    struct peer peers[PEERS];
+    struct redis_sentinel *s; /* NULL = closed */
+};
+
+static void begin(struct asking *a)
+{
+    a->told = (struct told){0};
+    for (unsigned i = 0; i < PEERS; i++)
+        peer_listen(&a->peers[i]);
+    a->s = open_with(a->w, &a->told, LONG_MS);
+}
+
+static void end(struct asking *a)
+{
+    redis_sentinel_close(a->s);
+    for (unsigned i = 0; i < PEERS; i++) {
+        peer_close(&a->peers[i]);
+        peer_stop(&a->peers[i]);
+    }
+}
+
+static int asking_setup(void **state)
+{
+    struct asking *a = calloc(1, sizeof *a);
+    void *wire;
+    assert_non_null(a);
+    wire_setup(&wire);
+    a->w = wire;
+    begin(a);
+    *state = a;
+    return 0;
+}
+
+static int asking_teardown(void **state)
+{
+    struct asking *a = *state;
+    void *wire = a->w;
+    end(a);
+    free(a);
+    return wire_teardown(&wire);
+}
+
+static void ask_all(struct asking *a)
 {
     struct socket_address addresses[PEERS];
     for (unsigned i = 0; i < PEERS; i++)
-        addresses[i] = peers[i].address;
-    assert_int_equal(redis_sentinel_ask(s, addresses, NULL, PEERS), ERR_OK);
+        addresses[i] = a->peers[i].address;
+    assert_int_equal(redis_sentinel_ask(a->s, addresses, NULL, PEERS), ERR_OK);
 }
 
-/* The Sentinel is asked, says `answer`, and the connection to it ends. */
-static void play(struct wire *w, struct peer *p, const char *answer)
+static void close_now(struct asking *a)
 {
-    peer_accept(w, p);
-    PEER_EXPECT(w, p, QUESTION);
+    redis_sentinel_close(a->s);
+    a->s = NULL;
+}
+
+static void ask_one(struct asking *a, unsigned i)
+{
+    assert_int_equal(redis_sentinel_ask(a->s, &a->peers[i].address, NULL, 1), ERR_OK);
+}
+
+/* Sentinel `i` is asked, says `answer`, and the connection to it ends. */
+static void play(struct asking *a, unsigned i, const char *answer)
+{
+    struct peer *p = &a->peers[i];
+    peer_accept(a->w, p);
+    PEER_EXPECT(a->w, p, QUESTION);
     peer_say(p, answer, strlen(answer));
-    peer_expect_end(w, p);
+    peer_expect_end(a->w, p);
     peer_close(p);
-}
-
-static void listen_all(struct peer peers[static PEERS])
-{
-    for (unsigned i = 0; i < PEERS; i++)
-        peer_listen(&peers[i]);
-}
-
-static void finish(struct redis_sentinel *s, struct peer peers[static PEERS])
-{
-    redis_sentinel_close(s);
-    for (unsigned i = 0; i < PEERS; i++) {
-        peer_close(&peers[i]);
-        peer_stop(&peers[i]);
-    }
 }
 
 static void the_first_one_knows(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    assert_int_equal(t.answers, 0); /* never before it returns */
-    play(w, &peers[0], ANSWER);
-    WIRE_UNTIL(w, t.answers);
-    assert_int_equal(t.error, ERR_OK);
-    assert_string_equal(t.master, "10.1.2.3:6380");
-    assert_string_equal(t.cause, "");
-    finish(s, peers);
+    struct asking *a = *state;
+    ask_all(a);
+    assert_int_equal(a->told.answers, 0); /* never before it returns */
+    play(a, 0, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_int_equal(a->told.error, ERR_OK);
+    assert_string_equal(a->told.master, "10.1.2.3:6380");
+    assert_string_equal(a->told.cause, "");
 }
 
 static void logs_in_as_a_sentinel_user(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer p;
+    struct asking *a = *state;
+    struct peer *p = &a->peers[0];
     char folder[FOLDER_PATH_MAX];
     folder_make(folder);
     folder_write_secret(folder, "password", "pw\n");
-    peer_listen(&p);
+    close_now(a);
     const struct redis_sentinel_options o = {.master_name = "mymaster",
                                              .user = "gw",
                                              .password_file = folder_path(folder, "password"),
                                              .client_name = "proofgw",
                                              .timeout_ms = 5000};
-    struct redis_sentinel *s;
-    assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, &t, &s), ERR_OK);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, "*3\r\n$4\r\nAUTH\r\n$2\r\ngw\r\n$2\r\npw\r\n");
-    PEER_SAY(&p, "+OK\r\n");
-    PEER_EXPECT(w, &p, "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\nproofgw\r\n");
-    PEER_SAY(&p, "+OK\r\n");
-    PEER_EXPECT(w, &p, QUESTION);
-    PEER_SAY(&p, ANSWER);
-    WIRE_UNTIL(w, t.answers);
-    assert_int_equal(t.error, ERR_OK);
-    redis_sentinel_close(s);
-    peer_close(&p);
-    peer_stop(&p);
+    assert_int_equal(redis_sentinel_open(&a->w->loop, &o, on_answer, &a->told, &a->s), ERR_OK);
+    ask_one(a, 0);
+    peer_accept(a->w, p);
+    PEER_EXPECT(a->w, p, "*3\r\n$4\r\nAUTH\r\n$2\r\ngw\r\n$2\r\npw\r\n");
+    PEER_SAY(p, "+OK\r\n");
+    PEER_EXPECT(a->w, p, "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\nproofgw\r\n");
+    PEER_SAY(p, "+OK\r\n");
+    PEER_EXPECT(a->w, p, QUESTION);
+    PEER_SAY(p, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_int_equal(a->told.error, ERR_OK);
     folder_remove(folder);
 }
 
 static void an_ipv6_master(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    play(w, &peers[0], "*2\r\n$11\r\n2001:db8::7\r\n$4\r\n6379\r\n");
-    WIRE_UNTIL(w, t.answers);
-    assert_string_equal(t.master, "[2001:db8::7]:6379");
-    finish(s, peers);
+    struct asking *a = *state;
+    ask_all(a);
+    play(a, 0, "*2\r\n$11\r\n2001:db8::7\r\n$4\r\n6379\r\n");
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_string_equal(a->told.master, "[2001:db8::7]:6379");
 }
 
 /* Every answer that is of no use: the next Sentinel is asked. */
 static void the_next_one_is_asked_when_one_is_of_no_use(void **state)
 {
-    struct wire *w = *state;
+    struct asking *a = *state;
     static const char *const useless[] = {
         "*-1\r\n",
         "$-1\r\n",
@@ -179,208 +204,159 @@ static void the_next_one_is_asked_when_one_is_of_no_use(void **state)
         "?garbage\r\n",
     };
     for (size_t i = 0; i < sizeof useless / sizeof *useless; i++) {
-        struct told t = {0};
-        struct peer peers[PEERS];
-        listen_all(peers);
-        struct redis_sentinel *s = open_sentinel(w, &t);
-        ask_all(s, peers);
-        play(w, &peers[0], useless[i]);
-        play(w, &peers[1], ANSWER);
-        WIRE_UNTIL(w, t.answers);
-        assert_string_equal(t.master, "10.1.2.3:6380");
-        finish(s, peers);
+        ask_all(a);
+        play(a, 0, useless[i]);
+        play(a, 1, ANSWER);
+        WIRE_UNTIL(a->w, a->told.answers);
+        assert_string_equal(a->told.master, "10.1.2.3:6380");
+        end(a);
+        begin(a);
     }
 }
 
 static void one_that_is_down_one_that_is_silent_one_that_knows(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    peer_stop(&peers[0]);
-    struct redis_sentinel *s = open_with(w, &t, SHORT_MS);
-    ask_all(s, peers);
-    peer_accept(w, &peers[1]);
-    PEER_EXPECT(w, &peers[1], QUESTION);
-    play(w, &peers[2], ANSWER);
-    WIRE_UNTIL(w, t.answers);
-    assert_string_equal(t.master, "10.1.2.3:6380");
-    finish(s, peers);
+    struct asking *a = *state;
+    close_now(a);
+    a->s = open_with(a->w, &a->told, SHORT_MS);
+    peer_stop(&a->peers[0]);
+    ask_all(a);
+    peer_accept(a->w, &a->peers[1]);
+    PEER_EXPECT(a->w, &a->peers[1], QUESTION);
+    play(a, 2, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_string_equal(a->told.master, "10.1.2.3:6380");
 }
 
 static void nobody_knows(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    play(w, &peers[0], "-NOAUTH Authentication required.\r\n");
-    play(w, &peers[1], "*2\r\n$13\r\nredis.example\r\n$4\r\n6380\r\n");
-    play(w, &peers[2], "*-1\r\n");
-    WIRE_UNTIL(w, t.answers);
-    wire_settle(w);
-    assert_int_equal(t.answers, 1);
-    assert_int_equal(t.error, ERR_NOT_FOUND);
-    assert_string_equal(t.master, "");
+    struct asking *a = *state;
+    ask_all(a);
+    play(a, 0, "-NOAUTH Authentication required.\r\n");
+    play(a, 1, "*2\r\n$13\r\nredis.example\r\n$4\r\n6380\r\n");
+    play(a, 2, "*-1\r\n");
+    WIRE_UNTIL(a->w, a->told.answers);
+    wire_settle(a->w);
+    assert_int_equal(a->told.answers, 1);
+    assert_int_equal(a->told.error, ERR_NOT_FOUND);
+    assert_string_equal(a->told.master, "");
     char want[REDIS_CAUSE_MAX], name[64];
-    socket_address_format(&peers[2].address, name, sizeof name);
+    socket_address_format(&a->peers[2].address, name, sizeof name);
     (void)snprintf(want, sizeof want, "Sentinel %s: knows no master named mymaster", name);
-    assert_string_equal(t.cause, want);
-    finish(s, peers);
+    assert_string_equal(a->told.cause, want);
 }
 
 /* Dialling fails inside the call: the answer comes later all the same. */
 static void nobody_can_be_dialled(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
+    struct asking *a = *state;
     struct socket_address missing[2];
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(socket_address_unix("/nonexistent/sentinel.sock", &missing[i]), ERR_OK);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, missing, NULL, 2), ERR_OK);
-    assert_int_equal(t.answers, 0);
-    WIRE_UNTIL(w, t.answers);
-    assert_int_equal(t.error, ERR_NOT_FOUND);
-    assert_int_equal(redis_sentinel_ask(s, missing, NULL, 2), ERR_OK);
-    redis_sentinel_close(s); /* with the answer on its way */
-    wire_settle(w);
-    assert_int_equal(t.answers, 1);
+    assert_int_equal(redis_sentinel_ask(a->s, missing, NULL, 2), ERR_OK);
+    assert_int_equal(a->told.answers, 0);
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_int_equal(a->told.error, ERR_NOT_FOUND);
+    assert_int_equal(redis_sentinel_ask(a->s, missing, NULL, 2), ERR_OK);
+    close_now(a); /* with the answer on its way */
+    wire_settle(a->w);
+    assert_int_equal(a->told.answers, 1);
 }
 
 static void the_one_that_knew_is_asked_first_the_next_time(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    play(w, &peers[0], "*-1\r\n");
-    play(w, &peers[1], ANSWER);
-    WIRE_UNTIL(w, t.answers);
-    ask_all(s, peers);
-    play(w, &peers[1], "*-1\r\n");
-    play(w, &peers[2], "*-1\r\n");
-    play(w, &peers[0], ANSWER); /* the round goes on from the front */
-    WIRE_UNTIL(w, t.answers == 2);
-    assert_int_equal(t.error, ERR_OK);
-    finish(s, peers);
+    struct asking *a = *state;
+    ask_all(a);
+    play(a, 0, "*-1\r\n");
+    play(a, 1, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers);
+    ask_all(a);
+    play(a, 1, "*-1\r\n");
+    play(a, 2, "*-1\r\n");
+    play(a, 0, ANSWER); /* the round goes on from the front */
+    WIRE_UNTIL(a->w, a->told.answers == 2);
+    assert_int_equal(a->told.error, ERR_OK);
 }
 
 /* A Sentinel that is cut off names the old master for ever. */
 static void one_that_was_wrong_is_not_asked_first_again(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
+    struct asking *a = *state;
     for (unsigned round = 0; round < PEERS + 1; round++) {
-        ask_all(s, peers);
-        redis_sentinel_distrust(s); /* of no effect while the round is under way */
-        play(w, &peers[round % PEERS], ANSWER);
-        WIRE_UNTIL(w, t.answers == round + 1);
-        redis_sentinel_distrust(s);
+        ask_all(a);
+        redis_sentinel_distrust(a->s); /* of no effect while the round is under way */
+        play(a, round % PEERS, ANSWER);
+        WIRE_UNTIL(a->w, a->told.answers == round + 1);
+        redis_sentinel_distrust(a->s);
     }
-    finish(s, peers);
 }
 
 static void the_list_may_change_between_rounds(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    play(w, &peers[0], "*-1\r\n");
-    play(w, &peers[1], "*-1\r\n");
-    play(w, &peers[2], ANSWER);
-    WIRE_UNTIL(w, t.answers == 1);
-    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, NULL, 1),
-                     ERR_OK); /* shorter than the last index */
-    play(w, &peers[1], ANSWER);
-    WIRE_UNTIL(w, t.answers == 2);
-    assert_int_equal(t.error, ERR_OK);
-    finish(s, peers);
+    struct asking *a = *state;
+    ask_all(a);
+    play(a, 0, "*-1\r\n");
+    play(a, 1, "*-1\r\n");
+    play(a, 2, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers == 1);
+    ask_one(a, 1); /* shorter than the last index */
+    play(a, 1, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers == 2);
+    assert_int_equal(a->told.error, ERR_OK);
 }
 
 static void asking_in_the_answer(void **state)
 {
-    struct wire *w = *state;
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct told t = {.asks_again = &peers[2]};
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    play(w, &peers[0], ANSWER);
-    play(w, &peers[2], ANSWER);
-    WIRE_UNTIL(w, t.answers == 2);
-    finish(s, peers);
+    struct asking *a = *state;
+    a->told.asks_again = &a->peers[2];
+    ask_all(a);
+    play(a, 0, ANSWER);
+    play(a, 2, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers == 2);
 }
 
 static void only_one_round_at_a_time(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    listen_all(peers);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    ask_all(s, peers);
-    assert_int_equal(redis_sentinel_ask(s, &peers[1].address, NULL, 1), ERR_AGAIN);
-    play(w, &peers[0], ANSWER);
-    WIRE_UNTIL(w, t.answers == 1);
-    finish(s, peers);
+    struct asking *a = *state;
+    ask_all(a);
+    assert_int_equal(redis_sentinel_ask(a->s, &a->peers[1].address, NULL, 1), ERR_AGAIN);
+    play(a, 0, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers == 1);
 }
 
 static void a_list_has_one_to_sixteen_sentinels(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
+    struct asking *a = *state;
     struct socket_address many[REDIS_SENTINELS_MAX + 1];
     for (unsigned i = 0; i < sizeof many / sizeof *many; i++)
         assert_int_equal(socket_address_unix("/nonexistent/sentinel.sock", &many[i]), ERR_OK);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, many, NULL, 0), ERR_RANGE);
-    assert_int_equal(redis_sentinel_ask(s, many, NULL, REDIS_SENTINELS_MAX + 1), ERR_RANGE);
-    assert_int_equal(redis_sentinel_ask(s, many, NULL, REDIS_SENTINELS_MAX), ERR_OK);
-    WIRE_UNTIL(w, t.answers);
-    redis_sentinel_close(s);
+    assert_int_equal(redis_sentinel_ask(a->s, many, NULL, 0), ERR_RANGE);
+    assert_int_equal(redis_sentinel_ask(a->s, many, NULL, REDIS_SENTINELS_MAX + 1), ERR_RANGE);
+    assert_int_equal(redis_sentinel_ask(a->s, many, NULL, REDIS_SENTINELS_MAX), ERR_OK);
+    WIRE_UNTIL(a->w, a->told.answers);
 }
 
 static void closing_in_the_answer(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {.closes = true};
-    struct peer p;
-    peer_listen(&p);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
-    play(w, &p, ANSWER);
-    WIRE_UNTIL(w, t.answers);
-    peer_stop(&p);
+    struct asking *a = *state;
+    a->told.closes = true;
+    ask_one(a, 0);
+    play(a, 0, ANSWER);
+    WIRE_UNTIL(a->w, a->told.answers);
+    a->s = NULL;
 }
 
 static void closing_during_a_round(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer p;
-    peer_listen(&p);
-    struct redis_sentinel *s = open_sentinel(w, &t);
-    assert_int_equal(redis_sentinel_ask(s, &p.address, NULL, 1), ERR_OK);
-    peer_accept(w, &p);
-    PEER_EXPECT(w, &p, QUESTION);
-    redis_sentinel_close(s);
-    peer_expect_end(w, &p);
-    wire_settle(w);
-    assert_int_equal(t.answers, 0);
-    peer_close(&p);
-    peer_stop(&p);
+    struct asking *a = *state;
+    struct peer *p = &a->peers[0];
+    ask_one(a, 0);
+    peer_accept(a->w, p);
+    PEER_EXPECT(a->w, p, QUESTION);
+    close_now(a);
+    peer_expect_end(a->w, p);
+    wire_settle(a->w);
+    assert_int_equal(a->told.answers, 0);
 }
 
 static void closing_nothing(void **state)
@@ -398,11 +374,10 @@ static const char settings[] =
     "sentinel monitor mymaster 127.0.0.1 6399 1\n";
 
 /* Asks as the user "gw" with the password file that holds `password`; NULL: without a login. */
-static void ask_real(struct wire *w, const char *master_name, const char *password, struct told *t)
+static void ask_real(struct asking *a, const char *master_name, const char *password)
 {
     struct redis_server server;
-    struct redis_sentinel *s;
-    if (!redis_server_is_installed()) skip();
+    if (!redis_server_is_installed()) SKIP("there is no redis-server here");
     redis_server_start_sentinel(&server, settings);
     struct redis_sentinel_options o = {
         .master_name = master_name, .client_name = "proofgw", .timeout_ms = 5000};
@@ -411,66 +386,63 @@ static void ask_real(struct wire *w, const char *master_name, const char *passwo
         o.user = "gw";
         o.password_file = folder_path(server.folder, "password");
     }
-    assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, t, &s), ERR_OK);
-    assert_int_equal(redis_sentinel_ask(s, &server.address, NULL, 1), ERR_OK);
-    WIRE_UNTIL(w, t->answers);
-    redis_sentinel_close(s);
+    close_now(a);
+    assert_int_equal(redis_sentinel_open(&a->w->loop, &o, on_answer, &a->told, &a->s), ERR_OK);
+    assert_int_equal(redis_sentinel_ask(a->s, &server.address, NULL, 1), ERR_OK);
+    WIRE_UNTIL(a->w, a->told.answers);
+    close_now(a);
     redis_server_remove(&server);
 }
 
 static void a_real_sentinel_knows(void **state)
 {
-    struct told t = {0};
-    ask_real(*state, "mymaster", "pw\n", &t);
-    assert_string_equal(t.cause, "");
-    assert_string_equal(t.master, "127.0.0.1:6399");
+    struct asking *a = *state;
+    ask_real(a, "mymaster", "pw\n");
+    assert_string_equal(a->told.cause, "");
+    assert_string_equal(a->told.master, "127.0.0.1:6399");
 }
 
 static void a_real_sentinel_without_that_master(void **state)
 {
-    struct told t = {0};
-    ask_real(*state, "another", "pw\n", &t);
-    assert_int_equal(t.error, ERR_NOT_FOUND);
+    struct asking *a = *state;
+    ask_real(a, "another", "pw\n");
+    assert_int_equal(a->told.error, ERR_NOT_FOUND);
 }
 
 static void a_real_sentinel_that_wants_a_password(void **state)
 {
-    struct told t = {0};
-    ask_real(*state, "mymaster", NULL, &t);
-    assert_int_equal(t.error, ERR_REFUSED);
-    assert_non_null(strstr(t.cause, "NOAUTH"));
+    struct asking *a = *state;
+    ask_real(a, "mymaster", NULL);
+    assert_int_equal(a->told.error, ERR_REFUSED);
+    assert_non_null(strstr(a->told.cause, "NOAUTH"));
 }
 
 static void a_real_sentinel_with_another_password(void **state)
 {
-    struct told t = {0};
-    ask_real(*state, "mymaster", "hunter2\n", &t);
-    assert_int_equal(t.error, ERR_REFUSED);
-    assert_non_null(strstr(t.cause, "WRONGPASS"));
-    assert_null(strstr(t.cause, "hunter2"));
+    struct asking *a = *state;
+    ask_real(a, "mymaster", "hunter2\n");
+    assert_int_equal(a->told.error, ERR_REFUSED);
+    assert_non_null(strstr(a->told.cause, "WRONGPASS"));
+    assert_null(strstr(a->told.cause, "hunter2"));
 }
 
 /* The file is looked at anew for each Sentinel, and nobody is asked without it. */
 static void a_password_file_that_cannot_be_used(void **state)
 {
-    struct wire *w = *state;
-    struct told t = {0};
-    struct peer peers[PEERS];
-    struct redis_sentinel *s;
+    struct asking *a = *state;
     const struct redis_sentinel_options o = {
         .master_name = "mymaster", .password_file = "/nonexistent/password", .timeout_ms = LONG_MS};
-    listen_all(peers);
-    assert_int_equal(redis_sentinel_open(&w->loop, &o, on_answer, &t, &s), ERR_OK);
-    ask_all(s, peers);
-    WIRE_UNTIL(w, t.answers);
-    assert_int_equal(t.error, ERR_REFUSED);
-    assert_non_null(strstr(t.cause, "/nonexistent/password"));
-    finish(s, peers);
+    close_now(a);
+    assert_int_equal(redis_sentinel_open(&a->w->loop, &o, on_answer, &a->told, &a->s), ERR_OK);
+    ask_all(a);
+    WIRE_UNTIL(a->w, a->told.answers);
+    assert_int_equal(a->told.error, ERR_REFUSED);
+    assert_non_null(strstr(a->told.cause, "/nonexistent/password"));
 }
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, asking_setup, asking_teardown)
     const struct CMUnitTest tests[] = {
         T(the_first_one_knows),
         T(logs_in_as_a_sentinel_user),
@@ -487,7 +459,7 @@ int main(void)
         T(a_list_has_one_to_sixteen_sentinels),
         T(closing_in_the_answer),
         T(closing_during_a_round),
-        T(closing_nothing),
+        cmocka_unit_test(closing_nothing),
         T(a_real_sentinel_knows),
         T(a_real_sentinel_without_that_master),
         T(a_real_sentinel_that_wants_a_password),
