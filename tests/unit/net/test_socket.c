@@ -1,5 +1,6 @@
 /* Sockets as this project makes them: addresses, options, and what stands in the way of listening. */
 #include "helper_net.h"
+#include "support/skip.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -166,7 +167,7 @@ static void the_probe_tells_the_families_apart(void **state)
     const struct addr any4 = {.family = ADDR_V4}, any6 = {.family = ADDR_V6};
     struct socket_address s = socket_address_ip(&any4, 0), bound;
     int fd, sys;
-    if (!has_ipv6()) skip();
+    if (!has_ipv6()) SKIP("there is no IPv6 here");
     assert_int_equal(socket_listen(&s, 16, false, false, &fd, &sys), ERR_OK);
     assert_int_equal(socket_local(fd, &bound), ERR_OK);
     s = socket_address_ip(&any6, socket_address_port(&bound));
@@ -187,24 +188,42 @@ static bool reaches(const char *address, uint16_t port)
     return ok;
 }
 
+/* Binds a port of 127.0.0.1 that nobody has in IPv6 either, without listening: connecting to it is refused,
+ * and no other program on this machine can take it meanwhile. */
+static int hold_ipv4_port(struct socket_address *bound)
+{
+    const struct addr any = {.family = ADDR_V6};
+    for (;;) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), sys;
+        struct socket_address at = test_loopback(0);
+        assert_int_equal(bind(fd, &at.any, at.len), 0);
+        assert_int_equal(socket_local(fd, bound), ERR_OK);
+        at = socket_address_ip(&any, socket_address_port(bound));
+        if (socket_probe(&at, false, &sys) == ERR_OK) return fd;
+        close(fd);
+    }
+}
+
 static void dual_stack_takes_ipv4_as_well(void **state)
 {
     (void)state;
     const struct addr any = {.family = ADDR_V6};
     struct socket_address s = socket_address_ip(&any, 0), bound;
     int fd, sys;
-    if (!has_ipv6()) skip();
+    if (!has_ipv6()) SKIP("there is no IPv6 here");
     assert_int_equal(socket_listen(&s, 16, true, false, &fd, &sys), ERR_OK);
     assert_int_equal(socket_local(fd, &bound), ERR_OK);
     assert_true(reaches("::1", socket_address_port(&bound)));
     assert_true(reaches("127.0.0.1", socket_address_port(&bound)));
     close(fd);
 
+    int held = hold_ipv4_port(&bound);
+    s = socket_address_ip(&any, socket_address_port(&bound));
     assert_int_equal(socket_listen(&s, 16, false, false, &fd, &sys), ERR_OK);
-    assert_int_equal(socket_local(fd, &bound), ERR_OK);
     assert_true(reaches("::1", socket_address_port(&bound)));
     assert_false(reaches("127.0.0.1", socket_address_port(&bound)));
     close(fd);
+    close(held);
 }
 
 /* --- unix sockets ---------------------------------------------------------------------------------- */
