@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "policy/partner_view.h"
+#include "support/skip.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,7 +94,7 @@ int sync_teardown(void **state)
 struct sync *sync_of(void **state)
 {
     struct sync *f = *state;
-    if (f->is_skipped) skip();
+    if (f->is_skipped) SKIP("there is no redis-server here");
     return f;
 }
 
@@ -211,4 +212,15 @@ struct sync *sync_cut_off(void **state, unsigned n)
     partners_lock_out(&f->redis);
     SYNC_UNTIL(f, !sync_status(f).up);
     return f;
+}
+
+void sync_come_back(struct sync *f)
+{
+    partners_let_in(&f->redis);
+    sync_catch_up(f);
+}
+
+uint64_t sync_loads_for(const struct sync *f, enum store_load_reason reason)
+{
+    return sync_status(f).full_loads_total[reason];
 }

@@ -56,5 +56,10 @@ uint64_t sync_deadline(void);
 
 /* Waits until everything that was written so far is in force. */
 void sync_catch_up(struct sync *f);
+/* The same after it was cut off. */
+void sync_come_back(struct sync *f);
+
+/* Full loads for that reason. */
+uint64_t sync_loads_for(const struct sync *f, enum store_load_reason reason);
 
 #endif

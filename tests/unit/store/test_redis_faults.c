@@ -14,17 +14,6 @@
 
 enum { PARTNERS = 40 };
 
-static void come_back(struct sync *f)
-{
-    partners_let_in(&f->redis);
-    sync_catch_up(f);
-}
-
-static uint64_t loads_for(const struct sync *f, enum store_load_reason reason)
-{
-    return sync_status(f).full_loads_total[reason];
-}
-
 /* --- the log does not continue where we were ---------------------------------------------------------- */
 
 static void test_trimmed_log(void **state)
@@ -32,8 +21,8 @@ static void test_trimmed_log(void **state)
     struct sync *f = sync_cut_off(state, PARTNERS);
     partners_set_many(&f->redis, PARTNERS, 5);
     partners_admin(&f->redis, "XTRIM gw:{cfg}:log MAXLEN 2");
-    come_back(f);
-    assert_int_equal(loads_for(f, STORE_LOAD_TRIMMED), 1);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_TRIMMED), 1);
     assert_int_equal(sync_partners(f), PARTNERS + 5);
 }
 
@@ -42,7 +31,7 @@ static void test_deleted_log_without_changes(void **state)
 {
     struct sync *f = sync_cut_off(state, PARTNERS);
     partners_admin(&f->redis, "DEL gw:{cfg}:log");
-    come_back(f);
+    sync_come_back(f);
     assert_int_equal(sync_status(f).loads_total, 1);
     partners_set(&f->redis, 0, 1);
     sync_catch_up(f);
@@ -54,8 +43,8 @@ static void test_deleted_log_with_changes(void **state)
     struct sync *f = sync_cut_off(state, PARTNERS);
     partners_set(&f->redis, PARTNERS, 0);
     partners_admin(&f->redis, "DEL gw:{cfg}:log");
-    come_back(f);
-    assert_int_equal(loads_for(f, STORE_LOAD_TRIMMED), 1);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_TRIMMED), 1);
     assert_true(sync_has(f, PARTNERS));
 }
 
@@ -67,7 +56,7 @@ static void test_log_deleted_while_following(void **state)
     partners_admin(&f->redis, "HSET gw:{cfg}:meta seq %d", PARTNERS + 1);
     partners_admin(&f->redis, "DEL gw:{cfg}:log");
     partners_admin(&f->redis, "EXEC");
-    SYNC_UNTIL(f, loads_for(f, STORE_LOAD_GAP) == 1);
+    SYNC_UNTIL(f, sync_loads_for(f, STORE_LOAD_GAP) == 1);
 }
 
 static void test_gap_in_the_log(void **state)
@@ -75,8 +64,8 @@ static void test_gap_in_the_log(void **state)
     struct sync *f = sync_cut_off(state, PARTNERS);
     partners_set_many(&f->redis, PARTNERS, 3);
     assert_int_equal(partners_admin(&f->redis, "XDEL gw:{cfg}:log %d-1", PARTNERS + 2), 1);
-    come_back(f);
-    assert_int_equal(loads_for(f, STORE_LOAD_GAP), 1);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_GAP), 1);
     assert_int_equal(sync_partners(f), PARTNERS + 3);
 }
 
@@ -84,7 +73,7 @@ static void test_foreign_entry_in_the_log(void **state)
 {
     struct sync *f = sync_followed(state, PARTNERS);
     partners_admin(&f->redis, "XADD gw:{cfg}:log %d-1 op set id x", PARTNERS + 1);
-    SYNC_UNTIL(f, loads_for(f, STORE_LOAD_GAP) >= 1);
+    SYNC_UNTIL(f, sync_loads_for(f, STORE_LOAD_GAP) >= 1);
     assert_int_equal(sync_partners(f), PARTNERS);
 }
 
@@ -101,8 +90,8 @@ static void test_failover_that_lost_writes(void **state)
     SYNC_UNTIL(f, !sync_status(f).up);
     partners_restore(&f->redis, replica);
     partners_set(&f->redis, 2000, 0);
-    come_back(f);
-    assert_int_equal(loads_for(f, STORE_LOAD_LOST_WRITES), 1);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_LOST_WRITES), 1);
     assert_false(sync_has(f, 1000));
     assert_true(sync_has(f, 2000));
 }
@@ -117,7 +106,7 @@ static void test_restored_older_dump(void **state)
     SYNC_UNTIL(f, !sync_status(f).up);
     partners_restore(&f->redis, dump);
     partners_let_in(&f->redis);
-    SYNC_UNTIL(f, loads_for(f, STORE_LOAD_REWOUND) == 1 && sync_status(f).up);
+    SYNC_UNTIL(f, sync_loads_for(f, STORE_LOAD_REWOUND) == 1 && sync_status(f).up);
     assert_int_equal(sync_partners(f), PARTNERS);
 }
 
@@ -138,8 +127,8 @@ static void test_new_epoch(void **state)
     partners_admin(&f->redis, "FLUSHALL");
     partners_init(&f->redis, "e2");
     partners_set_many(&f->redis, 0, PARTNERS);
-    come_back(f);
-    assert_int_equal(loads_for(f, STORE_LOAD_EPOCH), 1);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_EPOCH), 1);
     assert_int_equal(sync_partners(f), PARTNERS);
 }
 
@@ -185,7 +174,7 @@ static void test_digest_mismatch(void **state)
     struct sync *f = sync_followed(state, PARTNERS);
     partners_admin(&f->redis, "HSET gw:{cfg}:meta digest 0123456789abcdef");
     partners_set(&f->redis, PARTNERS, 0);
-    SYNC_UNTIL(f, loads_for(f, STORE_LOAD_DIGEST) >= 2 && sync_status(f).up);
+    SYNC_UNTIL(f, sync_loads_for(f, STORE_LOAD_DIGEST) >= 2 && sync_status(f).up);
     struct store_status s = sync_status(f);
     assert_true(s.is_inconsistent); /* twice the same difference: Redis itself is wrong */
     assert_int_equal(sync_partners(f), PARTNERS + 1);
@@ -325,7 +314,7 @@ static void test_refused_change_after_the_token_moved(void **state)
         write_record(f, 900 + i, i, "enabled", "true");
     }
     f->store->ops->reload(f->store);
-    come_back(f);
+    sync_come_back(f);
     assert_int_equal(sync_status(f).loads_total, 2);
     assert_int_equal(sync_partners(f), MOVED); /* each token has one owner */
     for (unsigned i = 0; i < MOVED; i++)
@@ -348,156 +337,6 @@ static void test_foreign_keys(void **state)
     sync_catch_up(f);
     assert_int_equal(sync_partners(f), 5);
     assert_false(sync_status(f).is_inconsistent);
-}
-
-/* --- mass deletion ------------------------------------------------------------------------------------ */
-
-/* The data set was made anew with only `n` partners. */
-static void shrink(struct sync *f, unsigned n)
-{
-    partners_admin(&f->redis, "FLUSHALL");
-    partners_init(&f->redis, "e2");
-    partners_set_many(&f->redis, 0, n);
-}
-
-static void test_mass_deletion_is_held(void **state)
-{
-    struct sync *f = sync_cut_off(state, PARTNERS);
-    shrink(f, PARTNERS / 2);
-    partners_let_in(&f->redis);
-    SYNC_UNTIL(f, sync_status(f).deletions_held > 0);
-    uint64_t failures = sync_status(f).load_failures_total;
-    SYNC_UNTIL(f, sync_status(f).load_failures_total >= failures + 2); /* held again and again */
-    assert_int_equal(sync_status(f).deletions_held, PARTNERS / 2);
-    assert_int_equal(sync_partners(f), PARTNERS);
-    failures = sync_status(f).load_failures_total;
-    f->store->ops->reload(f->store); /* that is another wish: it is looked at again, and still held */
-    SYNC_UNTIL(f, sync_status(f).load_failures_total >= failures + 2);
-    assert_int_equal(sync_partners(f), PARTNERS);
-    assert_int_equal(f->store->ops->confirm(f->store), PARTNERS / 2);
-    SYNC_UNTIL(f, sync_partners(f) == PARTNERS / 2 && sync_status(f).up);
-    assert_int_equal(sync_status(f).deletions_held, 0);
-}
-
-static void test_confirm_is_the_word_of_an_operator(void **state)
-{
-    struct sync *f = sync_cut_off(state, PARTNERS);
-    assert_int_equal(f->store->ops->confirm(f->store), 0); /* nothing is held: nothing is agreed to */
-    shrink(f, PARTNERS / 2);
-    f->options.held_ms = 3600 * 1000;
-    partners_let_in(&f->redis);
-    SYNC_UNTIL(f, sync_status(f).deletions_held > 0);
-    assert_int_equal(sync_partners(f), PARTNERS);
-    assert_int_equal(f->store->ops->confirm(f->store), PARTNERS / 2); /* at once, not after held_ms */
-    SYNC_UNTIL(f, sync_partners(f) == PARTNERS / 2 && sync_status(f).up);
-    assert_int_equal(sync_status(f).full_loads_total[STORE_LOAD_OPERATOR], 0);
-    assert_int_equal(f->store->ops->confirm(f->store), 0);
-}
-
-/* An operator confirms what was said, not whatever comes. */
-static void test_confirmation_is_for_that_number(void **state)
-{
-    struct sync *f = sync_cut_off(state, PARTNERS);
-    shrink(f, PARTNERS / 2);
-    f->options.held_ms = 50;
-    partners_let_in(&f->redis);
-    SYNC_UNTIL(f, sync_status(f).deletions_held == PARTNERS / 2);
-    partners_lock_out(&f->redis);
-    shrink(f, 1);
-    assert_int_equal(f->store->ops->confirm(f->store), PARTNERS / 2);
-    partners_let_in(&f->redis);
-    SYNC_UNTIL(f, sync_status(f).deletions_held == PARTNERS - 1);
-    assert_int_equal(sync_partners(f), PARTNERS);
-}
-
-static void test_few_deletions_are_not_held(void **state)
-{
-    struct sync *f = sync_cut_off(state, PARTNERS);
-    shrink(f, PARTNERS - PARTNERS / 5);
-    come_back(f);
-    assert_int_equal(sync_partners(f), PARTNERS - PARTNERS / 5);
-}
-
-static void test_data_that_comes_back_ends_the_hold(void **state)
-{
-    struct sync *f = sync_cut_off(state, PARTNERS);
-    shrink(f, 1);
-    partners_let_in(&f->redis);
-    SYNC_UNTIL(f, sync_status(f).deletions_held > 0);
-    partners_set_many(&f->redis, 0, PARTNERS);
-    sync_catch_up(f);
-    assert_int_equal(sync_status(f).deletions_held, 0);
-    assert_int_equal(sync_partners(f), PARTNERS);
-}
-
-/* --- changes by hand ---------------------------------------------------------------------------------- */
-
-static struct sync *scrubbed(void **state)
-{
-    struct sync *f = sync_of(state);
-    f->config.redis.scrub_interval_ms = 20;
-    return sync_followed(state, PARTNERS);
-}
-
-static void test_scrub_of_good_data(void **state)
-{
-    struct sync *f = scrubbed(state);
-    for (unsigned i = 0; i < 50; i++)
-        partners_set(&f->redis, i % PARTNERS, i);
-    SYNC_UNTIL(f, sync_status(f).scrubs_total >= 3);
-    assert_int_equal(sync_status(f).scrub_repairs_total, 0);
-    assert_int_equal(sync_status(f).loads_total, 1);
-}
-
-static void test_scrub_while_changes_come(void **state)
-{
-    struct sync *f = scrubbed(state);
-    for (unsigned i = 0; sync_status(f).scrubs_total < 5; i++) {
-        partners_set(&f->redis, i % PARTNERS, i);
-        if (i % 7 == 0) partners_del(&f->redis, i % PARTNERS);
-        sync_turn(f, sync_deadline(), "scrubbing while changes come");
-    }
-    assert_int_equal(sync_status(f).scrub_repairs_total, 0);
-    assert_int_equal(sync_status(f).loads_total, 1);
-}
-
-static void test_scrub_finds_a_changed_field(void **state)
-{
-    struct sync *f = scrubbed(state);
-    assert_true(sync_off_ramp(f, 3));
-    partners_admin(&f->redis, "HSET %s off_ramp false", partners_key(3));
-    SYNC_UNTIL(f, !sync_off_ramp(f, 3));
-    SYNC_UNTIL(f, sync_status(f).scrub_repairs_total == 1);
-    assert_int_equal(sync_status(f).loads_total, 1);
-}
-
-static void test_scrub_finds_a_deleted_key(void **state)
-{
-    struct sync *f = scrubbed(state);
-    partners_admin(&f->redis, "DEL %s", partners_key(3));
-    SYNC_UNTIL(f, !sync_has(f, 3) && sync_status(f).up);
-    assert_true(loads_for(f, STORE_LOAD_SCRUB) >= 1);
-    assert_true(sync_status(f).is_inconsistent);
-    partners_set(&f->redis, 3, 0);
-    sync_catch_up(f);
-    assert_true(sync_has(f, 3));
-}
-
-/* Somebody put something else in the place of a record. */
-static void test_scrub_finds_a_key_of_another_type(void **state)
-{
-    struct sync *f = scrubbed(state);
-    partners_admin(&f->redis, "SET %s text", partners_key(3));
-    SYNC_UNTIL(f, !sync_has(f, 3) && sync_status(f).up);
-    assert_true(loads_for(f, STORE_LOAD_SCRUB) >= 1);
-}
-
-static void test_scrub_finds_a_changed_version(void **state)
-{
-    struct sync *f = scrubbed(state);
-    partners_admin(&f->redis, "HSET %s v 99999 off_ramp false", partners_key(3));
-    SYNC_UNTIL(f, !sync_off_ramp(f, 3) && sync_status(f).up);
-    assert_true(loads_for(f, STORE_LOAD_SCRUB) >= 1);
 }
 
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
@@ -527,17 +366,6 @@ int main(void)
         SYNC_TEST(test_refused_token_of_another_partner),
         SYNC_TEST(test_refused_change_after_the_token_moved),
         SYNC_TEST(test_foreign_keys),
-        SYNC_TEST(test_mass_deletion_is_held),
-        SYNC_TEST(test_confirm_is_the_word_of_an_operator),
-        SYNC_TEST(test_confirmation_is_for_that_number),
-        SYNC_TEST(test_few_deletions_are_not_held),
-        SYNC_TEST(test_data_that_comes_back_ends_the_hold),
-        SYNC_TEST(test_scrub_of_good_data),
-        SYNC_TEST(test_scrub_while_changes_come),
-        SYNC_TEST(test_scrub_finds_a_changed_field),
-        SYNC_TEST(test_scrub_finds_a_deleted_key),
-        SYNC_TEST(test_scrub_finds_a_key_of_another_type),
-        SYNC_TEST(test_scrub_finds_a_changed_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
