@@ -1,65 +1,19 @@
 /* A stream with TLS inside, the server's side, against OpenSSL: handshake in any pieces, bytes both ways,
- * pauses, ends, and clients that do what they should not. */
-#include "helper_peer.h"
+ * pauses, ends. */
+#include "helper_link.h"
 
 #include "net/tls.h"
 
-#include <openssl/err.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
-/* One connection of each test. */
-struct link {
-    struct net_test *t;
-    struct tls_server *server;
-    struct user *u;
-    struct peer *p;
-};
-
-static struct link link_new(void **state, const struct tls_server_settings *o, SSL_CTX *ctx)
-{
-    struct link l = {.t = *state, .server = test_server(o)};
-    int fd;
-    l.u = user_serve(l.t, l.server, &fd);
-    l.p = peer_create(ctx ? ctx : peer_client_ctx(), fd, "api.example");
-    return l;
-}
-
-static struct link link_open(void **state)
-{
-    struct link l = link_new(state, NULL, NULL);
-    assert_true(peer_shake(l.t, l.p));
-    RUN_UNTIL(l.t, l.u->connected);
-    return l;
-}
-
-static void link_free(struct link *l)
-{
-    user_destroy(l->t, l->u);
-    peer_destroy(l->p);
-    tls_server_unref(l->server);
-}
-
 /* --- handshake ------------------------------------------------------------------------------------- */
-
-static void check_exchange(struct link *l)
-{
-    char got[16] = {0};
-    peer_write(l->t, l->p, "question", 8);
-    RUN_UNTIL(l->t, l->u->ngot == 8);
-    assert_string_equal(l->u->got, "question");
-    assert_int_equal(user_write(l->u, "answer", 6), ERR_OK);
-    assert_int_equal(peer_read(l->t, l->p, got, sizeof got), 6);
-    assert_string_equal(got, "answer");
-}
 
 static void both_versions_shake_hands_and_talk(void **state)
 {
@@ -78,7 +32,7 @@ static void both_versions_shake_hands_and_talk(void **state)
         assert_non_null(info.cipher);
         assert_false(info.resumed || info.has_certificate);
         assert_null(stream_tls_reason(&l.u->stream));
-        check_exchange(&l);
+        link_exchange(&l);
         link_free(&l);
     }
 }
@@ -91,7 +45,7 @@ static void a_handshake_may_come_byte_by_byte(void **state)
         struct link l = link_new(state, NULL, ctx);
         l.p->piece = 1;
         assert_true(peer_shake(l.t, l.p));
-        check_exchange(&l);
+        link_exchange(&l);
         assert_int_equal(l.u->connected, 1);
         link_free(&l);
     }
@@ -103,7 +57,7 @@ static void a_handshake_may_be_cut_anywhere(void **state)
         struct link l = link_new(state, NULL, NULL);
         l.p->first = first;
         assert_true(peer_shake(l.t, l.p));
-        check_exchange(&l);
+        link_exchange(&l);
         link_free(&l);
     }
 }
@@ -257,7 +211,7 @@ static void small_slices_share_a_record(void **state)
 static void nothing_is_kept_in_an_idle_stream(void **state)
 {
     struct link l = link_open(state);
-    check_exchange(&l);
+    link_exchange(&l);
     assert_null(l.u->stream.pending);
     assert_int_equal(SSL_has_pending(l.p->ssl), 0);
     struct iovec none = {NULL, 0};
@@ -373,402 +327,6 @@ static void a_client_may_vanish_at_any_byte(void **state)
         }
 }
 
-/* --- bad clients ----------------------------------------------------------------------------------- */
-
-static void check_refused(struct link *l, enum err e)
-{
-    RUN_UNTIL(l->t, l->u->failures);
-    assert_int_equal(l->u->failure, e);
-    assert_non_null(stream_tls_reason(&l->u->stream));
-    net_test_settle(l->t);
-    assert_int_equal(l->u->failures, 1);
-    assert_int_equal(l->u->reads, 0);
-}
-
-static void what_is_no_tls_is_refused(void **state)
-{
-    static const char *const inputs[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\x16\x03\x01\xff\xff garbage",
-                                         "PROXY TCP4 ", "\x80\x2e\x01\x00\x02\x00\x15",
-                                         "\x15\x03\x01\x00\x02\x02\x28"};
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        struct link l = link_new(state, NULL, NULL);
-        test_send(l.p->fd, inputs[i]);
-        size_t n = strlen(inputs[i]);
-        assert_int_equal(send(l.p->fd, inputs[i] + n, 1, 0), 1); /* the NULs within */
-        char more[64] = {0};
-        assert_int_equal(send(l.p->fd, more, sizeof more, 0), sizeof more);
-        check_refused(&l, ERR_TLS);
-        link_free(&l);
-    }
-}
-
-static void an_endless_handshake_is_cut_off(void **state)
-{
-    struct link l = link_new(state, NULL, NULL);
-    /* A ClientHello that says it is 131071 bytes long, in records of 16 KiB. */
-    static char record[5 + 16384] = "\x16\x03\x01\x40\x00";
-    memcpy(record + 5, "\x01\x01\xff\xff\x03\x03", 6);
-    net_test_watch(l.t);
-    for (int i = 0; i < 8 && !l.u->failures; i++) {
-        for (size_t at = 0; at < sizeof record && !l.u->failures;) {
-            ssize_t n = send(l.p->fd, record + at, sizeof record - at, MSG_NOSIGNAL);
-            if (n > 0) at += (size_t)n;
-            RUN_READY(l.t);
-        }
-        memset(record + 5, 0, 6);
-    }
-    check_refused(&l, ERR_LIMIT);
-    assert_true(l.u->stream.bytes_in <= 64 * 1024 + TEST_READ_BUFFER);
-    link_free(&l);
-}
-
-static void old_versions_are_refused(void **state)
-{
-    SSL_CTX *ctx = peer_client_ctx();
-    SSL_CTX_set_security_level(ctx, 0);
-    SSL_CTX_set_min_proto_version(ctx, TLS1_VERSION);
-    SSL_CTX_set_max_proto_version(ctx, TLS1_1_VERSION);
-    struct link l = link_new(state, NULL, ctx);
-    assert_false(peer_shake(l.t, l.p));
-    check_refused(&l, ERR_TLS);
-    link_free(&l);
-    ctx = peer_client_ctx();
-    SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
-    l = link_new(state, &(struct tls_server_settings){.only_1_3 = true}, ctx);
-    assert_false(peer_shake(l.t, l.p));
-    check_refused(&l, ERR_TLS);
-    link_free(&l);
-}
-
-static void weak_ciphers_are_refused(void **state)
-{
-    SSL_CTX *ctx = peer_client_ctx();
-    SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
-    assert_int_equal(
-        SSL_CTX_set_cipher_list(ctx, "ECDHE-ECDSA-AES128-SHA256:AES128-GCM-SHA256:DHE-RSA-AES128-GCM-SHA256"),
-        1);
-    struct link l = link_new(state, NULL, ctx);
-    assert_false(peer_shake(l.t, l.p));
-    check_refused(&l, ERR_TLS);
-    link_free(&l);
-}
-
-/* A record whose bytes were changed on the way: what came before it counts, then it is over. */
-static void a_changed_record_is_refused(void **state)
-{
-    char *bytes;
-    struct link l = link_open(state);
-    assert_int_equal(SSL_write(l.p->ssl, "good", 4), 4);
-    long good = BIO_get_mem_data(SSL_get_wbio(l.p->ssl), &bytes);
-    assert_int_equal(SSL_write(l.p->ssl, "evil", 4), 4);
-    long n = BIO_get_mem_data(SSL_get_wbio(l.p->ssl), &bytes);
-    bytes[good + 7] ^= 1;
-    assert_int_equal(send(l.p->fd, bytes, (size_t)n, 0), n);
-    RUN_UNTIL(l.t, l.u->failures);
-    assert_int_equal(l.u->failure, ERR_TLS);
-    assert_string_equal(l.u->got, "good");
-    assert_int_equal(user_write(l.u, "x", 1), ERR_RESET);
-    link_free(&l);
-}
-
-static void keys_may_be_updated(void **state)
-{
-    struct link l = link_open(state);
-    check_exchange(&l);
-    for (int i = 0; i < 5; i++) {
-        l.u->ngot = 0;
-        assert_int_equal(SSL_key_update(l.p->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
-        check_exchange(&l);
-    }
-    link_free(&l);
-}
-
-static void a_flood_of_key_updates_is_refused(void **state)
-{
-    struct link l = link_open(state);
-    for (int i = 0; i < 200; i++) {
-        assert_int_equal(SSL_key_update(l.p->ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
-        assert_int_equal(SSL_do_handshake(l.p->ssl), 1);
-    }
-    while (BIO_pending(SSL_get_wbio(l.p->ssl)))
-        peer_carry(l.t, l.p);
-    check_refused(&l, ERR_LIMIT);
-    link_free(&l);
-}
-
-/* Each request for our new key brings an answer. Whoever never reads them would have them pile up here. */
-static void answers_that_nobody_reads_are_bounded(void **state)
-{
-    struct link l = link_open(state);
-    static char large[MUCH];
-    while (!stream_is_blocked(&l.u->stream))
-        assert_int_equal(user_write(l.u, large, sizeof large), ERR_OK);
-    size_t before = l.u->stream.pending->n;
-    net_test_watch(l.t);
-    for (int i = 0; i < 2000 && !l.u->failures; i++) {
-        uint64_t in = l.u->stream.bytes_in;
-        char bytes[64];
-        assert_int_equal(SSL_key_update(l.p->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
-        assert_int_equal(SSL_do_handshake(l.p->ssl), 1);
-        int n = BIO_read(SSL_get_wbio(l.p->ssl), bytes, sizeof bytes);
-        assert_int_equal(send(l.p->fd, bytes, (size_t)n, 0), n);
-        RUN_UNTIL(l.t, l.u->stream.bytes_in > in);
-    }
-    assert_in_range(l.u->stream.pending->n, before, before + 4096);
-    assert_int_equal(l.u->failure, ERR_LIMIT);
-    link_free(&l);
-}
-
-static void renegotiation_is_refused(void **state)
-{
-    SSL_CTX *ctx = peer_client_ctx();
-    SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
-    struct link l = link_new(state, NULL, ctx);
-    assert_true(peer_shake(l.t, l.p));
-    check_exchange(&l);
-    uint64_t before = l.u->stream.bytes_in;
-    assert_int_equal(SSL_renegotiate(l.p->ssl), 1);
-    assert_false(peer_shake(l.t, l.p)); /* the alert ends it at the client's side */
-    assert_true(l.u->stream.bytes_in > before);
-    assert_int_equal(l.u->connected, 1);
-    link_free(&l);
-}
-
-/* --- names, protocols, certificates ---------------------------------------------------------------- */
-
-static void alpn_must_offer_what_we_speak(void **state)
-{
-    static const struct {
-        const char *offer, *chosen; /* NULL: refused */
-    } cases[] = {
-        {"\x08http/1.1", "http/1.1"},
-        {"\x02h2\x08http/1.1", "http/1.1"},
-        {"\x08http/1.0", "http/1.0"},
-        {"\x08http/1.0\x08http/1.1", "http/1.1"},
-        {"\x02h2", NULL},
-        {"\x08http/0.9", NULL},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const unsigned char *chosen;
-        unsigned n;
-        struct link l = link_new(state, NULL, NULL);
-        SSL_set_alpn_protos(l.p->ssl, (const unsigned char *)cases[i].offer,
-                            (unsigned)strlen(cases[i].offer));
-        assert_int_equal(peer_shake(l.t, l.p), cases[i].chosen != NULL);
-        if (cases[i].chosen) {
-            SSL_get0_alpn_selected(l.p->ssl, &chosen, &n);
-            assert_int_equal(n, strlen(cases[i].chosen));
-            assert_memory_equal(chosen, cases[i].chosen, n);
-        } else {
-            check_refused(&l, ERR_TLS);
-            assert_int_equal(ERR_GET_REASON(ERR_peek_last_error()),
-                             SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL);
-        }
-        link_free(&l);
-    }
-}
-
-/* The common name of the certificate that a client with this SNI gets; "" when it is refused. `rsa`: it knows
- * RSA only. */
-static void check_served(void **state, const struct tls_server_settings *o, const char *host, bool rsa,
-                         const struct pair *expected)
-{
-    struct link l = {.t = *state, .server = test_server(o)};
-    int fd;
-    l.u = user_serve(l.t, l.server, &fd);
-    l.p = peer_create(peer_client_ctx(), fd, host);
-    if (rsa) assert_int_equal(SSL_set1_sigalgs_list(l.p->ssl, "rsa_pss_rsae_sha256"), 1);
-    assert_int_equal(peer_shake(l.t, l.p), expected != NULL);
-    if (expected) assert_int_equal(X509_cmp(SSL_get0_peer_certificate(l.p->ssl), expected->x), 0);
-    if (!expected && !rsa)
-        assert_int_equal(ERR_GET_REASON(ERR_peek_last_error()), SSL_R_TLSV1_UNRECOGNIZED_NAME);
-    link_free(&l);
-}
-
-static void the_certificate_is_chosen_by_name_and_key_type(void **state)
-{
-    const struct pair *ca = certs_authority();
-    struct pair a = certs_make(&(struct leaf){.names = "DNS:a.example,DNS:www.a.example", .by = ca});
-    struct pair a_rsa = certs_make(&(struct leaf){.names = "DNS:a.example", .by = ca, .rsa_bits = 2048});
-    struct pair wild = certs_make(&(struct leaf){.names = "DNS:*.b.example", .by = ca});
-    struct pair exact = certs_make(&(struct leaf){.names = "DNS:x.b.example", .by = ca});
-    char paths[8][PATH_BYTES];
-    struct tls_certificate_files files[4];
-    const struct pair *pairs[] = {&a, &a_rsa, &wild, &exact};
-    static const char *const names[] = {"a", "a_rsa", "wild", "exact"};
-    for (size_t i = 0; i < 4; i++) {
-        files[i] = certs_write(names[i], pairs[i], NULL);
-        memcpy(paths[2 * i], files[i].certificate, PATH_BYTES);
-        memcpy(paths[2 * i + 1], files[i].key, PATH_BYTES);
-        files[i] = (struct tls_certificate_files){paths[2 * i], paths[2 * i + 1]};
-    }
-    struct tls_server_settings o = {.certificates = files, .ncertificates = 4};
-    check_served(state, &o, "a.example", false, &a);
-    check_served(state, &o, "A.Example", false, &a);
-    check_served(state, &o, "a.example", true, &a_rsa);
-    check_served(state, &o, "www.a.example", false, &a);
-    check_served(state, &o, "www.a.example", true, NULL); /* only the other certificate has that name */
-    check_served(state, &o, "y.b.example", false, &wild);
-    check_served(state, &o, "x.b.example", false, &exact);
-    check_served(state, &o, "z.y.b.example", false, &a); /* a wildcard is one label */
-    check_served(state, &o, "b.example", false, &a);
-    check_served(state, &o, NULL, false, &a);
-    check_served(state, &o, NULL, true, &a_rsa);
-    o.refuse_unknown_names = true;
-    check_served(state, &o, "b.example", false, NULL);
-    check_served(state, &o, "nobody", false, NULL);
-    check_served(state, &o, "x.b.example", false, &exact);
-    check_served(state, &o, NULL, false, &a);
-    for (size_t i = 0; i < 4; i++)
-        pair_free((struct pair *)(uintptr_t)pairs[i]);
-}
-
-static void client_certificates_are_asked_for_and_checked(void **state)
-{
-    struct pair good = certs_make(&(struct leaf){.names = "DNS:partner", .by = certs_authority()});
-    struct pair bad = certs_make(&(struct leaf){.names = "DNS:partner"});
-    static const enum tls_client_certificates modes[] = {TLS_CLIENTS_OFF, TLS_CLIENTS_OPTIONAL,
-                                                         TLS_CLIENTS_REQUIRED};
-    for (size_t m = 0; m < 3; m++)
-        for (int shown = 0; shown < 3; shown++) {
-            const struct pair *pair = shown == 1 ? &good : shown == 2 ? &bad : NULL;
-            bool expected = m == 0 || shown == 1 || (m == 1 && shown == 0);
-            struct tls_server_settings o = {.client_certificates = modes[m],
-                                            .client_authorities = certs_authority_file()};
-            struct link l = link_new(state, &o, NULL);
-            struct tls_info info;
-            if (pair) assert_int_equal(SSL_use_cert_and_key(l.p->ssl, pair->x, pair->key, NULL, 1), 1);
-            (void)peer_shake(l.t, l.p); /* in TLS 1.3 the client is done before the server judges */
-            RUN_UNTIL(l.t, l.u->connected || l.u->failures);
-            assert_int_equal(l.u->connected, expected);
-            if (expected) {
-                uint8_t print[32], shown_print[32];
-                assert_true(stream_tls_info(&l.u->stream, &info));
-                assert_int_equal(info.has_certificate, m > 0 && shown == 1);
-                assert_int_equal(X509_digest(good.x, EVP_sha256(), print, NULL), 1);
-                assert_int_equal(stream_tls_fingerprint(&l.u->stream, shown_print), info.has_certificate);
-                if (info.has_certificate) assert_memory_equal(shown_print, print, 32);
-            } else {
-                assert_int_equal(l.u->failure, ERR_TLS);
-            }
-            link_free(&l);
-        }
-    pair_free(&good);
-    pair_free(&bad);
-}
-
-/* --- tickets --------------------------------------------------------------------------------------- */
-
-/* Connects with the session of before, if any, and takes the new one. */
-static bool connect_resumes(void **state, struct tls_tickets *tickets, int version, SSL_SESSION **session)
-{
-    struct tls_server_settings o = {.tickets = tickets};
-    struct tls_info info;
-    char got[4];
-    SSL_CTX *ctx = peer_client_ctx();
-    SSL_CTX_set_max_proto_version(ctx, version);
-    struct link l = link_new(state, &o, ctx); /* a new context each time, as after a reload */
-    if (*session) assert_int_equal(SSL_set_session(l.p->ssl, *session), 1);
-    assert_true(peer_shake(l.t, l.p));
-    RUN_UNTIL(l.t, l.u->connected);
-    assert_true(stream_tls_info(&l.u->stream, &info));
-    assert_int_equal(info.resumed, SSL_session_reused(l.p->ssl));
-    assert_int_equal(user_write(l.u, "hi", 2), ERR_OK);
-    assert_int_equal(peer_read(l.t, l.p, got, 2), 2);
-    if (version == TLS1_3_VERSION)
-        assert_int_equal(l.p->nsessions, 1); /* one ticket, with a resumed session too */
-    SSL_SESSION_free(*session);
-    *session = SSL_get1_session(l.p->ssl);
-    SSL_shutdown(l.p->ssl);
-    RUN_UNTIL(l.t, (peer_carry(l.t, l.p), l.u->eofs));
-    link_free(&l);
-    return info.resumed;
-}
-
-static void sessions_resume_across_one_rotation(void **state)
-{
-    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
-        struct tls_tickets *tickets;
-        struct errmsg why;
-        bool changed;
-        SSL_SESSION *session = NULL, *old;
-        assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 1000, &why, &tickets), ERR_OK);
-        assert_false(connect_resumes(state, tickets, version, &session));
-        assert_true(connect_resumes(state, tickets, version, &session));
-        old = session;
-        SSL_SESSION_up_ref(old);
-        assert_int_equal(tls_tickets_refresh(tickets, 1000 + ROTATE_MS, &changed, &why), ERR_OK);
-        assert_true(changed);
-        assert_true(connect_resumes(state, tickets, version, &session));
-        assert_int_equal(tls_tickets_refresh(tickets, 1000 + 2ULL * ROTATE_MS, &changed, &why), ERR_OK);
-        assert_true(changed);
-        assert_true(
-            connect_resumes(state, tickets, version, &session)); /* the ticket was renewed in between */
-        assert_false(connect_resumes(state, tickets, version, &old));
-        SSL_SESSION_free(session);
-        SSL_SESSION_free(old);
-        tls_tickets_unref(tickets);
-    }
-}
-
-/* Connects with this certificate, or with the session of before, and takes the new one. */
-static bool shows_or_resumes(void **state, struct tls_tickets *tickets, int version, const struct pair *shown,
-                             SSL_SESSION **session)
-{
-    struct tls_server_settings o = {.tickets = tickets,
-                                    .client_certificates = TLS_CLIENTS_OPTIONAL,
-                                    .client_authorities = certs_authority_file()};
-    struct tls_info info;
-    char got[4];
-    SSL_CTX *ctx = peer_client_ctx();
-    SSL_CTX_set_max_proto_version(ctx, version);
-    struct link l = link_new(state, &o, ctx);
-    if (shown) assert_int_equal(SSL_use_cert_and_key(l.p->ssl, shown->x, shown->key, NULL, 1), 1);
-    if (*session) assert_int_equal(SSL_set_session(l.p->ssl, *session), 1);
-    assert_true(peer_shake(l.t, l.p));
-    RUN_UNTIL(l.t, l.u->connected);
-    assert_true(stream_tls_info(&l.u->stream, &info));
-    assert_int_equal(user_write(l.u, "hi", 2), ERR_OK);
-    assert_int_equal(peer_read(l.t, l.p, got, 2), 2);
-    SSL_SESSION_free(*session);
-    *session = SSL_get1_session(l.p->ssl);
-    SSL_shutdown(l.p->ssl);
-    RUN_UNTIL(l.t, (peer_carry(l.t, l.p), l.u->eofs));
-    link_free(&l);
-    return info.has_certificate;
-}
-
-/* A session stands for a certificate that was checked; it must not stand for it longer than that is valid. */
-static void a_session_does_not_outlive_its_client_certificate(void **state)
-{
-    struct pair brief = certs_make(
-        &(struct leaf){.names = "DNS:partner", .by = certs_authority(), .from_s = -DAY_S, .to_s = 2});
-    SSL_SESSION *sessions[2] = {NULL, NULL};
-    struct tls_tickets *tickets;
-    struct errmsg why;
-    assert_int_equal(tls_tickets_create(NULL, ROTATE_MS, 1000, &why, &tickets), ERR_OK);
-    for (int i = 0; i < 2; i++) {
-        assert_true(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, &brief, &sessions[i]));
-        assert_true(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, NULL, &sessions[i]));
-    }
-    while (X509_cmp_current_time(X509_get0_notAfter(brief.x)) > 0)
-        (void)poll(NULL, 0, 10);
-    for (int i = 0; i < 2; i++) {
-        assert_false(shows_or_resumes(state, tickets, TLS1_2_VERSION + i, NULL, &sessions[i]));
-        SSL_SESSION_free(sessions[i]);
-    }
-    tls_tickets_unref(tickets);
-    pair_free(&brief);
-}
-
-static void without_ticket_keys_nothing_resumes(void **state)
-{
-    struct link l = link_open(state);
-    check_exchange(&l);
-    assert_int_equal(l.p->nsessions, 0);
-    link_free(&l);
-}
-
 #define TLS_TEST(name) cmocka_unit_test_setup_teardown(name, net_test_setup, net_test_teardown)
 
 int main(void)
@@ -792,21 +350,6 @@ int main(void)
         TLS_TEST(a_close_with_bytes_pending_does_not),
         TLS_TEST(a_reset_by_the_client_is_one),
         TLS_TEST(a_client_may_vanish_at_any_byte),
-        TLS_TEST(what_is_no_tls_is_refused),
-        TLS_TEST(an_endless_handshake_is_cut_off),
-        TLS_TEST(old_versions_are_refused),
-        TLS_TEST(weak_ciphers_are_refused),
-        TLS_TEST(a_changed_record_is_refused),
-        TLS_TEST(keys_may_be_updated),
-        TLS_TEST(a_flood_of_key_updates_is_refused),
-        TLS_TEST(answers_that_nobody_reads_are_bounded),
-        TLS_TEST(renegotiation_is_refused),
-        TLS_TEST(alpn_must_offer_what_we_speak),
-        TLS_TEST(the_certificate_is_chosen_by_name_and_key_type),
-        TLS_TEST(client_certificates_are_asked_for_and_checked),
-        TLS_TEST(sessions_resume_across_one_rotation),
-        TLS_TEST(a_session_does_not_outlive_its_client_certificate),
-        TLS_TEST(without_ticket_keys_nothing_resumes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

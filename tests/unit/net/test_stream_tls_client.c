@@ -165,11 +165,13 @@ static void sessions_are_used_again(void **state)
         struct tls_sessions s = {0};
         struct tls_client *c = test_client(), *other = test_client();
         assert_false(resumes(state, c, &s, version));
-        assert_true(s.n > 0);
+        unsigned first = s.n;
+        assert_true(first > 0);
         for (int i = 0; i < 12; i++)
             assert_true(resumes(state, c, &s, version));
         assert_true(s.n <= TLS_SESSIONS_MAX);
         assert_false(resumes(state, other, &s, version)); /* not those of other rules */
+        assert_int_equal(s.n, first);                     /* nor are they kept beside its own */
         assert_false(resumes(state, c, &s, version));
         tls_sessions_clear(&s);
         assert_false(resumes(state, c, &s, version));

@@ -1,6 +1,7 @@
 /* What makes a certificate, a key or a list of authorities bad, and that it is said with the file's name. */
 #include "helper_certs.h"
 #include "net/tls_client.h"
+#include "net/tls_file.h"
 #include "net/tls_server.h"
 
 #include <openssl/pem.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -79,6 +81,10 @@ static void files_that_cannot_be_read(void **state)
     certs_write_text(f.certificate, "", 0600);
     check_bad(&f, ERR_PARSE, "empty.pem", "holds no certificate");
     certs_write_text(f.certificate, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0600);
+    check_bad(&f, ERR_PARSE, "empty.pem", "certificate 1 cannot be read");
+    assert_int_equal(truncate(f.certificate, TLS_FILE_BYTES_MAX + 1), 0);
+    check_bad(&f, ERR_LIMIT, "empty.pem", "larger than 1 MiB");
+    assert_int_equal(truncate(f.certificate, TLS_FILE_BYTES_MAX), 0);
     check_bad(&f, ERR_PARSE, "empty.pem", "certificate 1 cannot be read");
     f = good;
     f.key = certs_path("missing.key");
