@@ -169,14 +169,10 @@ static void renegotiation_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TLS_TEST(what_is_no_tls_is_refused),
-        TLS_TEST(an_endless_handshake_is_cut_off),
-        TLS_TEST(old_versions_are_refused),
-        TLS_TEST(weak_ciphers_are_refused),
-        TLS_TEST(a_changed_record_is_refused),
-        TLS_TEST(keys_may_be_updated),
-        TLS_TEST(a_flood_of_key_updates_is_refused),
-        TLS_TEST(answers_that_nobody_reads_are_bounded),
+        TLS_TEST(what_is_no_tls_is_refused),         TLS_TEST(an_endless_handshake_is_cut_off),
+        TLS_TEST(old_versions_are_refused),          TLS_TEST(weak_ciphers_are_refused),
+        TLS_TEST(a_changed_record_is_refused),       TLS_TEST(keys_may_be_updated),
+        TLS_TEST(a_flood_of_key_updates_is_refused), TLS_TEST(answers_that_nobody_reads_are_bounded),
         TLS_TEST(renegotiation_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* What the server's side of TLS decides: protocol, certificate, whose certificate it asks for, and which sessions resume. */
+/* What the server's side of TLS decides: protocol, certificate, whose certificate it asks for, and which
+ * sessions resume. */
 #include "helper_link.h"
 
 #include "net/tls.h"
@@ -164,7 +165,8 @@ static struct tls_info reconnect(void **state, const struct tls_server_settings 
 
 static bool connect_resumes(void **state, struct tls_tickets *tickets, int version, SSL_SESSION **session)
 {
-    return reconnect(state, &(struct tls_server_settings){.tickets = tickets}, version, NULL, session).resumed;
+    return reconnect(state, &(struct tls_server_settings){.tickets = tickets}, version, NULL, session)
+        .resumed;
 }
 
 static void sessions_resume_across_one_rotation(void **state)

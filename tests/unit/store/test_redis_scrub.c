@@ -33,6 +33,9 @@ static void test_scrub_while_changes_come(void **state)
     for (unsigned i = 0; sync_status(f).scrubs_total < 5; i++) {
         partners_set(&f->redis, i % PARTNERS, i);
         if (i % 7 == 0) partners_del(&f->redis, i % PARTNERS);
+        for (unsigned k = 0; k < 3;
+             k++) /* whenever it is read, it has changed again before that is settled */
+            partners_set(&f->redis, 0, i + k);
         sync_turn(f, sync_deadline(), "scrubbing while changes come");
     }
     assert_int_equal(sync_status(f).scrub_repairs_total, 0);

@@ -1,5 +1,6 @@
 /* Starting from the snapshot when Redis is away, and taking up the log from there. */
 #include "helper_sync.h"
+#include "store/redis_sync_state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -100,6 +101,32 @@ static void test_written_while_changes_come(void **state)
     }
 }
 
+/* A snapshot has records that are newer than its position: what the log tells of them does not set them back.
+ * Here the position of one that was loaded is moved, and the log is read in steps of one change. */
+static void test_newer_records_do_not_go_back(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    f->options.range_count = 1;
+    partners_set_many(&f->redis, 0, PARTNERS);
+    sync_open(f);
+    sync_catch_up(f);
+    partners_set(&f->redis, 3, 1);
+    partners_set(&f->redis, 3, 0);
+    sync_catch_up(f);
+    sync_restart(f);
+    struct redis_position *at = &((struct redis_sync *)f->store)->position;
+    uint64_t end = at->sequence;
+    at->sequence -= 2;
+    (void)snprintf(at->nonce, sizeof at->nonce, "n%u",
+                   (unsigned)at->sequence); /* as helper_partners.c makes them */
+    while (sync_status(f).sequence < end) {
+        assert_true(sync_off_ramp(f, 3));
+        sync_turn(f, sync_deadline(), "taking up the log");
+    }
+    assert_true(sync_off_ramp(f, 3));
+    assert_int_equal(sync_status(f).loads_total, 0);
+}
+
 static void test_refused_records_are_remembered(void **state)
 {
     struct sync *f = with_snapshot(state);
@@ -171,6 +198,18 @@ static void test_stale_from_the_start(void **state)
     assert_true(policy_is_ready(f->policy));
 }
 
+/* Writing takes a twentieth of the time at most: after one that took long, the next is put off. */
+static void test_slow_writing_makes_pauses(void **state)
+{
+    struct sync *f = saved(state);
+    struct redis_sync *s = (struct redis_sync *)f->store;
+    SYNC_UNTIL(f, !s->copy);
+    s->copy_pause_ms = 3600 * 1000;
+    partners_set(&f->redis, 3, 1);
+    SYNC_UNTIL(f, uv_is_active((uv_handle_t *)&s->timers[SYNC_COPY]));
+    assert_true(uv_timer_get_due_in(&s->timers[SYNC_COPY]) > s->copy_pause_ms / 2);
+}
+
 static void test_folder_that_is_not_there(void **state)
 {
     struct sync *f = sync_of(state);
@@ -224,11 +263,13 @@ int main(void)
         SYNC_TEST(test_start_without_redis),
         SYNC_TEST(test_snapshot_too_old_for_the_log),
         SYNC_TEST(test_written_while_changes_come),
+        SYNC_TEST(test_newer_records_do_not_go_back),
         SYNC_TEST(test_refused_records_are_remembered),
         SYNC_TEST(test_damaged_snapshot),
         SYNC_TEST(test_snapshot_of_another_tag),
         SYNC_TEST(test_mass_deletion_after_a_start),
         SYNC_TEST(test_stale_from_the_start),
+        SYNC_TEST(test_slow_writing_makes_pauses),
         SYNC_TEST(test_folder_that_is_not_there),
         SYNC_TEST(test_close_while_writing),
         SYNC_TEST(test_close_writes_what_is_due),
