@@ -10,22 +10,22 @@ in test_timeouts.py, limits of its head and of the pool in test_limits.py, well-
 
 import hashlib
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 
 import pytest
 
 import support.gateway
-from support.backend import answer, chunk, chunked
+from support.backend import Connection, answer, chunk, chunked
 from support.client import Stopwatch, request
 from support.expect import is_error, is_passed
 from support.http1 import Ended
+from support.payload import MIB, PLENTY, digest_of, pattern
 from support.wait import DEADLINE_S, wait_for
 
-MIB = 1024 * 1024
+pytest_plugins = ["support.hosts"]
+
 HEAD_10 = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 HEAD_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HEAD_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -224,8 +224,7 @@ def test_a_truncated_answer_never_looks_complete(gateway, backend, partner, vers
 
     backend.script(script)
     client = gateway.client().send(request(fields=partner.authorization, version=version))
-    while b"\r\n\r\n" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"\r\n\r\n")
     gate.open()
     with pytest.raises(Ended):
         client.response()
@@ -246,8 +245,7 @@ def test_a_reset_is_not_the_end_of_an_answer_without_length(gateway, backend, pa
 
     backend.script(script)
     client = gateway.client().send(request(fields=partner.authorization, version=version))
-    while b"12345" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"12345")
     gate.open()
     with pytest.raises(Ended) as ended:
         client.response()
@@ -269,8 +267,7 @@ def test_a_reset_is_not_the_end_of_an_early_answer(gateway, backend, partner):
     backend.script(script)
     client = gateway.client()
     client.send(announced(f"Content-Length: {4 * MIB}", partner))
-    while b"12345" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"12345")
     gate.open()
     client.send_until_refused(b"x" * 65536, 4 * MIB)
     with pytest.raises(Ended):
@@ -326,8 +323,7 @@ def test_broken_chunks_later(gateway, backend, partner, data, version):
 
     backend.script(script)
     client = gateway.client().send(request(fields=partner.authorization, version=version))
-    while b"first" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"first")
     gate.open()
     with pytest.raises(Ended):
         client.response()
@@ -672,15 +668,7 @@ def test_a_retry_while_others_wait(proofgw, backend, partner):
 
 def test_a_client_that_leaves_the_queue_is_not_served(proofgw, backend, partner):
     gateway = proofgw(limits={"upstream_connections": 1})
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.serve()
-
-    backend.script(script)
+    gate = backend.hold(then=Connection.serve)
     first, second, third = gateway.client(), gateway.client(), gateway.client()
     first.send(request(target="/widget/first", fields=partner.authorization))
     backend.wait_requests(1)
@@ -708,33 +696,6 @@ def test_a_backend_by_name(proofgw, backend, partner):
         is_passed(client.exchange(fields=partner.authorization + "X-A: b\r\n"))
     status, _ = gateway.admin("/readyz")
     assert status == 200
-
-
-@pytest.fixture
-def hosts(tmp_path, monkeypatch):
-    """Lets the gateway see other names: hosts({"backend.test": ["127.0.0.1"]}) before it starts; None: a look-up never
-    ends. Nothing else of the machine changes: the file is mounted in a namespace of the gateway's own."""
-    wrap = ["unshare", "--user", "--map-root-user", "--mount"]
-    attempt = [*wrap, "mount", "--bind", "/etc/hosts", "/etc/hosts"]
-    if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    table, empty, script = tmp_path / "hosts", tmp_path / "resolv.conf", tmp_path / "proofgw-with-hosts"
-
-    def make(names, name_server="127.0.0.1", timeout_s=1):
-        empty.write_text(f"nameserver {name_server}\noptions timeout:{timeout_s} attempts:1\n")
-        if names is None:
-            os.mkfifo(table)  # who reads it waits for somebody who writes
-        else:
-            table.write_text("".join(f"{a} {name}\n" for name, addresses in names.items() for a in addresses))
-        script.write_text(
-            "#!/bin/sh\n"
-            f"exec {' '.join(wrap)} sh -c 'mount --bind {table} /etc/hosts && mount --bind {empty} /etc/resolv.conf"
-            f' && exec {support.gateway.BINARY} "$@"\' proofgw "$@"\n'
-        )
-        script.chmod(0o755)
-        monkeypatch.setattr(support.gateway, "BINARY", script)
-
-    return make
 
 
 @pytest.fixture
@@ -837,37 +798,24 @@ def test_a_look_up_that_hangs_does_not_hold_up_the_end(proofgw, partner, hosts, 
 
 # --- large bodies, and memory ----------------------------------------------------------------------------
 
-LARGE = 64 * MIB
+LARGE = 2 * PLENTY
 
 
-def block():
-    """One MiB in which no two lines are alike."""
-    return b"".join(b"%031d\n" % i for i in range(MIB // 32))
+@pytest.fixture(params=["bytes", "memory"])
+def peak(request, monkeypatch):
+    """Peak memory of the gateway in bytes. A sanitizer multiplies it: so the tests run once as everything does, for the
+    bytes, and once in the release build, for the memory."""
+    is_measured = request.param == "memory"
+    if is_measured:
+        monkeypatch.setattr(support.gateway, "BINARY", support.gateway.release_binary())
 
-
-@pytest.fixture
-def frugal(monkeypatch):
-    """Peak memory of the gateway in bytes, when PROOFGW_RELEASE_BIN names a build whose memory means something
-    (AddressSanitizer multiplies it); the same checks without memory otherwise."""
-    release = os.environ.get("PROOFGW_RELEASE_BIN")
-    if release:
-        monkeypatch.setattr(support.gateway, "BINARY", release)
-
-    def peak(gateway):
-        if not release:
+    def measure(gateway):
+        if not is_measured:
             return 0
         status = open(f"/proc/{gateway.process.pid}/status").read()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
-    return peak
-
-
-def digest_of(size):
-    """Of so many bytes of block(), over and over."""
-    data, digest = block(), hashlib.sha256()
-    for _ in range(size // MIB):
-        digest.update(data)
-    return digest.digest()
+    return measure
 
 
 def taken(reader, sock, size):
@@ -887,7 +835,7 @@ def taken(reader, sock, size):
 def stalls(sock, size):
     """Sends until the other side has not taken anything for half a second; returns the bytes that it has taken."""
     sock.settimeout(0.5)
-    data, sent = block(), 0
+    data, sent = pattern(MIB), 0
     try:
         while sent < size:
             sent += sock.send(data[sent % MIB :])
@@ -899,17 +847,17 @@ def stalls(sock, size):
 
 def resumed(sock, sent, size):
     """The rest after stalls()."""
-    data = block()
+    data = pattern(MIB)
     while sent < size:
         sent += sock.send(data[sent % MIB :])
 
 
-def test_a_large_answer_to_a_slow_reader(proofgw, backend, partner, frugal):
+def test_a_large_answer_to_a_slow_reader(proofgw, backend, partner, peak):
     """The backend is stopped while the client does not read: kernel buffers fill, the gateway's memory does not. Then
     every byte arrives, in order."""
     gateway = proofgw(timeouts={"client_write": "60s", "upstream_idle": "60s"})
     is_passed(gateway.client().exchange(fields=partner.authorization))
-    before = frugal(gateway)
+    before = peak(gateway)
     stalled, gate = backend.gate(), backend.gate()
     took = []
 
@@ -930,19 +878,19 @@ def test_a_large_answer_to_a_slow_reader(proofgw, backend, partner, frugal):
     client.send(request(fields=partner.authorization))
     stalled.wait()
     assert took[0] < LARGE // 2, "the backend was not stopped"
-    assert frugal(gateway) - before < 4 * MIB
+    assert peak(gateway) - before < 4 * MIB
     gate.open()
     head = client.reader.response_head()
     assert head["content-length"] == str(LARGE)
     assert taken(client.reader, client.socket, LARGE) == digest_of(LARGE)
-    assert frugal(gateway) - before < 4 * MIB
+    assert peak(gateway) - before < 4 * MIB
 
 
-def test_a_large_request_to_a_slow_reader(proofgw, backend, partner, frugal):
+def test_a_large_request_to_a_slow_reader(proofgw, backend, partner, peak):
     """The same the other way round."""
     gateway = proofgw(limits={"body": "1GiB"}, timeouts={"upstream_idle": "60s", "request_body": "60s"})
     is_passed(gateway.client().exchange(fields=partner.authorization))
-    before = frugal(gateway)
+    before = peak(gateway)
     gate = backend.gate()
     seen = []
 
@@ -960,19 +908,19 @@ def test_a_large_request_to_a_slow_reader(proofgw, backend, partner, frugal):
     client.send(announced(f"Content-Length: {LARGE}", partner))
     took = stalls(client.socket, LARGE)
     assert took < LARGE // 2, "the client was not stopped"
-    assert frugal(gateway) - before < 4 * MIB
+    assert peak(gateway) - before < 4 * MIB
     gate.open()
     resumed(client.socket, took, LARGE)
     is_passed(client.response("POST"))
     assert seen == [digest_of(LARGE)]
-    assert frugal(gateway) - before < 4 * MIB
+    assert peak(gateway) - before < 4 * MIB
 
 
 def test_large_bodies_both_ways_at_once(proofgw, backend, partner):
     """The backend answers while it reads: 16 MiB each way, chunked, through one exchange."""
     size = 16 * MIB
     gateway = proofgw(limits={"body": "1GiB"})
-    data = block()
+    data = pattern(MIB)
     seen = []
 
     def pour(to):

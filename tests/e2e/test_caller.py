@@ -14,7 +14,7 @@ from support.client import Stopwatch, request
 from support.control import ask
 from support.expect import is_error, is_passed
 from support.partners import Partner
-from support.proxy_header import LOCAL, PROXY, SIGNATURE, TCP4, TCP6, UNIX, UNSPEC, tlv, v1, v2
+from support.proxy_header import LOCAL, SIGNATURE, TCP4, TCP6, UNIX, UNSPEC, tlv, v1, v2
 from support.websocket import BINARY, CLOSE, TEXT, frame, read_frame, upgrade
 
 BALANCER, BALANCER_2, STRANGER = "127.0.0.5", "127.0.0.6", "127.0.0.77"
@@ -415,6 +415,17 @@ def test_a_unix_socket_may_name_callers_too(proofgw, backend, partner, tmp_path)
     answer = is_passed(client.exchange(fields=forwarded(f"127.0.0.6, {CALLER}") + partner.authorization))
     believed(gateway, answer, CALLER, "x_forwarded_for", peer="-")
     is_error(client.exchange(fields=partner.authorization), "forbidden_origin")
+
+
+def test_what_a_proxy_header_has_said_counts_after_a_reload(proofgw, backend, partner):
+    """The connection is older than the listener's belief in the field."""
+    gateway = proofgw(listeners=listener(proxy_protocol=True), reload_on_change=False)
+    client = told(gateway, backend, partner, v1(CALLER), CALLER, "proxy_v1")
+    gateway.reload(listeners=listener(proxy_protocol=False, forwarded_for=True))
+    for claim in (STRANGER, "nonsense"):
+        answer = is_passed(client.exchange(fields=forwarded(claim) + partner.authorization))
+        believed(gateway, answer, CALLER, "proxy_v1")
+    is_passed(balancer(gateway).exchange(fields=forwarded(CALLER) + partner.authorization))
 
 
 def test_trusted_proxies_alone_change_nothing(proofgw, backend, partner):

@@ -21,7 +21,7 @@ import subprocess
 import pytest
 
 from support import gateway as gateway_module
-from support.gateway import BINARY, HOST, ROOT, running
+from support.gateway import BINARY, HOST, release_binary, running
 from support.wait import wait_for
 
 LOAD = os.environ.get("PROOFGW_LOAD", BINARY.parent / "bench/proof-load")
@@ -60,8 +60,9 @@ def tracing(pid, summary):
 
         def attached():
             text = summary.with_suffix(".log").read_text()
-            if "ptrace(" in text or tracer.poll() is not None:
+            if re.search(r"ptrace\(.*Operation not permitted", text):
                 pytest.skip(f"may not trace: {text.strip()}")
+            assert tracer.poll() is None, f"strace has ended: {text.strip()}"
             return "attached" in text and all_traced()
 
         def all_traced():
@@ -106,16 +107,6 @@ def test_system_calls(proofgw, demo, partner, tmp_path, kind):
     assert of(each.keys() - RECEIVES - SENDS - WAITS) <= SLACK, each
 
 
-def release_binary():
-    """The gateway without sanitizers: the one under test, or the release build beside it."""
-    if b"__tsan_init" in BINARY.read_bytes():
-        pytest.skip("counted once, with the build under ASan")
-    for path in (BINARY, ROOT / "build/release/proofgw"):
-        if path.exists() and b"__asan_init" not in path.read_bytes():
-            return path
-    pytest.skip("there is no build without sanitizers: cmake --preset release && cmake --build --preset release")
-
-
 def is_reference():
     """Compiler and libraries are those of the reference figures."""
     found = {
@@ -133,6 +124,8 @@ def counted(demo, monkeypatch, tmp_path):
     """The gateway under callgrind; returns the file where the total will be. `demo` has been started by then."""
     if not shutil.which("valgrind"):
         pytest.skip("valgrind is not installed")
+    if b"__tsan_init" in BINARY.read_bytes():
+        pytest.skip("counted once, with the build under ASan")
     log, script = tmp_path / "valgrind.log", tmp_path / "proofgw-counted"
     options = f"--tool=callgrind --log-file={log} --callgrind-out-file={tmp_path}/callgrind.out"
     script.write_text(f'#!/bin/sh\nexec valgrind {options} {release_binary()} "$@"\n')

@@ -10,22 +10,10 @@ import socket
 import pytest
 
 from support.backend import answer, chunk, chunked
-from support.client import request
+from support.client import chunked_request, request
 from support.expect import is_error, is_passed
+from support.payload import MIB, PLENTY, pattern
 
-MIB = 1024 * 1024
-
-
-def pattern(n):
-    """`n` bytes in which every place looks different."""
-    unit = b"".join(b"%07x\n" % i for i in range(8192))
-    return (unit * (n // len(unit) + 1))[:n]
-
-
-def chunked_request(*chunks, fields="", end=b"0\r\n\r\n"):
-    return request("POST", fields=fields + "Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"") + (
-        b"".join(chunk(c) for c in chunks) + end
-    )
 
 
 # --- connections -----------------------------------------------------------------------------------------
@@ -266,7 +254,7 @@ def test_trailers_and_extensions_of_a_request_are_dropped(gateway, backend, part
 
 def test_a_request_body_meets_back_pressure(proofgw, backend, partner):
     """A backend that does not read stops the client, not the memory of the gateway."""
-    total = 32 * MIB
+    total = PLENTY
     gateway = proofgw(limits={"body": "1GiB"})
     gate = backend.gate()
 
@@ -380,7 +368,7 @@ def test_an_answer_is_streamed(gateway, backend, partner):
 
 def test_an_answer_meets_back_pressure(gateway, backend, partner):
     """A client that does not read stops the backend, not the memory of the gateway."""
-    total = 32 * MIB
+    total = PLENTY
     gate, stopped = backend.gate(), backend.gate()
 
     def script(c):
@@ -615,15 +603,7 @@ def test_a_body_that_goes_on_during_the_answer(gateway, backend, partner):
 
 
 def test_a_half_closed_client_still_gets_its_answer(gateway, backend, partner):
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.expect_end()
-
-    backend.script(script)
+    gate = backend.hold()
     client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x")).half_close()
     backend.wait_requests(1)
     gate.open()

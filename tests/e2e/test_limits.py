@@ -5,12 +5,12 @@ Method: a gateway with one limit set low; requests and connections that meet it 
 
 import pytest
 
-from support.backend import answer, chunk, chunked
+from support.backend import Connection, answer, chunk, chunked
 from support.client import request
 from support.expect import is_error, is_passed
+from support.payload import MIB, PLENTY
 from support.websocket import accepting, upgrade
 
-MIB = 1024 * 1024
 
 
 def hit(gateway, limit):
@@ -200,21 +200,13 @@ def test_answers_have_no_limit(proofgw, backend, partner):
 def test_pipelined_bytes(proofgw, backend, partner):
     """Who sends ahead more than that is not read until its answers are out; nothing is lost."""
     gateway = proofgw(limits={"pipelined": "1KiB", "buffer": "64KiB", "head": "8KiB", "response_head": "8KiB"})
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.serve()
-
-    backend.script(script)
+    gate = backend.hold(then=Connection.serve)
     client = gateway.client()
     one = padded(request(fields=partner.authorization), 4096)
     client.send(one)
     backend.wait_requests(1)
     client.socket.settimeout(1.0)  # a send that does not move for so long has met back-pressure
-    sent, total = 0, 16 * MIB
+    sent, total = 0, PLENTY
     with pytest.raises(TimeoutError):
         while sent < total:
             sent += client.socket.send(one[sent % len(one) :])

@@ -318,15 +318,7 @@ def test_health_and_readiness(gateway):
 
 
 def test_not_ready_while_draining(gateway, backend, partner):
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.expect_end()
-
-    backend.script(script)
+    gate = backend.hold()
     client = gateway.client().send(request(fields=partner.authorization))
     backend.wait_requests(1)
     gateway.signal(signal.SIGTERM)
@@ -897,8 +889,7 @@ def in_flight(gateway, backend, partner):
 
     backend.script(script)
     client = gateway.client().send(request(fields=partner.authorization))
-    while b"part" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"part")
     return client
 
 
@@ -948,8 +939,7 @@ def test_an_answer_for_1_0_that_is_cut_by_the_end_does_not_look_whole(proofgw, b
 
     backend.script(script)
     client = gateway.client().send(request(fields=partner.authorization, version="1.0"))
-    while b"part" not in client.reader.buffer:
-        client.reader.more()
+    client.wait_bytes(b"part")
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_exit() == EXIT_UNCLEAN
     with pytest.raises(Ended) as ended:
@@ -1013,15 +1003,7 @@ def test_a_request_on_its_way_to_an_idle_connection_is_served(gateway, backend, 
 
 def test_a_request_that_waits_for_the_pool_is_served_to_the_end(proofgw, backend, partner):
     gateway = proofgw(limits={"upstream_connections": 1})
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.expect_end()
-
-    backend.script(script)
+    gate = backend.hold()
     first, second = (gateway.client().send(request(fields=partner.authorization)) for _ in range(2))
     backend.wait_requests(1)
     gateway.wait_metric("proofgw_exchanges_active", 2)

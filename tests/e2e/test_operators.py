@@ -13,7 +13,7 @@ import time
 import pytest
 
 from support.following import PROMPT_S, becomes, echo, expect_policy_close, is_ready, open_tunnel
-from support.model import ADDRESSES, Model, Probe, tell_identity
+from support.model import ADDRESSES, Model, Probe
 from support.operators import Operators
 from support.partners import Partner, new_token
 from support.redis import REDIS_SERVER, running_redis

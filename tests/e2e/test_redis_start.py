@@ -16,7 +16,7 @@ from support.partners import Partner
 from support.redis import REDIS_SERVER
 
 pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="there is no redis-server on this machine (Debian: redis-server)")
-pytest_plugins = ["support.following"]
+pytest_plugins = ["support.following", "support.hosts"]
 
 
 # --- boot
@@ -35,6 +35,16 @@ def test_a_boot_without_redis_recovers_by_itself(following, redis):
     redis.start()
     becomes(gateway, partner, 200, seconds=20)
     assert is_ready(gateway)
+
+
+def test_a_name_with_several_addresses(following, redis, hosts):
+    """Nobody listens at the first one (resolvers prefer it: it is nearest): the next try takes the next one."""
+    hosts({"redis.test": ["127.0.0.1", "127.0.0.2"]})
+    redis.admin("CONFIG", "SET", "bind", "127.0.0.2")
+    partner = Partner("acme")
+    redis.put(partner)
+    gateway = following([partner], redis_keys={"address": f"redis.test:{redis.open_port()}"})
+    is_passed(ask(gateway, partner))
 
 
 def write_snapshot(following, partners, snapshot):

@@ -10,8 +10,10 @@ exactly once; the tests of the watch switch it on. PROOFGW_FULL=1 makes the long
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -20,7 +22,8 @@ from support.backend import answer
 from support.client import Client, request
 from support.control import ask
 from support.expect import is_error, is_passed
-from support.gateway import BINARY, is_sanitized, to_yaml
+from support.gateway import is_sanitized, to_yaml
+from support.redis import free_port
 from support.takeover import takeover
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import TEXT, accepting, frame, read_frame, upgrade
@@ -32,12 +35,6 @@ FULL = bool(os.environ.get("PROOFGW_FULL"))
 @pytest.fixture
 def gateway(proofgw):
     return proofgw(reload_on_change=False, workers=2)
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def get(gateway, partner, **kwargs):
@@ -193,6 +190,20 @@ def test_listener_added_and_removed(gateway, partner):
     gateway.reload(listeners=[{"address": f"127.0.0.1:{port}"}, first])
     is_passed(gateway.client(("127.0.0.1", port)).exchange(fields=partner.authorization))
     is_passed(get(gateway, partner))
+
+
+def backlogs(port):
+    """Of all sockets that listen there."""
+    done = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True)
+    return {int(line.split()[2]) for line in done.stdout.splitlines()}
+
+
+@pytest.mark.skipif(not shutil.which("ss"), reason="ss is not installed (Debian: iproute2)")
+def test_backlog_of_a_listener_that_stays(gateway):
+    first = gateway.config["listeners"][0]
+    for backlog in (70, 7):
+        gateway.reload(listeners=[{**first, "backlog": backlog}])
+        assert backlogs(gateway.port) == {backlog}
 
 
 def test_listener_moves_to_another_address_of_its_port(gateway, partner):
@@ -566,6 +577,7 @@ def pss_kib(pid):
         return int(re.search(r"^Pss: +(\d+) kB", file.read(), re.M)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(is_sanitized(), reason="a sanitizer keeps freed memory")
 def test_memory_stays_where_it_was(proofgw, partner):
     """1,000 reloads in a row that change limits, hosts and listeners, with requests between. The log rings are small, so

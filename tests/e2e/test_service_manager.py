@@ -220,7 +220,7 @@ def test_a_unix_socket_that_is_open_already(proofgw, partner, tmp_path):
 def test_the_unit_file(tmp_path):
     analyze = shutil.which("systemd-analyze")
     if not analyze:
-        pytest.skip("no systemd-analyze")
+        pytest.skip("systemd-analyze is not installed")
     text = (ROOT / "deploy/systemd/proofgw.service.in").read_text()
     for program in ("proofgw", "proofctl"):  # something that can be executed
         text = text.replace(f"@CMAKE_INSTALL_FULL_SBINDIR@/{program}", str(BINARY))

@@ -10,15 +10,15 @@ import socket
 
 import pytest
 
-from support.backend import answer, chunk, chunked
+from support.backend import Connection, answer, chunk, chunked
 from support.client import Stopwatch, request
 from support.expect import is_error, is_passed
+from support.payload import MIB, PLENTY
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import CLOSE, PING, accepting, frame, read_frame, upgrade
 
 SHORT = "300ms"
 SHORT_S = 0.3
-MIB = 1024 * 1024
 
 
 def trickle(client, data, every=0.05):
@@ -139,7 +139,7 @@ def test_the_clock_of_a_body_stands_still_while_the_backend_does_not_read(proofg
         c.expect_end()
 
     backend.script(script)
-    total, sent = 32 * MIB, 0
+    total, sent = PLENTY, 0
     client = gateway.client()
     client.send(request("POST", fields=partner.authorization).replace(b"Length: 0", b"Length: %d" % total))
     client.socket.settimeout(3 * SHORT_S)
@@ -184,15 +184,7 @@ def test_keep_alive_of_a_connection_that_never_sends(proofgw, tmp_path):
 
 def test_keep_alive_does_not_run_during_a_request(proofgw, backend, partner):
     gateway = proofgw(timeouts={"keep_alive": SHORT})
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.serve()
-
-    backend.script(script)
+    gate = backend.hold(then=Connection.serve)
     client, other = gateway.client(), gateway.client()
     client.send(request(fields=partner.authorization))
     backend.wait_requests(1)
@@ -400,7 +392,7 @@ def test_upstream_idle_while_the_backend_does_not_read(proofgw, backend, partner
 
 def test_upstream_idle_does_not_run_while_the_client_does_not_read(proofgw, backend, partner):
     gateway = proofgw(timeouts={"upstream_idle": SHORT})
-    total = 32 * MIB
+    total = PLENTY
     stopped = backend.gate()
 
     def script(c):
@@ -482,15 +474,7 @@ def test_a_tunnel_lives_as_long_as_something_moves(proofgw, backend, partner):
 
 def test_shutdown_waits_for_what_is_in_flight(proofgw, backend, partner):
     gateway = proofgw()
-    gate = backend.gate()
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer())
-        c.expect_end()
-
-    backend.script(script)
+    gate = backend.hold()
     client = gateway.client().send(request(fields=partner.authorization))
     backend.wait_requests(1)
     gateway.signal(signal.SIGTERM)

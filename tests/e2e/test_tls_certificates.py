@@ -279,6 +279,21 @@ def test_certificates_can_be_added_and_removed(https, backend, partner, authorit
     is_passed(kept.exchange(fields=partner.authorization))
 
 
+def test_what_is_asked_of_clients_follows_a_reload(https, backend, partner, authority):
+    """The files stay the same: what is made of them does not."""
+    gateway = https(reload_on_change=False)
+    assert refused(gateway, name="other.test") == "TLSV1_UNRECOGNIZED_NAME"
+    gateway.reload(tls={"unknown_names": "first"})
+    context = trusting(authority)
+    context.check_hostname = False
+    connect(gateway, name="other.test", context=context)
+    ask = {"client_ca_file": str(authority.file)}
+    gateway.reload(listeners=[tls_listener(client_certificates="optional", **ask)])
+    is_passed(connect(gateway).exchange(fields=partner.authorization))
+    gateway.reload(listeners=[tls_listener(client_certificates="required", **ask)])
+    assert "CERTIFICATE_REQUIRED" in refused(gateway)
+
+
 def test_tls_can_be_switched_on_by_a_reload(https, backend, partner, pair):
     address = f"127.0.0.1:{free_port()}"
     gateway = https([pair], listeners=[{"address": address}], reload_on_change=False)

@@ -21,6 +21,7 @@ from support.client import Client, Stopwatch, request
 from support.expect import is_error, is_passed
 from support.http1 import Ended, Reader
 from support.partners import Partner, new_token
+from support.payload import MIB, pattern
 from support.proxy_header import v1, v2
 from support.takeover import takeover
 from support.tls import RECORD, TlsClient, connect, refused, tls_listener, trusting
@@ -30,7 +31,6 @@ pytest_plugins = ["support.tls"]
 
 SHORT = "300ms"
 SHORT_S = 0.3
-MIB = 1024 * 1024
 MASK = b"\1\2\3\4"
 ECHO = "/ws?tx_id=1&echo=1&interval_ms=0"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -66,10 +66,6 @@ def is_well(gateway, partner):
     """Everything that went wrong is gone, and new connections work."""
     gateway.wait_metric("proofgw_exchanges_active", 0)
     is_passed(connect(gateway).exchange(fields=partner.authorization))
-
-
-def pattern(size):
-    return b"".join(b"%031d\n" % i for i in range(size // 32 + 1))[:size]
 
 
 # --- not TLS -----------------------------------------------------------------------------------------------------

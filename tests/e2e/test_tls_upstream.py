@@ -18,6 +18,7 @@ from support.certs import Authority
 from support.client import request
 from support.expect import is_error, is_passed
 from support.http1 import Ended
+from support.payload import MIB
 from support.tls import RECORD, connect, tls_listener
 from support.wait import wait_for
 from support.websocket import BINARY, CLOSE, accepting, frame, read_frame, upgrade
@@ -25,7 +26,6 @@ from support.websocket import BINARY, CLOSE, accepting, frame, read_frame, upgra
 pytest_plugins = ["support.tls"]
 
 NAME = "backend.test"
-MIB = 1024 * 1024
 MASK = b"\1\2\3\4"
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

@@ -24,11 +24,11 @@ from support.backend import answer, chunked
 from support.client import request
 from support.expect import is_error, is_passed
 from support.http1 import Ended
+from support.payload import MIB, PLENTY, pattern
 from support.takeover import takeover
 from support.wait import DEADLINE_S
 from support.websocket import BINARY, CLOSE, PING, PONG, TEXT, accept_of, accepting, frame, read_frame, upgrade
 
-MIB = 1024 * 1024
 MASK = b"\x12\x34\x56\x78"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -47,11 +47,6 @@ def closed_line(gateway, n=1):
     """The tunnel_close line of the only tunnel."""
     (line,) = gateway.wait_access(n, "tunnel_close")
     return line
-
-
-def pattern(size):
-    """Bytes in which no two stretches are alike."""
-    return b"".join(b"%031d\n" % i for i in range(size // 32))
 
 
 def receive(end, size):
@@ -396,7 +391,7 @@ def test_both_sides_may_begin_at_once(gateway, backend, partner):
 
 def test_a_client_that_does_not_wait_for_the_101(gateway, backend, partner):
     """Far more than limits.pipelined, while the backend thinks: the client is stopped, and nothing is lost."""
-    data = pattern(24 * MIB)
+    data = pattern(PLENTY)
     handed = queue.SimpleQueue()
     gate = backend.gate()
 
@@ -421,7 +416,7 @@ def test_a_client_that_does_not_wait_for_the_101(gateway, backend, partner):
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, MIB])
 def test_messages_of_any_size(gateway, backend, partner, size):
     client, far, _, _ = open_tunnel(gateway, backend, partner)
-    up, down = frame(BINARY, pattern(size + 32)[:size], MASK), frame(BINARY, pattern(size + 32)[:size])
+    up, down = frame(BINARY, pattern(size), MASK), frame(BINARY, pattern(size))
     sender = threading.Thread(target=client.send, args=(up,))
     sender.start()
     assert far.reader.exactly(len(up)) == up
@@ -500,7 +495,7 @@ def test_back_pressure(gateway, backend, partner, towards):
     """Who does not read stops the other side, and only in this direction; then everything arrives."""
     client, far, _, _ = open_tunnel(gateway, backend, partner)
     source, sink = (far, client) if towards == "client" else (client, far)
-    data = pattern(32 * MIB)
+    data = pattern(PLENTY)
     sent = stall(source, data)
     assert sent < len(data) // 2
     sink.send(b"the other direction moves")
@@ -565,7 +560,7 @@ def test_an_end_does_not_overtake_bytes(gateway, backend, partner, first):
     """Megabytes wait for a slow reader when their sender ends; all of them arrive, and then the end."""
     client, far, _, _ = open_tunnel(gateway, backend, partner)
     a, b = (client, far) if first == "client" else (far, client)
-    data = pattern(24 * MIB)
+    data = pattern(PLENTY)
     sent = stall(a, data)
     rest = threading.Thread(target=lambda: (a.send(data[sent:]), a.half_close()))
     rest.start()
@@ -581,7 +576,7 @@ def test_both_end_while_bytes_wait(gateway, backend, partner, first):
     a, b = (client, far) if first == "client" else (far, client)
     b.half_close()
     assert a.reader.until_end() == b""
-    data = pattern(24 * MIB)
+    data = pattern(PLENTY)
     sent = stall(a, data)
     rest = threading.Thread(target=lambda: (a.send(data[sent:]), a.half_close()))
     rest.start()
@@ -630,7 +625,7 @@ def test_a_reset_while_bytes_wait(gateway, backend, partner, who):
     """Who resets has not read what the other side has sent."""
     client, far, _, _ = open_tunnel(gateway, backend, partner)
     a, b = (client, far) if who == "client" else (far, client)
-    stall(b, pattern(16 * MIB))
+    stall(b, pattern(PLENTY))
     a.reset()
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         while True:
@@ -660,7 +655,7 @@ def test_no_close_frame_inside_a_frame(proofgw, backend, partner):
 @pytest.mark.parametrize("payload", [100, 1000, 100_000])
 def test_a_close_frame_waits_for_the_end_of_a_frame(gateway, backend, partner, payload):
     client, far, _, _ = open_tunnel(gateway, backend, partner)
-    whole = frame(BINARY, pattern(100_032)[:payload])
+    whole = frame(BINARY, pattern(payload))
     far.send(whole[: payload // 2])
     assert client.reader.exactly(payload // 2) == whole[: payload // 2]
     gateway.signal(signal.SIGTERM)
@@ -721,7 +716,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(proofgw, backend, partner):
     gateway."""
     gateway = proofgw(timeouts={"client_write": "2s"})
     client, far, _, _ = open_tunnel(gateway, backend, partner)
-    stall(far, frame(BINARY, pattern(16 * MIB)))
+    stall(far, frame(BINARY, pattern(PLENTY)))
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_exit() == 0
     assert closed_line(gateway)["end"] in ("shutdown/tunnel", "write_stall/tunnel")

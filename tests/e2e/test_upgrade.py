@@ -20,13 +20,16 @@ import pytest
 from support.client import Client, request
 from support.control import ask
 from support.expect import is_passed
-from support.gateway import BINARY
+from support.gateway import BINARY, HOST, SANDBOX_HOST
 from support.http1 import Ended
 from support.successor import upgrade, upgrade_refused
 from support.takeover import takeover
+from support.tls import connect, tls_listener
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import CLOSE, TEXT, accepting, frame, read_frame
 from support.websocket import upgrade as upgrade_request
+
+pytest_plugins = ["support.tls"]
 
 COME_AGAIN = (1012).to_bytes(2, "big")
 PATIENT = {"drain_keep_alive": "1m"}  # idle connections are ended by their clients
@@ -273,8 +276,9 @@ def goes_on(gateway, partner, kept, failed=1):
         ("no program at all", "ended with code 127"),  # the C library hands it to the shell
         ("#!/bin/sh\nexit 7\n", "ended with code 7"),
         ("#!/bin/sh\nkill -9 $$\n", "ended by signal 9"),
+        ("#!/bin/sh\nprintf nonsense >&3\nexec sleep 1000\n", "does not take the sockets"),
     ],
-    ids=["not executable", "no program", "ends", "dies"],
+    ids=["not executable", "no program", "ends", "dies", "says nonsense"],
 )
 def test_a_broken_binary(replaceable, partner, program, reason):
     gateway = replaceable()
@@ -418,6 +422,24 @@ def test_who_waits_for_a_reload_during_an_upgrade_gets_an_answer(replaceable, pa
     assert upgrade(gateway, meanwhile).wait(DEADLINE_S) == 0
     answer = waiting.reader.response()
     assert (answer.status, json.loads(answer.body)["error"]) == (409, "the gateway is draining\n")
+
+
+def test_a_renewal_does_not_take_the_place_of_a_reload(replaceable, authority):
+    """Both were asked for while an upgrade was going on, the renewal last: the configuration is read all the same."""
+    pair = authority.leaf(HOST, SANDBOX_HOST)
+    gateway = replaceable(timeouts={"upgrade": "2s"}, listeners=[tls_listener()], tls={"certificates": [pair.config]})
+    gateway.authority = authority
+    gateway.replace("#!/bin/sh\nexec sleep 1000\n")
+    gateway.signal(signal.SIGUSR2)
+    gateway.wait_event("upgrading")
+    gateway.configure(limits={"body": "1KiB"})
+    gateway.signal(signal.SIGHUP)
+    wait_for(lambda: [e for e in gateway.events("signal") if e["number"] == "1"], gateway.ops_text)
+    new = authority.leaf(HOST, SANDBOX_HOST)
+    pair.become(new)  # noticed long before the upgrade is given up
+    gateway.wait_event("upgrade_failed")
+    gateway.wait_metric("proofgw_config_generation", 2)
+    wait_for(lambda: connect(gateway).certificate == new.der, gateway.ops_text)
 
 
 def test_a_draining_gateway_is_not_upgraded(proofgw, partner):

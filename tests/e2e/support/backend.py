@@ -162,6 +162,19 @@ class Backend:
     def gate(self):
         return Gate()
 
+    def hold(self, then=Connection.expect_end):
+        """The next new connection takes a request and answers it when the gate that is returned is opened."""
+        gate = Gate()
+
+        def script(c):
+            c.read_request()
+            gate.wait()
+            c.send(answer())
+            then(c)
+
+        self.script(script)
+        return gate
+
     def wait_requests(self, n):
         """Waits until `n` request heads have come in all; returns all of them."""
         with self._changed:

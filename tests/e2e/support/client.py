@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 
+from support.backend import chunk
 from support.http1 import Ended, Reader
 from support.wait import DEADLINE_S
 
@@ -16,6 +17,13 @@ def request(method="GET", target="/widget/transactions/1", host="api.test", fiel
     """The bytes of a request. `fields` are whole lines, each with its CRLF. A body gets a Content-Length."""
     length = f"Content-Length: {len(body)}\r\n" if body or method in ("POST", "PUT", "PATCH") else ""
     return f"{method} {target} HTTP/{version}\r\nHost: {host}\r\n{fields}{length}\r\n".encode("latin-1") + body
+
+
+def chunked_request(*chunks, fields="", end=b"0\r\n\r\n"):
+    """The bytes of a POST with these chunks."""
+    return request("POST", fields=fields + "Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"") + (
+        b"".join(chunk(c) for c in chunks) + end
+    )
 
 
 class Client:
@@ -62,6 +70,12 @@ class Client:
 
     def half_close(self):
         self.socket.shutdown(socket.SHUT_WR)
+        return self
+
+    def wait_bytes(self, data):
+        """Reads until `data` has come; it stays to be read."""
+        while data not in self.reader.buffer:
+            self.reader.more()
         return self
 
     def response(self, method="GET"):

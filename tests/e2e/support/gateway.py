@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from support import partners as partner_file
 from support.client import Client
 from support.wait import DEADLINE_S, wait_for
@@ -32,10 +34,19 @@ _SANITIZERS = {
 }
 
 
-def is_sanitized():
+def is_sanitized(binary=None):
     """The binary was built with a sanitizer: several times slower, and with other memory."""
-    content = BINARY.read_bytes()
+    content = Path(binary or BINARY).read_bytes()
     return b"__asan_" in content or b"__tsan_" in content
+
+
+def release_binary():
+    """The gateway without sanitizers: the one under test, PROOFGW_RELEASE_BIN, or the release build beside it. Skips the
+    test when there is none."""
+    for path in (BINARY, Path(os.environ.get("PROOFGW_RELEASE_BIN", ROOT / "build/release/proofgw"))):
+        if path.exists() and not is_sanitized(path):
+            return path
+    pytest.skip("there is no build without sanitizers: cmake --preset release && cmake --build --preset release")
 
 
 def to_yaml(value, indent=0):

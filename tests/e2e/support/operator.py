@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 
+from support.partners import digest
 from support.proofctl import ENVIRONMENT, PROOFCTL, TOKEN, Run
 from support.redis import Redis
 from support.wait import DEADLINE_S, wait_for
@@ -144,6 +145,17 @@ def running(folder, **kwargs):
         yield redis.start()
     finally:
         redis.close()
+
+
+@contextlib.contextmanager
+def operating(redis):
+    """proofctl on `redis`. What is in there in the end has no token in clear, and no token's digest is in the audit."""
+    ctl = Ctl(redis)
+    yield ctl
+    everything = redis.everything() if redis.process.poll() is None else ""
+    assert not any(secret in everything for secret in (*ctl.tokens, *redis.passwords.values()))
+    audit = [line for line in everything.splitlines() if ":audit" in line]
+    assert not any(digest(token) in line for token in ctl.tokens for line in audit)
 
 
 class Answering:
