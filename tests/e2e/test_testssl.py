@@ -22,7 +22,7 @@ CHECKS = ["--protocols", "--standard", "--pfs", "--server-defaults", "--server-p
 
 # WARN. engine_problem, RC4: for want of an old OpenSSL; the checks of all ciphers would find RC4 as well. sessionresumption_ticket: over
 # TLS 1.3 `s_client </dev/null` is usually gone before the ticket comes, and testssl.sh then has no session to come back with;
-# test_tls_clients.py tests resumption.
+# test_tls_terms.py tests resumption.
 NOT_DONE = {"engine_problem", "RC4", "sessionresumption_ticket"}
 
 pytestmark = [pytest.mark.skipif(not TESTSSL, reason="testssl.sh is not installed"), pytest.mark.timeout(300), pytest.mark.slow]

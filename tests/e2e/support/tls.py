@@ -30,6 +30,14 @@ from support.wait import DEADLINE_S
 
 RECORD = 16384  # the largest plaintext of a record
 OPENSSL = shutil.which("openssl")
+CIPHERS_1_3 = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
+
+
+CIPHERS_1_2 = [
+    f"ECDHE-{key}-{cipher}"
+    for key in ("ECDSA", "RSA")
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+]
 
 
 @pytest.fixture

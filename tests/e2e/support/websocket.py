@@ -7,6 +7,10 @@ import os
 from support.client import request
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+WS_FIELDS = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 
 
 def accept_of(key):

@@ -1,0 +1,339 @@
+"""proofctl on a Redis that is wrong, away, behind TLS, or was changed by hand."""
+
+import contextlib
+import itertools
+import json
+import socket
+import threading
+
+import pytest
+
+from support.ctl_redis import partner_of
+from support.expect import is_passed
+from support.following import ask
+from support.operator import Answering, Ctl, make_certificates, operating, running
+from support.partners import Partner, write_file
+from support.redis import REDIS_SERVER, free_port
+from support.wait import wait_for
+
+pytest_plugins = ["support.ctl_redis"]
+
+pytestmark = pytest.mark.skipif(not REDIS_SERVER, reason="there is no redis-server on this machine (Debian: redis-server)")
+
+
+@pytest.fixture
+def empty(tmp_path):
+    with running(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def redis(empty):
+    empty.initialise()
+    return empty
+
+
+@pytest.fixture
+def ctl(redis):
+    with operating(redis) as ctl:
+        yield ctl
+
+
+# --- Redis that is wrong or away
+
+
+@pytest.mark.parametrize(
+    "change, code, says",
+    [
+        ({"user": None, "password_file": None}, 1, "NOAUTH"),
+        ({"user": "nobody"}, 1, "WRONGPASS"),
+        ({"password_file": "/nonexistent/file"}, 1, "the password cannot be used"),
+        ({"address": "unix:/nonexistent/socket"}, 3, "there is no such socket"),
+        ({"address": "127.0.0.1:1"}, 3, "nobody listens there"),
+        ({"address": "nowhere.invalid:6379"}, 3, "the name has no address"),
+    ],
+)
+def test_a_login_that_fails_is_explained(redis, change, code, says):
+    ctl = Ctl(redis, redis.config_file("wrong.yaml", **change), user=None)
+    for arguments in (("partner", "list"), ("partner", "list", "--json")):
+        run = ctl(*arguments, code=code)
+        assert says in run.sentence and run.out == ""
+    assert json.loads(run.err)["error"] == ("unavailable" if code == 3 else "failed")
+
+
+def test_the_gateways_user_may_only_read(ctl, redis):
+    ctl.add("--id", "acme")
+    gateway = Ctl(redis, user=None)  # what the configuration logs in as
+    assert len(gateway("partner", "list").out.splitlines()) == 2
+    before = redis.everything()
+    run = gateway("ip", "add", "acme", "192.0.2.8", code=1)
+    assert "nothing was changed" in run.sentence and "--user" in run.sentence
+    assert redis.everything() == before
+
+
+def test_a_silent_redis_is_given_up(ctl, redis):
+    with redis.stopped():
+        run = ctl("partner", "list", code=3)
+    assert "does not answer in time" in run.sentence
+
+
+@pytest.mark.parametrize(
+    "answers, code, says",
+    [
+        ((b"+OK\r\n", b"-LOADING Redis is loading the dataset in memory\r\n"), 3, "still loading"),
+        ((b"-DENIED Redis is running in protected mode\r\n",), 1, "DENIED"),
+        ((b"HTTP/1.1 400 Bad Request\r\n\r\n",), 1, "no Redis server"),
+        ((b"*2147483647\r\n",), 1, "no Redis server"),
+        ((b"+OK\r\n", b"+OK\r\n", b"*1\r\n$5\r\nslave\r\n"), 3, "this is a replica"),
+        ((b"+OK\r\n", b"+OK\r\n", b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", b"-BUSY Redis is busy\r\n"), 3, "BUSY"),
+    ],
+)
+def test_what_answers_may_be_anything(redis, answers, code, says):
+    server = Answering(*answers)
+    try:
+        run = Ctl(redis, redis.config_file("other.yaml", address=server.address))("partner", "list", code=code)
+        assert says in run.sentence
+    finally:
+        server.close()
+
+
+class Holding:
+    """A port that leads to the server, but lets the answer to a script get lost: the connection ends instead."""
+
+    def __init__(self, redis):
+        self.redis = redis
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+        def forward():
+            with contextlib.suppress(OSError):
+                client, _ = self.listener.accept()
+                server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                server.connect(self.redis.socket_path)
+                with client, server:
+                    while data := client.recv(65536):
+                        server.sendall(data)
+                        answer = server.recv(65536)
+                        if b"EVAL" in data:
+                            if answer.startswith(b"-NOSCRIPT"):
+                                client.sendall(answer)
+                                continue
+                            return
+                        client.sendall(answer)
+
+        self.thread = threading.Thread(target=forward, daemon=True)
+        self.thread.start()
+        return f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def __exit__(self, *_):
+        self.listener.close()
+        self.thread.join(10)
+
+
+def test_a_write_whose_answer_is_lost_says_that_it_may_have_been_made(ctl, redis):
+    ctl.add("--id", "acme")
+    with Holding(redis) as address:
+        held = Ctl(redis, redis.config_file("held.yaml", address=address))
+        run = held("ip", "add", "acme", "192.0.2.9", code=3)
+    assert "whether the change was made is not known: look before you try again" in run.sentence
+    assert "192.0.2.9" in ctl("ip", "list", "acme", "--json").json["production"]
+
+
+def test_a_replica_is_not_written(ctl, redis, tmp_path):
+    redis.open_port()
+    ctl.add("--id", "acme")
+    with running(tmp_path / "replica", passwords=redis.passwords) as replica:
+        replica.replicate(redis)
+        wait_for(lambda: redis.admin("ROLE")[2], "the master's word that the replica follows")
+        run = Ctl(replica)("ip", "add", "acme", "192.0.2.8", code=3)
+        assert "this is a replica, which cannot be written" in run.sentence
+        quiet = ctl("ip", "add", "acme", "192.0.2.8")
+        assert quiet.err == ""  # the replica has confirmed it
+        with replica.stopped():
+            run = ctl("ip", "add", "acme", "192.0.2.9")
+        assert "no replica has confirmed it" in run.sentence
+        redis.admin("CONFIG", "SET", "min-replicas-to-write", "2")
+        assert "NOREPLICAS" in ctl("ip", "add", "acme", "192.0.2.10", code=3).sentence
+        assert "192.0.2.10" not in ctl("ip", "list", "acme").out
+
+
+# --- TLS
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """A server that speaks nothing but TLS and wants a client certificate; the folder of the certificates."""
+    folder = make_certificates(tmp_path / "certificates")
+    port = free_port()
+    extra = [f"tls-port {port}", f"tls-cert-file {folder}/server.crt", f"tls-key-file {folder}/server.key",
+             f"tls-ca-cert-file {folder}/ca.crt", "tls-auth-clients yes"]  # fmt: skip
+    with running(tmp_path / "redis", extra=extra) as server:
+        server.tls_address = f"127.0.0.1:{port}"
+        server.initialise()
+        yield server, folder
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({}, None),
+        ({"ca_file": "other-ca.crt"}, "no TLS with this server"),
+        ({"server_name": "stranger.test"}, "no TLS with this server"),
+        ({"server_name": "server"}, "no TLS with this server"),  # a common name is no name: RFC 6125 section 6.4.4
+        ({"certificate_file": None, "key_file": None}, "TLS"),
+        ({"enabled": False}, "closed the connection"),
+    ],
+)
+def test_tls_is_verified_both_ways(tls, change, says):
+    server, folder = tls
+    settings = {"enabled": True, "ca_file": "ca.crt", "certificate_file": "client.crt", "key_file": "client.key", **change}
+    files = {k: str(folder / v) if k.endswith("_file") and v else v for k, v in settings.items() if v is not None}
+    ctl = Ctl(server, server.config_file("tls.yaml", address=server.tls_address, tls=files))
+    if says is None:
+        ctl.add("--id", "acme")
+        assert len(ctl("partner", "list").out.splitlines()) == 2
+    else:
+        run = ctl("partner", "list", code=None)
+        assert run.code in (1, 3) and says in run.sentence
+
+
+# --- verify
+
+FIELDS = ("company", "contact", "client_token_sha256", "widget_id", "off_ramp", "production_cidrs", "enabled")
+
+
+SPOILT = [
+    (("HSET", "gw:{cfg}:p:acme", "company", "By hand"), "acme", "rewrite", "changed by hand"),
+    (("HDEL", "gw:{cfg}:p:acme", "v"), "acme", "rewrite", "no version"),
+    (("HSET", "gw:{cfg}:p:acme", "v", "1000000000000"), "acme", "rewrite", "there were only"),
+    (("HSET", "gw:{cfg}:p:acme", "v", "abc"), "acme", "rewrite", "no number"),
+    (("DEL", "gw:{cfg}:p:acme"), "acme", "remove", "removed by hand"),
+    (("HDEL", "gw:{cfg}:p:acme", *FIELDS), "acme", "remove", "nothing but its version"),  # a repair of that, half-way
+    (("HSET", "gw:{cfg}:meta", "count", "77"), None, "mend", "the count is 77, but should be 2"),
+    (("HSET", "gw:{cfg}:meta", "digest", "0000000000000001"), None, "mend", "the digest is"),
+    (("HSET", "gw:{cfg}:meta", "count", "many"), None, "mend", "no numbers"),
+    (("HSET", "gw:{cfg}:meta", "seq", "1"), None, "mend", "meta knows 1 changes"),
+    (("SET", "gw:{cfg}:seq", "1"), None, "mend", "the counter is at 1"),
+    (("DEL", "gw:{cfg}:seq"), None, "mend", "the counter is at 0"),
+]
+
+
+@pytest.mark.parametrize("command, partner_id, remedy, says", SPOILT, ids=lambda v: None)
+def test_what_was_done_by_hand_is_found_and_mended(ctl, redis, gateway_on, command, partner_id, remedy, says):
+    acme, other = partner_of(ctl.add("--id", "acme")), partner_of(ctl.add("--id", "other", company="Other"))
+    ctl("ip", "add", "acme", "192.0.2.7")
+    gateway = gateway_on(redis, acme, other)
+    redis.admin(*command)
+    run = ctl("verify", "--json", code=1)
+    assert (partner_id, remedy) in [(f["partner_id"], f["remedy"]) for f in run.json["findings"]], run
+    assert any(says in f["problem"] for f in run.json["findings"]), run
+    before = redis.everything(reports=False)
+    assert says in ctl("verify", "--repair", code=1).out  # shown, but nobody says yes
+    assert redis.everything(reports=False) == before
+    ctl("verify", "--repair", "--yes")
+    assert ctl("verify", "--json").json["findings"] == []
+    ctl("ip", "add", "other", "192.0.2.8")  # the data set takes changes again, and the gateway follows
+    sequence = int(redis.admin("HGET", "gw:{cfg}:meta", "seq"))
+    gateway.wait_metric("proofgw_store_sequence", sequence)
+    assert gateway.metrics()("proofgw_store_inconsistent") == 0
+    is_passed(ask(gateway, other))
+
+
+def test_a_copy_by_hand_is_found_and_so_is_its_token(ctl, redis, gateway_on):
+    acme = partner_of(ctl.add("--id", "acme"))
+    ctl.add("--id", "other", company="Other")
+    gateway = gateway_on(redis, acme)
+    redis.admin("COPY", redis.key("p:acme"), redis.key("p:copy"))
+
+    def findings(**kwargs):
+        return {(f["partner_id"], f["remedy"], f["problem"][:22]) for f in ctl("verify", "--json", **kwargs).json["findings"]}
+
+    shared = ("copy", None, "has a token that \"acme")
+    assert {("copy", "rewrite", "has version 1, but the"), shared} <= findings(code=1)
+    ctl("verify", "--repair", "--yes", code=1)
+    assert findings(code=1) == {shared}
+    gateway.wait_metric("proofgw_store_records_rejected", 1)
+    ctl("token", "rotate", "copy", "--grace", "0s", "--yes")
+    assert findings() == set()
+    gateway.wait_metric("proofgw_store_records_rejected", 0)
+    is_passed(ask(gateway, acme))
+
+
+def test_a_foreign_entry_in_the_log_is_named_with_the_way_out(ctl, redis, gateway_on):
+    acme = partner_of(ctl.add("--id", "acme"))
+    gateway = gateway_on(redis, acme)
+    redis.admin("XADD", redis.key("log"), "*", "note", "by hand")  # its number is a time, far above ours
+    gateway.wait_event("store_gap")
+    ctl("ip", "add", "acme", "192.0.2.7", code=1)
+    assert f"DEL {redis.key('log')}" in ctl("verify", code=1).sentence
+    is_passed(ask(gateway, acme))
+    redis.admin("DEL", redis.key("log"))
+    ctl("verify", "--repair", "--yes")
+    ctl("ip", "add", "acme", "192.0.2.8")
+    gateway.wait_metric("proofgw_store_sequence", int(redis.admin("HGET", redis.key("meta"), "seq")))
+    assert ctl("verify", "--json").json["findings"] == []
+
+
+def test_nothing_from_redis_steers_the_terminal(ctl, redis):
+    redis.admin("SET", redis.key("p:\x1b[2Jgone"), "x")
+    run = ctl("verify", code=1)
+    assert "ends in \"?[2Jgone\"" in run.out and "\x1b" not in run.out + run.err
+    assert "\x1b" not in ctl("partner", "list", code=1).err
+    line = {"action": "ip add", "before": {"ips\x1b[2J": ["\x1b[2Jwas"]}, "after": {"ips\x1b[2J": ["\x1b[2Jis"]}}
+    redis.admin("XADD", redis.key("audit"), "*", "n", "1", "line", json.dumps(line))
+    assert ctl("audit").out.endswith("ips?[2J: -?[2Jwas +?[2Jis\n")
+
+
+def test_verify_is_not_misled_by_operators_at_work(ctl, redis):
+    partners = [Partner(f"p{i:03}") for i in range(300)]
+    redis.put(*partners)
+    done = threading.Event()
+
+    def work():
+        for i in itertools.count():
+            if done.is_set():
+                return
+            partner = Partner(f"p{i * 7 % 400:03}")  # some of them new
+            redis.put(partner)
+            if i % 5 == 0:
+                redis.remove(partner)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(5):
+            assert ctl("verify", "--json").json["findings"] == []
+    finally:
+        done.set()
+        worker.join()
+
+
+def test_a_record_that_is_not_valid_is_named_and_can_be_replaced(ctl, redis, tmp_path):
+    ctl.add("--id", "acme")
+    ctl.add("--id", "other", company="Other")
+    redis.admin("HSET", "gw:{cfg}:p:acme", "contact", "nobody")
+    redis.admin("SET", "gw:{cfg}:p:odd name", "x")
+    run = ctl("partner", "list", code=1)
+    assert run.out.splitlines()[1].startswith("other ") and len(run.err.splitlines()) == 2
+    assert "acme: " in run.err and "odd name" in run.err
+    assert "contact" in ctl("ip", "add", "acme", "192.0.2.8", code=1).err
+    findings = ctl("verify", "--json", code=1).json["findings"]
+    assert [f["partner_id"] for f in findings if not f["remedy"]] == ["acme", None]
+    file = tmp_path / "good.ndjson"
+    write_file(file, [Partner("acme")])
+    ctl("import", file)
+    redis.admin("DEL", "gw:{cfg}:p:odd name")
+    ctl("verify")
+
+
+def test_a_record_that_is_not_valid_does_not_keep_others_from_being_mended(ctl, redis):
+    ctl.add("--id", "acme")
+    redis.admin("HSET", "gw:{cfg}:p:odd", "company", "By hand", "v", "1000")
+    redis.admin("HSET", "gw:{cfg}:p:acme", "company", "By hand")
+    ctl("verify", "--repair", "--yes", code=1)
+    findings = ctl("verify", "--json", code=1).json["findings"]
+    assert {(f["partner_id"], f["remedy"]) for f in findings} == {("odd", None)}
+    redis.admin("DEL", "gw:{cfg}:p:odd")
+    ctl("verify", "--repair", "--yes")
+    ctl("verify")
