@@ -33,6 +33,7 @@ test|python websockets|python3-websockets|python3-websockets|py3-websockets
 test|python cryptography|python3-cryptography|python3-cryptography|py3-cryptography
 test|command testssl|testssl.sh|testssl|testssl.sh
 test|command strace|strace|strace|strace
+test|command ss|iproute2|iproute|iproute2
 test|command valgrind|valgrind|valgrind|valgrind
 bench|command nginx|nginx|nginx|nginx
 bench|file /usr/lib/nginx/modules/ngx_http_lua_module.so|libnginx-mod-http-lua|nginx-mod-lua|nginx-mod-http-lua

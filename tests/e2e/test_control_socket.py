@@ -192,6 +192,13 @@ def test_a_token_that_was_malformed_is_not_looked_at_again(gateway, control):
     assert answer["reason_then"] == "token_malformed" and answer["now"] is None
 
 
+def test_a_token_that_was_missing_is_not_looked_at_again(gateway, control):
+    refused = gateway.client().exchange()
+    assert refused.status == 401
+    answer = control(f"/explain?request_id={refused['x-request-id']}")
+    assert answer["reason_then"] == "token_missing" and answer["now"] is None
+
+
 def test_a_token_that_was_not_looked_at_is_not_said_to_be_missing(proofgw, partner):
     """It was refused for its host, and is not any more: nobody knows what would become of its token."""
     gateway = proofgw([partner], admin={"control_socket": "control.sock"}, reload_on_change=False)
