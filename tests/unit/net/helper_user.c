@@ -107,6 +107,22 @@ struct user *user_open(struct net_test *t, int fd)
     return u;
 }
 
+struct user *user_open_tcp(struct net_test *t, int *fd)
+{
+    int fds[2];
+    test_tcp_pair(fds);
+    *fd = fds[1];
+    return user_open(t, fds[0]);
+}
+
+struct user *user_open_unix(struct net_test *t, int *fd)
+{
+    int fds[2];
+    test_unix_pair(fds);
+    *fd = fds[1];
+    return user_open(t, fds[0]);
+}
+
 void user_destroy(struct net_test *t, struct user *u)
 {
     stream_close(&u->stream, STREAM_END_CLOSE);

@@ -27,6 +27,9 @@ struct user *user_create(void);
 
 /* The same over a socket that is connected already. */
 struct user *user_open(struct net_test *t, int fd);
+/* One end of test_tcp_pair() or test_unix_pair(); `*fd` is the other. */
+struct user *user_open_tcp(struct net_test *t, int *fd);
+struct user *user_open_unix(struct net_test *t, int *fd);
 
 /* Closes the stream when it is still open, waits for on_closed, frees. */
 void user_destroy(struct net_test *t, struct user *u);

@@ -18,25 +18,23 @@
 static void received_bytes_are_handed_over(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    test_send(fds[1], "hello");
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
+    test_send(fd, "hello");
     RUN_UNTIL(t, u->ngot == 5);
     assert_string_equal(u->got, "hello");
     assert_int_equal(u->stream.bytes_in, 5);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void the_end_comes_once_and_after_the_bytes(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    test_send(fds[1], "last words");
-    close(fds[1]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
+    test_send(fd, "last words");
+    close(fd);
     RUN_UNTIL(t, u->eofs);
     net_test_settle(t);
     assert_string_equal(u->got, "last words");
@@ -48,71 +46,67 @@ static void the_end_comes_once_and_after_the_bytes(void **state)
 static void a_half_closed_stream_still_sends(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
+    int fd;
     char got[16] = {0};
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    shutdown(fds[1], SHUT_WR);
+    struct user *u = user_open_tcp(t, &fd);
+    shutdown(fd, SHUT_WR);
     RUN_UNTIL(t, u->eofs);
     assert_int_equal(user_write(u, "answer", 6), ERR_OK);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), 6);
+    assert_int_equal(test_recv(fd, got, sizeof got), 6);
     assert_string_equal(got, "answer");
     stream_shutdown(&u->stream);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), 0);
-    close(fds[1]);
+    assert_int_equal(test_recv(fd, got, sizeof got), 0);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void nothing_is_read_while_paused(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
     stream_read_pause(&u->stream);
-    test_send(fds[1], "later");
-    shutdown(fds[1], SHUT_WR);
+    test_send(fd, "later");
+    shutdown(fd, SHUT_WR);
     net_test_settle(t);
     assert_int_equal(u->reads + u->eofs, 0);
     stream_read_resume(&u->stream);
     RUN_UNTIL(t, u->eofs);
     assert_string_equal(u->got, "later");
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void read_now_does_not_wait_for_the_next_turn(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
     loop_turn(&t->loop);
     stream_read_now(&u->stream); /* nothing there: harmless */
     assert_int_equal(u->reads, 0);
-    test_send(fds[1], "there");
+    test_send(fd, "there");
     stream_read_now(&u->stream);
     assert_string_equal(u->got, "there");
     stream_read_pause(&u->stream);
-    test_send(fds[1], " more");
+    test_send(fd, " more");
     stream_read_now(&u->stream);
     assert_int_equal(u->reads, 1);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void a_stream_is_quiet_until_something_waits(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     assert_true(stream_is_quiet(&u->stream));
-    test_send(fds[1], "x");
+    test_send(fd, "x");
     assert_false(stream_is_quiet(&u->stream));
     RUN_UNTIL(t, u->ngot == 1); /* looking has taken nothing away */
     assert_true(stream_is_quiet(&u->stream));
-    close(fds[1]);
+    close(fd);
     assert_false(stream_is_quiet(&u->stream)); /* nor is a FIN quiet */
     user_destroy(t, u);
 }
@@ -161,41 +155,39 @@ static void events_may_be_changed_inside_one(void **state)
 static void what_fits_is_sent_at_once(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
+    int fd;
     char got[16] = {0};
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    struct user *u = user_open_tcp(t, &fd);
     assert_int_equal(user_write(u, "now", 3), ERR_OK);
     assert_false(stream_is_blocked(&u->stream));
     assert_null(u->stream.pending); /* an idle stream owns no buffer */
     assert_int_equal(u->stream.bytes_out, 3);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), 3);
+    assert_int_equal(test_recv(fd, got, sizeof got), 3);
     assert_string_equal(got, "now");
     net_test_settle(t);
     assert_int_equal(u->drains, 0); /* nothing had waited */
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void what_does_not_fit_waits_and_arrives_whole(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
     char *sent = test_pattern(MUCH), *got = malloc(MUCH + 1);
     assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
     assert_true(stream_is_blocked(&u->stream));
     assert_true(u->stream.bytes_out > 0 && u->stream.bytes_out < MUCH);
     assert_int_equal(u->drains, 0); /* never before stream_write() returns */
-    assert_int_equal(user_drain(t, u, fds[1], got, MUCH + 1), MUCH);
+    assert_int_equal(user_drain(t, u, fd, got, MUCH + 1), MUCH);
     assert_memory_equal(got, sent, MUCH);
     assert_int_equal(u->drains, 1);
     assert_int_equal(u->stream.bytes_out, MUCH);
     assert_null(u->stream.pending);
     free(sent);
     free(got);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
@@ -231,25 +223,24 @@ static void slices_keep_their_order_over_short_writes(void **state)
 static void writes_behind_pending_bytes_wait_their_turn(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
     char *sent = test_pattern(MUCH), *got = malloc(MUCH + 1);
     size_t at = 0, ngot = 0;
     net_test_watch(t);
     for (size_t n = 400000; at < MUCH; at += n) {
         if (n > MUCH - at) n = MUCH - at;
         assert_int_equal(user_write(u, sent + at, n), ERR_OK);
-        long some = test_recv(fds[1], got + ngot, 50000); /* the reader is slower */
+        long some = test_recv(fd, got + ngot, 50000); /* the reader is slower */
         if (some > 0) ngot += (size_t)some;
         RUN_READY(t);
     }
-    ngot += user_drain(t, u, fds[1], got + ngot, MUCH + 1 - ngot);
+    ngot += user_drain(t, u, fd, got + ngot, MUCH + 1 - ngot);
     assert_int_equal(ngot, MUCH);
     assert_memory_equal(got, sent, MUCH);
     free(sent);
     free(got);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
@@ -288,24 +279,22 @@ static void pending_bytes_know_when_they_moved(void **state)
 static void an_empty_write_does_nothing(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
+    int fd;
     char got[4];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    struct user *u = user_open_unix(t, &fd);
     struct iovec iov[2] = {{.iov_base = NULL, .iov_len = 0}, {.iov_base = NULL, .iov_len = 0}};
     assert_int_equal(stream_write(&u->stream, iov, 2), ERR_OK);
     assert_int_equal(stream_write(&u->stream, iov, 0), ERR_OK);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), -EAGAIN);
-    close(fds[1]);
+    assert_int_equal(test_recv(fd, got, sizeof got), -EAGAIN);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void the_fin_waits_for_the_pending_bytes(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     char *sent = test_pattern(MUCH), *got = malloc(2 * MUCH);
     size_t total = 0;
     while (!stream_is_blocked(&u->stream)) { /* whatever this kernel's buffers hold */
@@ -317,7 +306,7 @@ static void the_fin_waits_for_the_pending_bytes(void **state)
     size_t ngot = 0;
     net_test_watch(t);
     for (long n = 1; n != 0; ngot += n > 0 ? (size_t)n : 0) { /* until the FIN */
-        n = test_recv(fds[1], got, 2 * MUCH);
+        n = test_recv(fd, got, 2 * MUCH);
         assert_true(n >= 0 || n == -EAGAIN);
         RUN_READY(t);
     }
@@ -325,7 +314,7 @@ static void the_fin_waits_for_the_pending_bytes(void **state)
     assert_int_equal(u->drains, 1);
     free(sent);
     free(got);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 

@@ -17,11 +17,10 @@
 static void a_reset_is_a_failure(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     u->close_on = ON_FAILED;
-    test_reset(fds[1]);
+    test_reset(fd);
     RUN_UNTIL(t, u->closed);
     assert_int_equal(u->failures, 1);
     assert_int_equal(u->failure, ERR_RESET);
@@ -32,12 +31,11 @@ static void a_reset_is_a_failure(void **state)
 static void bytes_before_a_reset_are_read_first(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     u->close_on = ON_FAILED;
-    test_send(fds[1], "last words");
-    test_reset(fds[1]);
+    test_send(fd, "last words");
+    test_reset(fd);
     RUN_UNTIL(t, u->closed);
     assert_string_equal(u->got, "last words");
     assert_int_equal(u->failure, ERR_RESET);
@@ -48,11 +46,10 @@ static void bytes_before_a_reset_are_read_first(void **state)
 static void reading_goes_on_after_a_failed_write(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    test_send(fds[1], "early answer");
-    test_reset(fds[1]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
+    test_send(fd, "early answer");
+    test_reset(fd);
     assert_int_equal(user_write(u, "more of my request", 18), ERR_RESET);
     assert_int_equal(user_write(u, "and more", 8), ERR_RESET); /* fails the same way, without a system call */
     assert_true(u->stream.write_failed);
@@ -64,14 +61,13 @@ static void reading_goes_on_after_a_failed_write(void **state)
 static void pending_bytes_are_dropped_when_sending_fails(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     char *sent = test_pattern(MUCH);
     while (!stream_is_blocked(&u->stream))
         assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
     stream_read_pause(&u->stream);
-    test_reset(fds[1]);
+    test_reset(fd);
     RUN_UNTIL(t, u->drains); /* whoever waits for room is woken */
     assert_true(u->stream.write_failed);
     assert_false(stream_is_blocked(&u->stream));
@@ -84,13 +80,12 @@ static void pending_bytes_are_dropped_when_sending_fails(void **state)
 static void an_error_while_paused_does_not_spin(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     stream_read_pause(&u->stream);
     net_test_settle(t);
     unsigned before = t->turns;
-    test_reset(fds[1]);
+    test_reset(fd);
     net_test_settle(t);
     assert_true(t->turns <= before + 1);
     assert_int_equal(u->failures, 0);
@@ -103,14 +98,13 @@ static void an_error_while_paused_does_not_spin(void **state)
 static void an_error_with_bytes_pending_while_paused_does_not_spin(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     char *sent = test_pattern(MUCH);
     while (!stream_is_blocked(&u->stream))
         assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
     stream_read_pause(&u->stream);
-    test_reset(fds[1]);
+    test_reset(fd);
     RUN_UNTIL(t, u->drains);
     unsigned before = t->turns;
     net_test_settle(t);
@@ -122,17 +116,16 @@ static void an_error_with_bytes_pending_while_paused_does_not_spin(void **state)
 static void both_ends_shut_does_not_spin(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    shutdown(fds[1], SHUT_WR);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
+    shutdown(fd, SHUT_WR);
     RUN_UNTIL(t, u->eofs);
     stream_shutdown(&u->stream);
     net_test_settle(t);
     unsigned before = t->turns;
     net_test_settle(t);
     assert_int_equal(t->turns, before);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
@@ -249,38 +242,35 @@ static void connecting_may_be_given_up(void **state)
 static void an_ordinary_close_delivers_what_was_sent(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
+    int fd;
     char got[16];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    struct user *u = user_open_tcp(t, &fd);
     assert_int_equal(user_write(u, "whole", 5), ERR_OK);
     stream_close(&u->stream, STREAM_END_CLOSE);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), 5);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), 0);
-    close(fds[1]);
+    assert_int_equal(test_recv(fd, got, sizeof got), 5);
+    assert_int_equal(test_recv(fd, got, sizeof got), 0);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void a_reset_end_is_an_error_for_the_other_side(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
+    int fd;
     char got[16];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    struct user *u = user_open_tcp(t, &fd);
     stream_close(&u->stream, STREAM_END_RESET);
-    assert_int_equal(test_recv(fds[1], got, sizeof got), -ECONNRESET);
-    close(fds[1]);
+    assert_int_equal(test_recv(fd, got, sizeof got), -ECONNRESET);
+    close(fd);
     user_destroy(t, u);
 }
 
 static void closing_is_idempotent_and_ends_in_a_later_turn(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
-    test_send(fds[1], "unread");
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
+    test_send(fd, "unread");
     stream_close(&u->stream, STREAM_END_CLOSE);
     stream_close(&u->stream, STREAM_END_RESET);
     assert_int_equal(u->closed, 0);
@@ -290,7 +280,7 @@ static void closing_is_idempotent_and_ends_in_a_later_turn(void **state)
     net_test_settle(t);
     assert_int_equal(u->closed, 1);
     assert_int_equal(u->reads, 0);
-    close(fds[1]);
+    close(fd);
     user_destroy(t, u);
 }
 
@@ -307,54 +297,50 @@ static void check_closed_inside(struct net_test *t, struct user *u, const unsign
 static void may_be_closed_inside_on_read(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     u->close_on = ON_READ;
-    test_send(fds[1], "one");
-    close(fds[1]); /* the end is behind it, and is not told any more */
+    test_send(fd, "one");
+    close(fd); /* the end is behind it, and is not told any more */
     check_closed_inside(t, u, &u->reads);
 }
 
 static void may_be_closed_inside_on_eof(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     u->close_on = ON_EOF;
-    close(fds[1]);
+    close(fd);
     check_closed_inside(t, u, &u->eofs);
 }
 
 static void may_be_closed_inside_on_drained(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_unix_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_unix(t, &fd);
     u->close_on = ON_DRAINED;
     char *sent = test_pattern(MUCH), *got = malloc(MUCH);
     assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
-    test_send(fds[1], "also readable");
-    user_drain(t, u, fds[1], got, MUCH);
+    test_send(fd, "also readable");
+    user_drain(t, u, fd, got, MUCH);
     free(sent);
     free(got);
-    close(fds[1]);
+    close(fd);
     check_closed_inside(t, u, &u->drains);
 }
 
 static void may_be_closed_inside_on_drained_after_a_failure(void **state)
 {
     struct net_test *t = *state;
-    int fds[2];
-    test_tcp_pair(fds);
-    struct user *u = user_open(t, fds[0]);
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
     u->close_on = ON_DRAINED;
     char *sent = test_pattern(MUCH);
     while (!stream_is_blocked(&u->stream))
         assert_int_equal(user_write(u, sent, MUCH), ERR_OK);
-    test_reset(fds[1]);
+    test_reset(fd);
     free(sent);
     check_closed_inside(t, u, &u->drains);
 }
