@@ -151,7 +151,7 @@ class Load:
 
 
 def test_upgrades_under_load_lose_nothing(proofgw, partner):
-    gateway = proofgw(workers=2, timeouts={"drain_keep_alive": "5s"})
+    gateway = proofgw(workers=2, timeouts=PATIENT)
     with Load(gateway, partner) as load:
         for _ in range(UPGRADES):
             load.more(20)
@@ -167,7 +167,7 @@ def test_upgrades_under_load_lose_nothing(proofgw, partner):
 
 @pytest.mark.parametrize("before, after", [(1, 3), (3, 1), (4, 3), (2, 2)])
 def test_other_numbers_of_workers(proofgw, partner, before, after):
-    gateway = proofgw(workers=before, reload_on_change=False)
+    gateway = proofgw(workers=before, reload_on_change=False, timeouts=PATIENT)
     gateway.configure(workers=after)
     with Load(gateway, partner) as load:
         load.more(10)
