@@ -161,7 +161,7 @@ static void lengths_do_not_disturb_each_other(void **state)
     static const uint64_t nets[][2] = {{UINT64_C(0x20010db800010000), 0}, {0, 0}, {0, 64}, {UINT64_MAX, 0}};
     struct prefixes_random r = {19};
     for (size_t k = 0; k < sizeof nets / sizeof *nets; k++) {
-        struct fixture f = open_tree();
+        struct open_tree f = tree_open();
         struct prefixes all = {0};
         for (unsigned i = 0; i < N; i++)
             prefixes_v6(&all, nets[k][0], nets[k][1], lengths[i]);
@@ -181,7 +181,7 @@ static void lengths_do_not_disturb_each_other(void **state)
             prefixes_free(&live);
         }
         prefixes_free(&all);
-        close_tree(&f);
+        tree_close(&f);
     }
 }
 
