@@ -119,6 +119,11 @@ struct config_limits {
     uint32_t connections_per_worker;
     uint32_t connections_per_source; /* of one address, counted per worker; 0 = no limit */
     uint32_t tunnels_per_worker;
+    /* Of one partner, by all workers together; 0 = no limit. */
+    uint32_t rate_per_partner;        /* requests per second */
+    uint32_t burst_per_partner;       /* how many of them at once; 0 = those of one second */
+    uint32_t concurrency_per_partner; /* requests under way */
+    uint32_t tunnels_per_partner;
     uint32_t tls_handshakes_per_worker; /* going on at the same time */
     uint64_t response_head_bytes;
     uint32_t upstream_connections;      /* per worker and environment, tunnels included */

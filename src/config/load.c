@@ -209,7 +209,7 @@ static void report_unknown(struct loader *l, const struct schema_key *section, c
         return;
     }
     node_report_at(l->report, node, node->key->at, "unknown key");
-    char names[320];
+    char names[480];
     struct outbuf o = outbuf_of(names, sizeof names - 1);
     for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL;)
         outbuf_fmt(&o, "%s%s", o.n ? ", " : "", schema_name(key));

@@ -14,7 +14,7 @@ struct finding {
     unsigned number; /* order of discovery */
     char subject[160];
     char message[320];
-    char expected[400];
+    char expected[512];
 };
 
 struct report {

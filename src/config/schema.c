@@ -226,6 +226,22 @@ const struct schema_key schema_keys[] = {
     {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
      .value = "8192",
      .help = "WebSocket tunnels. More are answered with 503. 0 = none at all."},
+    {"limits.rate_per_partner", SCHEMA_COUNT, RELOAD, FIELD(limits.rate_per_partner), RANGE(0, 1000000),
+     .value = "0",
+     .help = "Requests per second of one partner, both environments and all workers of the process together. More are answered "
+             "with 429. Each gateway counts for itself: behind n of them, a partner may have n times as much. 0 = no limit."},
+    {"limits.burst_per_partner", SCHEMA_COUNT, RELOAD, FIELD(limits.burst_per_partner), RANGE(0, 1000000),
+     .value = "0",
+     .help = "How many requests of limits.rate_per_partner may come at once after a pause. 0 = those of one second."},
+    {"limits.concurrency_per_partner", SCHEMA_COUNT, RELOAD, FIELD(limits.concurrency_per_partner),
+     RANGE(0, 1000000),
+     .value = "0",
+     .help = "Requests of one partner under way at once, tunnels apart, counted like limits.rate_per_partner. More are answered "
+             "with 429. 0 = no limit."},
+    {"limits.tunnels_per_partner", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_partner), RANGE(0, 1000000),
+     .value = "0",
+     .help = "WebSocket tunnels of one partner, open or being opened, counted like limits.rate_per_partner. More are answered "
+             "with 429. 0 = no limit."},
     {"limits.tls_handshakes_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tls_handshakes_per_worker),
      RANGE(1, 1000000),
      .value = "2048",

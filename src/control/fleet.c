@@ -40,11 +40,12 @@ enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c
                       void (*on_stopped)(void *arg), void *arg)
 {
     *f = (struct fleet){.loop = loop, .on_stopped = on_stopped, .arg = arg};
+    f->limits = partner_limits_create();
     f->workers = calloc(c->workers, sizeof *f->workers);
-    if (!f->workers) return ERR_NOMEM;
+    if (!f->limits || !f->workers) return ERR_NOMEM;
     for (; f->n < c->workers; f->n++) {
         struct fleet_worker *fw = &f->workers[f->n];
-        fw->worker = worker_create(f->n, c->limits.buffer_bytes, policy);
+        fw->worker = worker_create(f->n, c->limits.buffer_bytes, policy, f->limits);
         if (!fw->worker) return ERR_NOMEM;
         fw->fleet = f;
         fw->stopped.deliver = on_worker_stopped;
@@ -113,7 +114,9 @@ void fleet_destroy(struct fleet *f)
 {
     for (unsigned i = 0; i < f->n; i++)
         worker_destroy(f->workers[i].worker);
+    partner_limits_destroy(f->limits);
     free(f->workers);
+    f->limits = NULL;
     f->workers = NULL;
     f->n = 0;
 }

@@ -31,6 +31,7 @@ struct fleet {
     struct loop *loop; /* control's */
     struct fleet_worker *workers;
     unsigned n, nrunning;
+    struct partner_limits *limits; /* what partners use of all workers together */
     struct fleet_changes changes;
     void (*on_stopped)(void *arg); /* the last worker has ended */
     void *arg;

@@ -35,6 +35,9 @@ enum verdict deny_verdict(enum deny d)
     case DENY_PARTNER_DISABLED:
     case DENY_CLIENT_CERTIFICATE: return VERDICT_INVALID_TOKEN;
     case DENY_ADDRESS: return VERDICT_FORBIDDEN_ORIGIN;
+    case DENY_RATE:
+    case DENY_CONCURRENCY:
+    case DENY_TUNNELS: return VERDICT_RATE_LIMITED;
     case DENY_FAULT: return VERDICT_FAULT;
     case DENY_COUNT: break;
     }

@@ -30,6 +30,9 @@
     XX(PARTNER_DISABLED, "partner_disabled")  /* 401 invalid_token */                                       \
     XX(CLIENT_CERTIFICATE, "client_certificate") /* 401 invalid_token: none of the partner's was shown */   \
     XX(ADDRESS, "address")                    /* 403: not on the partner's list of this environment */      \
+    XX(RATE, "rate")                          /* 429: over the partner's pace */                            \
+    XX(CONCURRENCY, "concurrency")            /* 429: it has too many requests under way */                 \
+    XX(TUNNELS, "tunnels")                    /* 429: and too many tunnels */                               \
     XX(FAULT, "fault")                        /* 500: the digest could not be computed */
 
 enum deny {
@@ -50,6 +53,7 @@ enum verdict {
     VERDICT_MISSING_TOKEN,    /* 401 missing_token */
     VERDICT_INVALID_TOKEN,    /* 401 invalid_token */
     VERDICT_FORBIDDEN_ORIGIN, /* 403 */
+    VERDICT_RATE_LIMITED,     /* 429: never by decide(); proxy/partner_limits.h comes after it */
     VERDICT_FAULT,            /* 500 */
 };
 

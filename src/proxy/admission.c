@@ -140,6 +140,7 @@ enum reply_id admission_reply_of(enum verdict v)
     case VERDICT_MISSING_TOKEN: return REPLY_MISSING_TOKEN;
     case VERDICT_INVALID_TOKEN: return REPLY_INVALID_TOKEN;
     case VERDICT_FORBIDDEN_ORIGIN: return REPLY_FORBIDDEN_ORIGIN;
+    case VERDICT_RATE_LIMITED: return REPLY_RATE_LIMITED;
     case VERDICT_FAULT: return REPLY_INTERNAL_ERROR;
     }
     return REPLY_INTERNAL_ERROR;
@@ -179,13 +180,38 @@ static void note_denial(const struct exchange *x, const struct req_head *req)
     d->partner = x->partner;
     d->deny = x->deny;
     d->route = x->route;
-    d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_ADDRESS;
+    d->has_digest = x->deny >= DENY_TOKEN_UNKNOWN && x->deny <= DENY_TUNNELS;
     if (d->has_digest) memcpy(d->digest, x->digest, TOKEN_DIGEST_BYTES);
     d->has_certificate = x->conn->client_certificate != NULL;
     if (d->has_certificate) memcpy(d->certificate, x->conn->client_certificate, sizeof d->certificate);
     memcpy(d->request_id, x->request_id, UUID_LEN);
     d->nhost = denial_keep(d->host, DENIAL_HOST_MAX, req->host);
     d->npath = denial_keep(d->path, DENIAL_PATH_MAX, req->parts.path);
+}
+
+static enum limit_id limit_of_deny(enum deny d)
+{
+    if (d == DENY_RATE) return LIMIT_RATE_PER_PARTNER;
+    return d == DENY_TUNNELS ? LIMIT_TUNNELS_PER_PARTNER : LIMIT_CONCURRENCY_PER_PARTNER;
+}
+
+/* What is let in is counted among the rest that its partner does. Last: who is refused for another reason
+ * learns nothing of limits and uses nothing up. */
+static void apply_partner_limits(struct exchange *x, const struct partner_view *view)
+{
+    struct worker *w = x->conn->worker;
+    const struct partner_rules *rules = &x->conn->settings->partner_rules;
+    enum partner_place as = x->route == ROUTE_WS ? PARTNER_PLACE_TUNNEL : PARTNER_PLACE_REQUEST;
+    if (!partner_rules_concern(rules, as)) return;
+    struct partner_admission a = partner_limits_admit(w->limits, rules, x->partner, as, w->loop.now_us);
+    x->place = (uint8_t)a.place;
+    if (a.is_uncounted) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+    if (!a.deny) return;
+    const uint8_t *digest = partner_view_digest(view, (enum token_slot)x->slot);
+    if (digest) memcpy(x->digest, digest, TOKEN_DIGEST_BYTES); /* a remembered verdict has none */
+    x->deny = (uint8_t)a.deny;
+    x->retry_after_s = a.retry_after_s;
+    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit_of_deny(a.deny), 1);
 }
 
 /* Decides; answers a denial. True when the request is let in, with the partner's view. */
@@ -216,6 +242,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
         const char *copy = arena_dup(&x->arena, id.p, id.n);
         x->partner_id = span_of(copy, copy ? id.n : 0);
     }
+    if (!x->deny) apply_partner_limits(x, *view);
     if (!x->deny) return true;
     note_denial(x, req);
     metrics_add2(w->metrics, METRIC_AUTH_DENIED, x->deny, has_env ? env : (unsigned)METRICS_ENV_NONE, 1);

@@ -56,6 +56,9 @@ extern const char *const end_phase_names[END_PHASE_COUNT];
     XX(CONNECTIONS_PER_SOURCE, "connections_per_source")                                                     \
     XX(TLS_HANDSHAKES, "tls_handshakes_per_worker")                                                          \
     XX(TUNNELS_PER_WORKER, "tunnels_per_worker")                                                             \
+    XX(RATE_PER_PARTNER, "rate_per_partner")                                                                 \
+    XX(CONCURRENCY_PER_PARTNER, "concurrency_per_partner")                                                   \
+    XX(TUNNELS_PER_PARTNER, "tunnels_per_partner")                                                           \
     XX(RESPONSE_HEAD, "response_head")                                                                       \
     XX(UPSTREAM_WAITING, "upstream_waiting")                                                                 \
     XX(MEMORY, "memory")

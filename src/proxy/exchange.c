@@ -93,6 +93,7 @@ void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase)
 {
     struct worker *w = worker_of(x);
     if (x->upgrade) w->nupgrades--;
+    if (x->place) partner_limits_release(w->limits, x->partner, (enum partner_place)x->place);
     exchange_release(x, false);
     count(x, who, phase);
     access_log_exchange(w, x, who, phase);
@@ -175,6 +176,7 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
                 &(struct reply_options){.request_id = span_of(x->request_id, UUID_LEN),
                                         .keep_alive = keep,
                                         .head = x->method == METHOD_HEAD,
+                                        .retry_after_s = x->retry_after_s,
                                         .wall_ms = w->loop.wall_ms});
     BUG_IF(o.overflow, "an answer of the gateway is larger than its buffer");
     x->status = reply_def(id)->status;

@@ -55,6 +55,7 @@ struct exchange {
     uint8_t method, minor, route; /* enum http_method, HTTP/1.minor, enum route */
     bool has_env;
     uint8_t env, slot, deny; /* enum environment (has_env), token_slot and deny (decided) */
+    uint8_t place; /* enum partner_place: what it takes of its partner's limits; the tunnel's from 101 on */
     bool expect_continue, upgrade;
     bool head_sent;        /* the request head was given to the upstream stream */
     bool answer_began;     /* a byte of the answer has arrived */
@@ -82,6 +83,7 @@ struct exchange {
     bool up_keep_alive;         /* the backend's connection may be used again */
     bool reused;                /* of the last upstream connection, for the log */
     uint8_t refusal;            /* enum head_refusal */
+    uint32_t retry_after_s;     /* of a 429; 0 = as usual */
     uint8_t end_who, end_phase; /* DROPPING: what exchange_finish() will say */
 
     /* for the log: microseconds, monotonic; 0 = did not happen */

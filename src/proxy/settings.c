@@ -19,6 +19,7 @@ static void derive_limits(struct worker_settings *s)
         .chunk_ext_bytes_max = (uint32_t)c->limits.chunk_extension_bytes,
         .trailer_bytes_max = (uint32_t)c->limits.trailer_bytes,
     };
+    s->partner_rules = partner_rules_of(&c->limits);
     s->response_body_limits = s->body_limits;
     s->response_body_limits.body_bytes_max = UINT64_MAX; /* the backend's answers are not ours to bound */
 }

@@ -15,6 +15,7 @@
 
 #include "http/body.h"
 #include "proxy/generation.h"
+#include "proxy/partner_limits.h"
 
 struct worker_settings {
     uint32_t refs;
@@ -22,6 +23,7 @@ struct worker_settings {
     const struct config *config;   /* the generation's */
     struct head_limits head_limits, response_head_limits;
     struct body_limits body_limits, response_body_limits;
+    struct partner_rules partner_rules;
 };
 
 /* One reference, the caller's. Errors: NULL when memory is out. */

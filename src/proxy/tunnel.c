@@ -29,6 +29,7 @@ static void finish(struct tunnel *t, enum tunnel_end why, bool linger)
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
     loop_deadline_clear(&w->loop, &t->conn->timer);
     tunnel_index_remove(&t->by_partner);
+    partner_limits_release(w->limits, t->partner, (enum partner_place)t->place);
     upstream_discard(t->up);
     OPENSSL_cleanse(t->digest, sizeof t->digest);
     free(t);
@@ -159,6 +160,8 @@ static void recheck(struct tunnel *t)
     }
     if (d.partner != t->partner) {
         tunnel_index_remove(&t->by_partner);
+        t->place =
+            (uint8_t)partner_limits_move(w->limits, t->partner, d.partner, (enum partner_place)t->place);
         t->partner = d.partner;
         tunnel_index_add(&w->tunnels, &t->by_partner, t->partner);
     }
@@ -327,6 +330,7 @@ static struct tunnel *create(const struct exchange *x)
     t->partner = x->partner;
     t->env = x->env;
     t->slot = x->slot;
+    t->place = x->place;
     memcpy(t->digest, x->digest, TOKEN_DIGEST_BYTES);
     memcpy(t->request_id, x->request_id, UUID_LEN);
     t->npartner_id = (uint8_t)x->partner_id.n;
@@ -353,6 +357,7 @@ void tunnel_start(struct exchange *x, struct span head, struct span early)
         return;
     }
     x->up = NULL; /* the tunnel's now */
+    x->place = PARTNER_PLACE_NONE;
     exchange_free(x, END_OK, PHASE_TUNNEL);
     w->ntunnels[t->env]++;
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);

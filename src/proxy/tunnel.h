@@ -39,6 +39,7 @@ struct tunnel {
     uint64_t leave_ms;       /* draining: when it is its turn to end; WHEEL_NEVER = it stays */
     uint32_t partner;        /* index */
     uint8_t env, slot;
+    uint8_t place;      /* enum partner_place */
     bool ending;        /* a close frame is to be sent at the next boundary */
     uint8_t ending_why; /* enum tunnel_end */
     char request_id[UUID_LEN];

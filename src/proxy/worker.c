@@ -63,12 +63,14 @@ static void free_parts(struct worker *w)
     free(w);
 }
 
-struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy)
+struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy,
+                             struct partner_limits *limits)
 {
     struct worker *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     w->index = index;
     w->policy = policy;
+    w->limits = limits;
     if (!init_parts(w, buffer_bytes)) {
         free_parts(w);
         return NULL;

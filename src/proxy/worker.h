@@ -46,6 +46,7 @@ struct worker {
     /* set once */
     unsigned index;
     struct policy *policy;
+    struct partner_limits *limits; /* shared by all workers */
     struct epoch_reader *reader;
     struct metrics_block *metrics;
     void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
@@ -96,7 +97,8 @@ struct worker {
 
 /* `buffer_bytes`: of the read buffer, at least twice as large as a head. It listens to nothing before its
  * first update (worker_update.h), which must come before worker_start(). Errors: NULL when memory is out. */
-struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy);
+struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy,
+                             struct partner_limits *limits);
 
 /* Called on the worker's thread when it has nothing left to do. Set before worker_start(). */
 void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg);

@@ -327,6 +327,9 @@ static void test_each_reason_has_a_label_and_a_verdict(void **state)
         {DENY_PARTNER_DISABLED, "partner_disabled", VERDICT_INVALID_TOKEN},
         {DENY_CLIENT_CERTIFICATE, "client_certificate", VERDICT_INVALID_TOKEN},
         {DENY_ADDRESS, "address", VERDICT_FORBIDDEN_ORIGIN},
+        {DENY_RATE, "rate", VERDICT_RATE_LIMITED},
+        {DENY_CONCURRENCY, "concurrency", VERDICT_RATE_LIMITED},
+        {DENY_TUNNELS, "tunnels", VERDICT_RATE_LIMITED},
         {DENY_FAULT, "fault", VERDICT_FAULT},
     };
     assert_int_equal(sizeof(rows) / sizeof(rows[0]), DENY_COUNT);
