@@ -169,9 +169,10 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .digest = d->has_digest ? d->digest : NULL,
         .certificate = d->has_certificate ? d->certificate : NULL,
         .wall_ms = clock_wall_ms(),
+        .mono_us = clock_mono_us(),
     };
     const struct commands_host *host = &job->commands->host;
-    enum deny now = explain_write(in_force(host), host->policy, &q, o);
+    enum deny now = explain_write(in_force(host), host->policy, host->limits, &q, o);
     outbuf_char(o, '}');
     if (!d->has_digest && now >= DENY_TOKEN_MISSING) { /* what was sent as a token is not kept */
         o->n = mark;
@@ -227,6 +228,7 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
         .host = admin_parameter(call->query, "host"),
         .path = admin_parameter(call->query, "path"),
         .wall_ms = clock_wall_ms(),
+        .mono_us = clock_mono_us(),
     };
     struct span ip = admin_parameter(call->query, "ip");
     struct span token = admin_parameter(call->query, "token_sha256");
@@ -243,7 +245,8 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
         return refuse(call, 400, "client_cert_sha256 is not 64 lower-case hexadecimal digits");
     if (shown.n) q.certificate = certificate;
     outbuf_char(&call->out, '{');
-    (void)explain_write(in_force(&c->host), c->host.policy, &q, &call->out); /* the answer has it */
+    (void)explain_write(in_force(&c->host), c->host.policy, c->host.limits, &q,
+                        &call->out); /* the answer has the reason */
     outbuf_str(&call->out, "}\n");
     return 200;
 }

@@ -34,6 +34,7 @@ struct commands;
 struct commands_host {
     struct loop *loop;
     struct policy *policy;
+    const struct partner_limits *limits;
     const struct status *status;
     struct worker *const *workers;
     unsigned nworkers;

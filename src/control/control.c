@@ -268,6 +268,7 @@ static enum err start_commands(struct control *c)
     const struct commands_host host = {
         .loop = &c->loop,
         .policy = c->policy,
+        .limits = c->deployment.fleet.limits,
         .status = &c->status,
         .workers = c->worker_list,
         .nworkers = c->deployment.fleet.n,

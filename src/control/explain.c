@@ -4,6 +4,7 @@
 #include "http/reply.h"
 #include "proxy/admission.h"
 #include "proxy/caller.h"
+#include "proxy/partner_limits.h"
 
 /* What is known once decide() has spoken. */
 struct findings {
@@ -14,6 +15,7 @@ struct findings {
     enum environment env;
     struct decision decision;
     const struct partner_view *view; /* NULL: the token is nobody's, or was not looked at */
+    struct partner_usage usage;      /* with a view */
 };
 
 /* --- allowlists ------------------------------------------------------------------------------------ */
@@ -168,6 +170,17 @@ static void write_allowlist(const struct findings *f, struct outbuf *o)
     outbuf_char(o, '}');
 }
 
+static void write_limits(const struct findings *f, const struct config_limits *l, struct outbuf *o)
+{
+    begin_step(o, "limits", result_of(f, DENY_RATE, DENY_TUNNELS));
+    if (f->view)
+        outbuf_fmt(o, ",\"requests_under_way\":%u,\"tunnels_open\":%u", f->usage.requests, f->usage.tunnels);
+    outbuf_fmt(o,
+               ",\"rate_per_partner\":%u,\"burst_per_partner\":%u,\"concurrency_per_partner\":%u,"
+               "\"tunnels_per_partner\":%u}",
+               l->rate_per_partner, l->burst_per_partner, l->concurrency_per_partner, l->tunnels_per_partner);
+}
+
 static void write_answer(enum deny deny, struct outbuf *o)
 {
     enum reply_id id = admission_reply_of(deny_verdict(deny));
@@ -181,8 +194,18 @@ static void write_answer(enum deny deny, struct outbuf *o)
                (unsigned)def->status, def->error, def->code, def->message);
 }
 
+/* The limits come behind decide(), as in admission.c. */
+static void find_usage(struct findings *f, const struct config *config, const struct partner_limits *limits)
+{
+    const struct partner_rules rules = partner_rules_of(&config->limits);
+    enum partner_place as = f->route == ROUTE_WS ? PARTNER_PLACE_TUNNEL : PARTNER_PLACE_REQUEST;
+    enum deny deny =
+        partner_limits_foresee(limits, &rules, f->decision.partner, as, f->query->mono_us, &f->usage);
+    if (!f->decision.deny) f->decision.deny = deny;
+}
+
 enum deny explain_write(const struct config *config, const struct policy *policy,
-                        const struct explain_query *q, struct outbuf *o)
+                        const struct partner_limits *limits, const struct explain_query *q, struct outbuf *o)
 {
     struct findings f = {.query = q, .policy = policy};
     struct target target;
@@ -203,6 +226,7 @@ enum deny explain_write(const struct config *config, const struct policy *policy
     };
     decide(policy, NULL, &query, &f.decision);
     if (f.decision.partner != PARTNER_INDEX_NONE) f.view = policy_view(policy, f.decision.partner);
+    if (f.view) find_usage(&f, config, limits);
     write_answer(f.decision.deny, o);
     outbuf_str(o, ",\"steps\":[");
     write_address(&f, o);
@@ -212,6 +236,7 @@ enum deny explain_write(const struct config *config, const struct policy *policy
     write_token(&f, o);
     write_certificate(&f, o);
     write_allowlist(&f, o);
+    write_limits(&f, &config->limits, o);
     outbuf_char(o, ']');
     return f.decision.deny;
 }

@@ -13,6 +13,7 @@
 enum { EXPLAIN_BYTES_MAX = 8192 };
 
 struct caller;
+struct partner_limits;
 
 struct explain_query {
     struct span host; /* without port */
@@ -24,12 +25,13 @@ struct explain_query {
     bool is_misdirected;        /* with `seen`: its connection has another host's certificate */
     const uint8_t *digest;      /* of the token; NULL = a request without one, or it is not known any more */
     const uint8_t *certificate; /* SHA-256 of the client's; NULL = none was shown */
-    uint64_t wall_ms;
+    uint64_t wall_ms, mono_us;
 };
 
 /* Appends the members of a JSON object (without braces): the answer that the partner would get, and the
- * steps that lead to it. At most EXPLAIN_BYTES_MAX. Returns the reason. */
+ * steps that lead to it. At most EXPLAIN_BYTES_MAX. Nothing is counted among what the partner does. Returns
+ * the reason. */
 enum deny explain_write(const struct config *config, const struct policy *policy,
-                        const struct explain_query *q, struct outbuf *o);
+                        const struct partner_limits *limits, const struct explain_query *q, struct outbuf *o);
 
 #endif

@@ -116,8 +116,25 @@ static void print_list(const json_t *list)
 static void print_step(const json_t *step)
 {
     static const char *const details[] = {
-        "address",           "believed_from", "peer", "path",        "route", "host",     "environment",
-        "policy_generation", "partner_id",    "slot", "valid_until", "shown", "accepted",
+        "address",
+        "believed_from",
+        "peer",
+        "path",
+        "route",
+        "host",
+        "environment",
+        "policy_generation",
+        "partner_id",
+        "slot",
+        "valid_until",
+        "shown",
+        "accepted",
+        "requests_under_way",
+        "tunnels_open",
+        "rate_per_partner",
+        "burst_per_partner",
+        "concurrency_per_partner",
+        "tunnels_per_partner",
     };
     const json_t *lists = json_object_get(step, "lists"), *list, *value;
     size_t i;
