@@ -2,7 +2,7 @@
 """Makes the pages of a run again from its results.json.
 
     bench/report.py build/bench/results.json                report.html beside it
-    bench/report.py build/bench/results.json --commit       ... and the tables in bench/RESULTS.md
+    bench/report.py build/bench/results.json --commit       ... and the tables in bench/RESULTS.md, and bench/results.svg
 """
 
 import argparse
@@ -33,6 +33,8 @@ def main():
         RESULTS.write_text(before + BEGIN + "\n" + tables.markdown(results) + "\n" + END + after)
     from harness import page
 
+    if o.commit:
+        RESULTS.with_name("results.svg").write_text(page.summary(results))
     o.results.with_name("report.html").write_text(page.render(results))
 
 

@@ -36,12 +36,15 @@ def colours(results):
     return {name: {"ours": OURS, "limit": LIMIT}.get(g["kind"]) or next(peers) for name, g in results["gateways"].items()}
 
 
-def svg(figure):
+def svg_text(figure):
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
-    text = re.sub(r"^.*?(?=<svg)", "", out.getvalue(), flags=re.S)
-    return f"<figure>{text}</figure>"
+    return re.sub(r"^.*?(?=<svg)", "", out.getvalue(), flags=re.S)
+
+
+def svg(figure):
+    return f"<figure>{svg_text(figure)}</figure>"
 
 
 def of_shape(results, shape):
@@ -75,6 +78,29 @@ def ratio_bars(results):
     titles = [results["gateways"][name]["title"] for name in gateways]
     figure.legend(handles, titles, loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.04), frameon=False)
     return "<h2>Cost</h2>" + svg(figure)
+
+
+def summary(results):
+    """One SVG for the README: what we cost in each scenario beside the best peer of the run (1), and the limit."""
+    ours = min((name for name, g in results["gateways"].items() if g["kind"] == "ours"), key=len)  # not a variant of it
+    limit = next((name for name, g in results["gateways"].items() if g["kind"] == "limit"), None)
+    shown = {}
+    for name, scenario in of_shape(results, "cost").items():
+        rows = {who: figures.summary(results, scenario, who) for who in (ours, limit) if who in scenario["values"]}
+        if rows.get(ours) and "ratio" in rows[ours]:
+            shown[f"{name}: {scenario['title']}"] = rows
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.26 * len(shown)))
+    for y, rows in enumerate(shown.values()):
+        axes.barh(y, rows[ours]["ratio"], 0.7, color=OURS)
+        axes.text(rows[ours]["ratio"] + 0.01, y, f"{rows[ours]['ratio']:.2f}", va="center", fontsize=8)
+        if rows.get(limit) and "ratio" in rows[limit] and rows[limit]["ratio"] < 1:
+            axes.plot([rows[limit]["ratio"]] * 2, [y - 0.35, y + 0.35], color="#222222", lw=1.4)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.invert_yaxis()
+    axes.axvline(1, color="#d9822b", lw=1.2)
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel("processor time; orange: the best peer of the run = 1; black: a TCP relay that judges nobody")
+    return svg_text(figure)
 
 
 def latency_curves(results):

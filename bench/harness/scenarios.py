@@ -56,7 +56,7 @@ class Cost:
 
     def run(self, bench):
         seconds = bench.seconds * (4 if self.rate else 1)
-        rounds = max(2, bench.rounds // (3 if self.rate else 1))
+        rounds = max(2, bench.rounds // (2 if self.rate else 1))
         options = self.load_options(bench.setting, bench.count, seconds)
         values = {}
         able = {}
