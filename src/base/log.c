@@ -94,9 +94,14 @@ void log_set_level(enum log_level level)
     atomic_store_explicit(&the_log.level, (int)level, memory_order_relaxed);
 }
 
+enum log_level log_get_level(void)
+{
+    return (enum log_level)atomic_load_explicit(&the_log.level, memory_order_relaxed);
+}
+
 bool log_enabled(enum log_level level)
 {
-    return (int)level >= atomic_load_explicit(&the_log.level, memory_order_relaxed);
+    return level >= log_get_level();
 }
 
 void log_event(enum log_level level, const char *event, const struct kv *kv)

@@ -101,9 +101,15 @@ void log_outputs_discard(struct log_outputs *o);
 /* Operations lines below it are not written from now on. */
 void log_set_level(enum log_level level);
 
+/* What log_set_level(), or log_start(), has said last. */
+enum log_level log_get_level(void);
+
 /* Whether a line of this level would be written; the macros ask first. */
 bool log_enabled(enum log_level level);
-/* "debug", "info", "warn", "error"; false for anything else. */
+/* "debug", "info", "warn", "error". Never NULL. */
+const char *log_level_text(enum log_level level);
+
+/* One of those; false for anything else. */
 bool log_level_parse(struct span text, enum log_level *out);
 
 /* One operations line, whatever the level; `kv` ends with KV_END. Never waits: a line that finds no room is

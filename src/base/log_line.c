@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/outbuf.h"
 
-static const char *level_name(enum log_level level)
+const char *log_level_text(enum log_level level)
 {
     static const char *const names[] = {
         [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
@@ -13,7 +13,7 @@ static const char *level_name(enum log_level level)
 bool log_level_parse(struct span text, enum log_level *out)
 {
     for (enum log_level level = LOG_DEBUG; level <= LOG_ERROR; level++) {
-        if (!span_eq(text, span_str(level_name(level)))) continue;
+        if (!span_eq(text, span_str(log_level_text(level)))) continue;
         *out = level;
         return true;
     }
@@ -67,7 +67,7 @@ size_t log_line_format(char out[static LOG_LINE_MAX], uint64_t wall_ms, enum log
     outbuf_str(&o, "time=");
     outbuf_bytes(&o, now, sizeof now);
     outbuf_str(&o, " level=");
-    outbuf_str(&o, level_name(level));
+    outbuf_str(&o, log_level_text(level));
     outbuf_str(&o, " thread=");
     text_write(&o, span_str(thread));
     outbuf_str(&o, " event=");

@@ -250,3 +250,5 @@ def test_log_level_changes_at_once(gateway, control):
     control("/tunnels/close?all=true", "POST")
     gateway.wait_event("tunnels_closed_by_operator")
     assert len(gateway.events("tunnels_closed_by_operator")) == before + 1
+    changes = gateway.events("log_level_changed")[-2:]  # neither level hides it
+    assert [(e["level"], e["from"], e["to"]) for e in changes] == [("info", "info", "error"), ("info", "error", "info")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from c_source import c_files, code_of
 
-_EVENT = re.compile(r'(?:\blog_(?:debug|info|warn|error)\(|\bown_event\(\s*LOG_\w+,|\bLOG_\w+,\s*"log",)\s*"(\w+)"')
+_EVENT = re.compile(r'(?:\blog_(?:debug|info|warn|error)\(|\b(?:own|log)_event\(\s*LOG_\w+,|\bLOG_\w+,\s*"log",)\s*"(\w+)"')
 _LABEL = re.compile(r'XX\(\w+,\s*"(\w+)"\)')
 _CODE = re.compile(r"`([^`\n]+)`")
 _SECTIONS = "listeners|tls|environments|identity|fields|limits|timeouts|store|logs|admin"

@@ -67,7 +67,9 @@ static void level_decides(void **state)
     assert_true(log_enabled(LOG_DEBUG));
     log_debug("fine");
     log_set_level(LOG_ERROR);
+    assert_int_equal(log_get_level(), LOG_ERROR);
     log_warn("too_mild");
+    log_event(LOG_INFO, "whatever_the_level", (const struct kv[]){{.kind = KV_END}});
     log_error("grave");
     log_stop(STOP_WAIT_MS);
     log_set_level(LOG_INFO);
@@ -76,6 +78,7 @@ static void level_decides(void **state)
     assert_null(strstr(ops, "too_"));
     assert_non_null(strstr(ops, "event=fine\n"));
     assert_non_null(strstr(ops, "event=grave\n"));
+    assert_non_null(strstr(ops, "event=whatever_the_level\n"));
     free(ops);
 }
 
