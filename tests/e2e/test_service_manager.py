@@ -226,6 +226,7 @@ def test_the_unit_file(tmp_path):
         text = text.replace(f"@CMAKE_INSTALL_FULL_SBINDIR@/{program}", str(BINARY))
     text = text.replace("@CMAKE_INSTALL_FULL_SYSCONFDIR@", "/etc")
     assert "@" not in re.sub(r"@(system-service|privileged|resources)\b", "", text)
+    assert not re.search(r"^Exec(Condition|StartPre)=", text, re.M)  # RestartPreventExitStatus= is not for these
     text = text.replace("Documentation=man:proofgw(8)\n", "")
     unit = tmp_path / "proofgw.service"
     unit.write_text(text)
