@@ -6,7 +6,8 @@ if(TARGET gw_http AND TARGET gw_net)
     "${CMAKE_CURRENT_LIST_DIR}/load/client.c"
     "${CMAKE_CURRENT_LIST_DIR}/load/histogram.c"
     "${CMAKE_CURRENT_LIST_DIR}/load/load.c"
-    "${CMAKE_CURRENT_LIST_DIR}/load/secure.c")
+    "${CMAKE_CURRENT_LIST_DIR}/load/secure.c"
+    "${CMAKE_CURRENT_LIST_DIR}/load/wording.c")
   target_include_directories(proof-load PRIVATE "${CMAKE_CURRENT_LIST_DIR}")
   target_link_libraries(proof-load PRIVATE gw_http gw_net OpenSSL::SSL)
 endif()

@@ -111,14 +111,8 @@ static void write_head(struct demo_conn *c, struct outbuf *o)
     outbuf_str(o, a->close ? "\r\nConnection: close\r\n\r\n" : "\r\n\r\n");
 }
 
-/* The next `n` bytes of a long body: the alphabet, over and over. */
-static void write_alphabet(struct demo_worker *w, struct outbuf *o, uint64_t at, size_t n)
-{
-    outbuf_bytes(o, w->alphabets + at % 26, n);
-}
-
 /* Writes up to `step_bytes` of the body, framed. */
-static void write_body_step(struct demo_worker *w, struct demo_answer *a, struct outbuf *o)
+static void write_body_step(const struct demo_worker *w, struct demo_answer *a, struct outbuf *o)
 {
     if (a->json.p) {
         outbuf_span(o, a->json);
@@ -129,7 +123,7 @@ static void write_body_step(struct demo_worker *w, struct demo_answer *a, struct
     while (step) {
         size_t n = a->framing == DEMO_CHUNKED && step > a->chunk_bytes ? a->chunk_bytes : (size_t)step;
         if (a->framing == DEMO_CHUNKED) outbuf_fmt(o, "%zx\r\n", n);
-        write_alphabet(w, o, a->bytes - a->left, n);
+        outbuf_bytes(o, w->alphabets + (a->bytes - a->left) % 26, n);
         if (a->framing == DEMO_CHUNKED) outbuf_str(o, "\r\n");
         a->left -= n;
         step -= n;

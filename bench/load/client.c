@@ -1,5 +1,7 @@
 #include "load/client.h"
 
+#include "load/wording.h"
+
 #include "base/outbuf.h"
 #include "http/body.h"
 #include "http/scan.h"
@@ -9,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ERRORS_SHOWN = 5, FRAME_HEAD_MAX = 8 };
+enum { ERRORS_SHOWN = 5 };
 
 enum client_state {
     CLIENT_CLOSED = 0, /* no stream */
@@ -41,7 +43,7 @@ struct load_client {
     size_t ninput;
     struct body_reader reader;
     uint64_t messages;
-    char echo_head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN]; /* how the echo begins; the filler follows */
+    char echo_head[LOAD_FRAME_HEAD_MAX + LOAD_MESSAGE_MIN]; /* how the echo begins; the filler follows */
     uint32_t necho_head, necho, echo_at;
 };
 
@@ -50,9 +52,6 @@ static const struct head_limits head_limits = {
 static const struct body_limits body_limits = {
     .body_bytes_max = UINT64_MAX, .chunk_ext_bytes_max = 4096, .trailer_bytes_max = 4096};
 static const struct stream_events events;
-
-/* Every upgrade may use the same key: nothing between us and the server caches a 101. */
-static const char ws_key[] = "dGhlIHNhbXBsZSBub25jZQ==";
 
 static void close_stream(struct load_client *c, enum client_state state, enum client_after after)
 {
@@ -139,26 +138,6 @@ static const char *own_header(struct load_client *c)
     return l->plan->own[n % l->plan->nown];
 }
 
-bool requests_prepare(struct load *l)
-{
-    const struct load_plan *plan = l->plan;
-    struct outbuf o = outbuf_of(l->request_bytes, sizeof l->request_bytes);
-    outbuf_fmt(&o, "%s %s HTTP/1.1\r\nHost: %s\r\n", plan->body ? "POST" : "GET", plan->path, plan->host);
-    outbuf_str(&o, plan->headers);
-    if (plan->websocket)
-        outbuf_fmt(&o,
-                   "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: "
-                   "13\r\nSec-WebSocket-Key: %s\r\n",
-                   ws_key);
-    if (plan->body)
-        outbuf_fmt(&o, "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(plan->body));
-    l->nfields = o.n;
-    outbuf_str(&o, "\r\n");
-    if (plan->body) outbuf_str(&o, plan->body);
-    l->nrequest = o.n;
-    return !o.overflow;
-}
-
 /* What was prepared, with the header line of its own before the empty line. */
 static void send_request(struct load_client *c)
 {
@@ -179,39 +158,16 @@ static void send_request(struct load_client *c)
         write_all(c, &(struct iovec){o.p, o.n}, 1);
 }
 
-/* RFC 6455 section 5.2: a text frame's head for n bytes; returns its length without the mask. */
-static uint32_t frame_head(uint8_t *p, uint32_t n, bool masked)
-{
-    uint8_t mask = masked ? 0x80 : 0;
-    p[0] = 0x81;
-    if (n < 126) {
-        p[1] = (uint8_t)(mask | n);
-        return 2;
-    }
-    p[1] = mask | 126;
-    p[2] = (uint8_t)(n >> 8);
-    p[3] = (uint8_t)n;
-    return 4;
-}
-
-/* "message " and the number of the message. */
-static void message_text(char text[static LOAD_MESSAGE_MIN], uint64_t number)
-{
-    memcpy(text, "message 00000000", LOAD_MESSAGE_MIN);
-    for (int i = LOAD_MESSAGE_MIN - 1; number && i >= 8; i--, number /= 10)
-        text[i] = (char)('0' + number % 10);
-}
-
 /* A text message that begins with its number, masked with zeros (a mask all the same), and the echo to
  * expect. */
 static void send_message(struct load_client *c)
 {
     uint32_t n = c->load->plan->message_bytes;
-    char head[FRAME_HEAD_MAX + LOAD_MESSAGE_MIN] = {0}, text[LOAD_MESSAGE_MIN];
-    message_text(text, c->messages++);
-    uint32_t at = frame_head((uint8_t *)head, n, true) + 4;
+    char head[LOAD_FRAME_HEAD_MAX + LOAD_MESSAGE_MIN] = {0}, text[LOAD_MESSAGE_MIN];
+    load_message_text(text, c->messages++);
+    uint32_t at = load_frame_head((uint8_t *)head, n, true) + 4;
     memcpy(head + at, text, LOAD_MESSAGE_MIN);
-    c->necho_head = frame_head((uint8_t *)c->echo_head, n, false);
+    c->necho_head = load_frame_head((uint8_t *)c->echo_head, n, false);
     c->necho = c->necho_head + n;
     memcpy(c->echo_head + c->necho_head, text, LOAD_MESSAGE_MIN);
     c->necho_head += LOAD_MESSAGE_MIN;
@@ -245,7 +201,7 @@ static void finish_operation(struct load_client *c)
 
 static void take_upgrade(struct load_client *c, const struct res_head *head)
 {
-    if (!ws_is_accepting_response(head, span_str(ws_key))) {
+    if (!ws_is_accepting_response(head, span_str(load_ws_key))) {
         c->load->wrong_status++;
         lose(c, "the upgrade was refused");
         return;

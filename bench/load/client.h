@@ -16,9 +16,6 @@
 struct load_client *clients_create(struct load *l);
 void clients_destroy(struct load_client *clients, uint32_t n);
 
-/* Renders what all requests of the plan have in common. False when it is longer than LOAD_REQUEST_MAX. */
-bool requests_prepare(struct load *l);
-
 struct load_client *client_at(struct load_client *clients, uint32_t i);
 
 /* Connects and makes one request (or upgrade) that is not counted; then load_idle(). */

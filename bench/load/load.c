@@ -1,6 +1,7 @@
 #include "load/load.h"
 
 #include "load/client.h"
+#include "load/wording.h"
 
 #include "base/clock.h"
 
@@ -222,7 +223,7 @@ bool load_init(struct load *l)
     l->tls = plan->tls ? secure_context(plan->resume) : NULL;
     l->clients = clients_create(l);
     l->idle = calloc(plan->connections, sizeof(struct load_client *));
-    bool ok = l->parser && l->clients && l->idle && (l->tls || !plan->tls) && requests_prepare(l);
+    bool ok = l->parser && l->clients && l->idle && (l->tls || !plan->tls) && load_request_prepare(l);
     if (ok && loop_init(&l->loop, LOAD_READ_BYTES, NULL) == ERR_OK) return true;
     load_deinit(l);
     return false;
