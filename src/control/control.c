@@ -114,8 +114,8 @@ static void on_backend_closed(struct deployment *d)
     unbind_exit(CONTAINER_OF(d, struct control, deployment));
 }
 
-/* getaddrinfo() cannot be interrupted, and everything else is closed: end without it. A store that writes is
- * waited for. */
+/* getaddrinfo() cannot be interrupted: end without it, and without the snapshot that the store may still owe.
+ * While no name is looked up it is only that what lasts, and it is waited for. */
 static void on_exit_bound(uv_timer_t *timer)
 {
     struct control *c = timer->data;

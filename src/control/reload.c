@@ -299,6 +299,7 @@ static void start(struct reload *r)
 
 static void note_refused(struct reload *r, const char *trigger)
 {
+    if (trigger == renewal) return; /* nobody has asked for it */
     r->status.total[RELOAD_REFUSED]++;
     log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
 }

@@ -469,8 +469,7 @@ void conn_tunnel_done(struct conn *c, bool linger)
     c->tunnel = NULL;
     take_settings(c);
     c->stream.events = &events;
-    loop_deadline_clear(&c->worker->loop, &c->timer);
-    c->timer.on_due = on_timer;
+    c->timer.on_due = on_timer; /* finish() of the tunnel has cleared it */
     stream_read_resume(&c->stream);
     if (linger && !c->stream.write_failed)
         conn_linger(c);

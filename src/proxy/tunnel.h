@@ -14,8 +14,8 @@
  * now.
  *
  * An idle tunnel holds this struct, the connection, whose timer it uses, and the upstream connection, and no
- * buffer. It keeps no
- * pointer to the configuration's or the policy's changing parts: only the partner's index and identifier.
+ * buffer. It keeps no pointer to the configuration's or the policy's changing parts: only the partner's index
+ * and identifier.
  *
  * Thread: [worker].
  */
