@@ -70,6 +70,10 @@ def check_alerts(root, faults):
     for name in sorted(fired.keys() | explained.keys()):
         if fired.get(name) != explained.get(name):
             faults.append(f"docs/ALERTS.md: {name} is not the rule of deploy/prometheus/proofgw.rules.yml")
+    for name, rule in re.findall(r"- alert: (\w+)\n(.*?)(?=- alert:|\Z)", rules, re.S):
+        for kept in re.findall(r"\bby \(([^)]*)\)", rule):
+            for label in sorted(set(re.findall(r"\$labels\.(\w+)", rule)) - set(re.findall(r"\w+", kept))):
+                faults.append(f"deploy/prometheus/proofgw.rules.yml: {name} names {label}, which its sum has not kept")
 
 
 def keys_of(config):

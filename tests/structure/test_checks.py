@@ -200,12 +200,14 @@ class Documents(unittest.TestCase):
 
     def test_every_fault_is_found(self):
         logs = self.LOGS
+        summed = "  - alert: Down\n    expr: sum by (env) (proofgw_ready) == 0\n    annotations: {summary: '{{ $labels.instance }}'}\n"
         for name, text, fault in (
             ("docs/LOGS.md", logs.replace("| `started` | |\n", ""), "the event started is missing"),
             ("docs/LOGS.md", logs + "| `stopped` | |\n", "nothing writes the event stopped"),
             ("docs/LOGS.md", logs.replace("`address`", "`addres`"), "deny: address"),
             ("docs/LOGS.md", logs.replace("`ok`, `idle`", "`ok`"), "end: idle"),
             ("docs/ALERTS.md", "## Down\n\n```\nproofgw_ready == 1\n```\n", "docs/ALERTS.md: Down is not the rule"),
+            ("deploy/prometheus/proofgw.rules.yml", summed, "Down names instance, which its sum has not kept"),
             ("README.md", "`proofgw_redy`", "there is no metric proofgw_redy"),
             ("README.md", "`limits.boddy`", "there is no key limits.boddy"),
             ("README.md", "`proofctl partner ad`", "there is no command proofctl partner ad"),
