@@ -102,6 +102,24 @@ def test_a_rotation_keeps_tunnels_until_the_grace_period_ends(proofgw, demo, par
     assert gateway.access("tunnel_close")[-1]["token_slot"] == "previous"
 
 
+def test_messages_do_not_hold_the_end_of_a_grace_period_up(proofgw, demo, partner):
+    """Each message sets the deadline again."""
+    gateway = proofgw(upstream=demo.address)
+    client = open_tunnel(gateway, partner)
+    gateway.secrets.append(partner.token)
+    until = time.time() + 0.7
+    partner.rotate(grace_until=until)
+    gateway.update_partners([partner])
+    opcode = BINARY
+    while opcode == BINARY:
+        assert time.time() < until + 1
+        client.send(frame(BINARY, b"busy", MASK))
+        _, opcode, _ = read_frame(client.reader)
+    assert opcode == CLOSE
+    assert time.time() >= until - 0.001
+    ended(gateway, "expired")
+
+
 def test_a_tunnel_opened_with_the_previous_token_ends_with_it(proofgw, demo, partner):
     old = partner.authorization
     partner.rotate(grace_until=time.time() + 2)
