@@ -169,7 +169,8 @@ static void start_tick(struct loop *l)
 
 void loop_deadline_at(struct loop *l, struct wheel_entry *e, uint64_t deadline_ms)
 {
-    wheel_set(&l->wheel, e, deadline_ms);
+    /* One that has passed is met at the next tick, also when it is set to `now` with every message. */
+    wheel_set(&l->wheel, e, deadline_ms <= l->now_ms ? 0 : deadline_ms);
     if (l->wheel.count) start_tick(l);
 }
 

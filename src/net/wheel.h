@@ -5,8 +5,7 @@
  * Moving a deadline further away only stores a number; the entry stays where it is and is linked anew when
  * its slot comes round and it is not due yet. A request on a keep-alive connection therefore costs a store,
  * not a list operation and not a libuv timer (55-122 ns each). Deadlines fire up to two ticks late, never
- * early; one that is set to `now` again and again never does, so a deadline that has passed has to stay where
- * it was. They are kept in ticks of 32 bits, because every idle connection has one: enough for a machine that
+ * early. They are kept in ticks of 32 bits, because every idle connection has one: enough for a machine that
  * has been up for 13 years.
  *
  * Thread: [worker or control] a wheel belongs to one loop.

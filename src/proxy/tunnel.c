@@ -95,15 +95,12 @@ static uint64_t patience_of(const struct tunnel *t)
     return is_pressed(t) ? timeouts->client_write_ms : timeouts->tunnel_idle_ms;
 }
 
-/* When the token's grace period ends, on the monotonic clock. The wall clock is asked again then. An end that
- * has passed stays where it was: as a deadline that is `now` with every message it would never be met. */
+/* When the token's grace period ends, on the monotonic clock. The wall clock is asked again then. */
 static uint64_t grace_end(const struct tunnel *t)
 {
     const struct loop *l = &t->worker->loop;
     if (t->valid_until_ms == UINT64_MAX) return WHEEL_NEVER;
-    if (t->valid_until_ms >= l->wall_ms) return l->now_ms + (t->valid_until_ms - l->wall_ms);
-    uint64_t past_ms = l->wall_ms - t->valid_until_ms;
-    return l->now_ms > past_ms ? l->now_ms - past_ms : 0;
+    return l->now_ms + (t->valid_until_ms > l->wall_ms ? t->valid_until_ms - l->wall_ms : 0);
 }
 
 static void arm(struct tunnel *t)
