@@ -200,6 +200,7 @@ static void pass_answer(struct exchange *x, const char *p, size_t n, size_t at, 
         invalid_answer(x, "broken body framing");
         return;
     }
+    if (x->res == SIDE_DONE) exchange_leave_place(x);
     enum err e = relay_flush(relay);
     x->bytes_out += relay->written;
     if (e) {
@@ -317,6 +318,7 @@ static void on_eof(struct stream *s)
         relay_begin(&relay, &c->stream, x->res_chunked);
         relay_end(&relay);
         x->bytes_out += relay.written;
+        exchange_leave_place(x);
         if (relay_flush(&relay))
             client_is_gone(x);
         else

@@ -89,11 +89,18 @@ static void count(const struct exchange *x, enum end_who who, enum end_phase pha
         metrics_observe(w->metrics, METRIC_HTTP_REQUEST_DURATION, x->route, w->loop.now_us - x->started_us);
 }
 
+void exchange_leave_place(struct exchange *x)
+{
+    if (!x->place) return;
+    partner_limits_release(worker_of(x)->limits, x->partner, (enum partner_place)x->place);
+    x->place = PARTNER_PLACE_NONE;
+}
+
 void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase)
 {
     struct worker *w = worker_of(x);
     if (x->upgrade) w->nupgrades--;
-    if (x->place) partner_limits_release(w->limits, x->partner, (enum partner_place)x->place);
+    exchange_leave_place(x);
     exchange_release(x, false);
     count(x, who, phase);
     access_log_exchange(w, x, who, phase);
@@ -183,6 +190,7 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
     x->res = SIDE_DONE;
     x->bytes_out += o.n;
     struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
+    exchange_leave_place(x);
     if (stream_write(&c->stream, &iov, 1)) c->stream.write_failed = true;
     if (!keep) c->close_after = true;
     if (keep && x->req != SIDE_DONE) {

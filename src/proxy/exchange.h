@@ -174,6 +174,10 @@ void exchange_finish(struct exchange *x, enum end_who who, enum end_phase phase)
 /* The same without telling the connection (abort, tunnel). */
 void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase);
 
+/* Gives back what it takes of its partner's limits, if it still does: before the last of its answer is
+ * written, because a client that has read that may ask again at once, on a connection of another worker. */
+void exchange_leave_place(struct exchange *x);
+
 /* Lets go of the upstream connection: back to the pool when `clean`, else closed. */
 void exchange_release(struct exchange *x, bool clean);
 

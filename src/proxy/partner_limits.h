@@ -3,7 +3,8 @@
  *   partner index --> top[4096] --> page of 4096 x {arrival, requests, tunnels}      shared by all workers
  *
  *   admission.c  --admit-->   a place (request or tunnel), or a denial with the seconds until one would pass
- *   exchange, tunnel          keep the place, and give it back where they are freed
+ *   exchange, tunnel          keep the place, and give it back: an exchange before the last of its answer is
+ *                             written, for who reads that may ask again at once; a tunnel where it is freed
  *
  * The pace is GCRA: `arrival` is when the next request would be due if all that were let in had come exactly
  * at the pace. A request passes while that is less than a window (burst x interval) ahead of now, and moves
