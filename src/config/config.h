@@ -130,6 +130,7 @@ struct config_limits {
     uint32_t upstream_idle_connections; /* kept for reuse, per worker and environment */
     uint32_t upstream_waiting;          /* exchanges waiting for a connection, per worker and environment */
     uint64_t buffer_bytes;              /* shared read buffer of a worker, 64 KiB..1 MiB */
+    uint64_t splice_bytes;              /* what must be left of an answer's body for splice(); 0 = never */
 };
 
 struct config_timeouts {             /* all milliseconds */

@@ -266,6 +266,10 @@ const struct schema_key schema_keys[] = {
      .value = "256KiB",
      .help = "The read buffer that all connections of a worker share. Larger ones make large bodies "
              "cheaper."},
+    {"limits.splice", SCHEMA_SIZE, RELOAD, FIELD(limits.splice_bytes), RANGE(0, 1024 * MIB),
+     .value = "64KiB",
+     .help = "An answer with Content-Length of which at least this much is still to come goes from the backend's "
+             "socket to the client's inside the kernel, uncopied, when neither has TLS. 0: never."},
 
     {"timeouts", SCHEMA_SECTION, RELOAD,
      .help = "How long somebody may do nothing. They are kept to about a tenth of a second."},

@@ -39,6 +39,13 @@ void body_reader_init(struct body_reader *r, enum body_kind kind, uint64_t conte
     };
 }
 
+void body_skip(struct body_reader *r, uint64_t n)
+{
+    BUG_IF(r->kind != BODY_LENGTH || n > r->left, "only what a length announces can be skipped");
+    r->left -= n;
+    r->total += n;
+}
+
 bool body_is_done(const struct body_reader *r)
 {
     switch ((enum body_kind)r->kind) {

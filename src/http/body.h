@@ -54,6 +54,9 @@ void body_reader_init(struct body_reader *r, enum body_kind kind, uint64_t conte
  * `body_bytes_max` should be refused by the caller before. */
 enum body_result body_read(struct body_reader *r, const char *p, size_t n, size_t *used, struct span *data);
 
+/* The next n <= left bytes of a body with BODY_LENGTH were passed on without being seen. */
+void body_skip(struct body_reader *r, uint64_t n);
+
 /* The body ended within its framing. BODY_UNTIL_CLOSE is never done by itself. */
 bool body_is_done(const struct body_reader *r);
 

@@ -1,6 +1,7 @@
 #include "net/loop.h"
 
 #include "base/clock.h"
+#include "net/splice.h"
 #include "net/tls.h"
 
 #include <stdlib.h>
@@ -87,7 +88,7 @@ static void on_wake(uv_async_t *wake)
 
 enum err loop_init(struct loop *l, size_t read_buffer_bytes, const struct loop_hooks *hooks)
 {
-    *l = (struct loop){.read_buffer_bytes = read_buffer_bytes};
+    *l = (struct loop){.read_buffer_bytes = read_buffer_bytes, .pipe_in = -1, .pipe_out = -1};
     if (hooks) l->hooks = *hooks;
     l->read_buffer = malloc(read_buffer_bytes);
     if (!l->read_buffer) return ERR_NOMEM;
@@ -123,6 +124,7 @@ void loop_deinit(struct loop *l)
     uv_mutex_destroy(&l->lock);
     tls_buffers_destroy(l->tls);
     l->tls = NULL;
+    splice_pipe_close(l);
     free(l->read_buffer);
     l->read_buffer = NULL;
 }

@@ -54,6 +54,7 @@ struct loop {
     struct loop_hooks hooks;
     char *read_buffer; /* shared by all streams of the loop; contents die at the end of a callback */
     size_t read_buffer_bytes;
+    int pipe_in, pipe_out;   /* owned, by net/splice.c: between two sockets; -1 = not made yet */
     struct tls_buffers *tls; /* owned: shared by the TLS streams of the loop; made for the first one */
     struct loop_task soon;   /* list head */
     uv_idle_t idle;          /* runs only while `soon` has entries */

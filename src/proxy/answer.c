@@ -2,6 +2,7 @@
 #include "proxy/exchange.h"
 
 #include "base/log.h"
+#include "net/splice.h"
 #include "proxy/conn.h"
 #include "proxy/forward.h"
 #include "proxy/relay.h"
@@ -189,6 +190,20 @@ static bool take_body(struct exchange *x, const char *p, size_t n, size_t *at, s
     return true;
 }
 
+/* What was read is with the client's stream; behind the answer the backend sent `surplus` bytes more. */
+static void passed(struct exchange *x, size_t surplus)
+{
+    if (x->res == SIDE_DONE) {
+        if (surplus)
+            log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name((enum environment)x->env)),
+                     KV_UINT("bytes", surplus), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+        answer_done(x, surplus == 0);
+        return;
+    }
+    if (stream_is_blocked(&x->conn->stream)) stream_read_pause(&x->up->stream);
+    exchange_arm(x);
+}
+
 /* Passes on what p[at..n) holds. `at_head`: the head is in the relay as well, not yet written. */
 static void pass_answer(struct exchange *x, const char *p, size_t n, size_t at, struct relay *relay,
                         bool at_head)
@@ -211,15 +226,32 @@ static void pass_answer(struct exchange *x, const char *p, size_t n, size_t at, 
         invalid_answer(x, "broken body framing");
         return;
     }
-    if (x->res == SIDE_DONE) {
-        if (at < n)
-            log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name((enum environment)x->env)),
-                     KV_UINT("bytes", n - at), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
-        answer_done(x, at == n);
-        return;
+    passed(x, n - at);
+}
+
+/* A long rest of a body goes from socket to socket without being copied: three quarters of the processor time
+ * for 1 MiB. False: read it as usual. */
+static bool splice_body(struct exchange *x)
+{
+    struct stream *from = &x->up->stream, *to = &x->conn->stream;
+    struct body_reader *body = &x->res_body;
+    uint64_t enough = x->conn->settings->config->limits.splice_bytes;
+    if (x->res != SIDE_BODY || body->kind != BODY_LENGTH) return false;
+    if (enough == 0 || body->left < enough || !stream_can_splice(from, to)) return false;
+    size_t n = stream_splice_in(from, body->left);
+    if (n == 0) return false;
+    body_skip(body, n);
+    if (body_is_done(body)) {
+        x->res = SIDE_DONE;
+        exchange_leave_place(x);
     }
-    if (stream_is_blocked(&x->conn->stream)) stream_read_pause(&x->up->stream);
-    exchange_arm(x);
+    enum err e = stream_splice_out(to, n);
+    x->bytes_out += n;
+    if (e)
+        client_is_gone(x);
+    else
+        passed(x, 0);
+    return true;
 }
 
 /* Works through what the backend sent. Returns the bytes that were used while the answer's head is still
@@ -307,6 +339,15 @@ static void on_read(struct stream *s, const char *p, size_t n)
     conn_update(c);
 }
 
+static size_t before_read(struct stream *s)
+{
+    struct exchange *x = upconn_of(s)->user;
+    struct conn *c = x->conn;
+    if (!splice_body(x)) return stream_loop(s)->read_buffer_bytes;
+    conn_update(c);
+    return 0;
+}
+
 static void on_eof(struct stream *s)
 {
     struct exchange *x = upconn_of(s)->user;
@@ -377,6 +418,7 @@ static void on_closed(struct stream *s)
 
 const struct stream_events answer_events = {
     .on_connected = on_connected,
+    .before_read = before_read,
     .on_read = on_read,
     .on_eof = on_eof,
     .on_drained = on_drained,

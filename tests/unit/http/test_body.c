@@ -41,6 +41,21 @@ static void test_length_takes_no_byte_too_many(void **state)
     assert_int_equal(r.total, 5);
 }
 
+static void test_what_is_skipped_counts(void **state)
+{
+    (void)state;
+    struct body_reader r;
+    body_reader_init(&r, BODY_LENGTH, 10, &ten);
+    expect_read(&r, SPAN("he"), BODY_OK, 2, SPAN("he"));
+    body_skip(&r, 5);
+    assert_int_equal(r.total, 7);
+    expect_read(&r, SPAN("rldGET"), BODY_OK, 3, SPAN("rld"));
+    assert_true(body_is_done(&r));
+    body_reader_init(&r, BODY_LENGTH, 10, &ten);
+    body_skip(&r, 10);
+    assert_true(body_is_done(&r));
+}
+
 static void test_length_over_the_limit(void **state)
 {
     (void)state;
@@ -131,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_body_is_done_at_once),
         cmocka_unit_test(test_length_takes_no_byte_too_many),
+        cmocka_unit_test(test_what_is_skipped_counts),
         cmocka_unit_test(test_length_over_the_limit),
         cmocka_unit_test(test_until_close_is_never_done),
         cmocka_unit_test(test_chunked_gives_one_run_a_call),
