@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum {
@@ -315,6 +316,7 @@ static void idle_wait(int timeout_ms)
 static void *log_thread(void *unused)
 {
     (void)unused;
+    (void)prctl(PR_SET_NAME, "log", 0L, 0L, 0L); /* for top -H, gdb */
     for (;;) {
         /* Read before the rings: what was logged before log_stop() is then found below. */
         uint64_t stop_at_us = atomic_load(&the_log.stop_at_us);

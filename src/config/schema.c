@@ -324,7 +324,7 @@ const struct schema_key schema_keys[] = {
              "the answer. 0s = do not."},
     {"timeouts.drain_delay", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_delay_ms), RANGE(0, 1 * HOUR),
      .value = "0s",
-     .help = "After SIGTERM or SIGINT, go on serving so long while /readyz says no, so that load balancers send nobody any more."},
+     .help = "After SIGTERM or SIGINT, go on serving so long while /readyz answers 503, so that load balancers stop sending traffic."},
     {"timeouts.drain_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_keep_alive_ms), RANGE(0, 1 * DAY),
      .value = "5s",
      .help = "When draining, an idle client connection waits so long for one more request, whose answer says "

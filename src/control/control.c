@@ -61,7 +61,11 @@ struct control {
 
 static unsigned answer_health(void *arg, struct admin_call *call)
 {
-    (void)arg;
+    const struct control *c = arg;
+    if (c->service.nsilent) {
+        outbuf_str(&call->out, "a worker hangs: docs/ALERTS.md, ProofgwWorkerSilent\n");
+        return 503;
+    }
     outbuf_str(&call->out, "ok\n");
     return 200;
 }
@@ -463,6 +467,7 @@ int control_run(struct config *config, const char *version, const char *commit)
                                 .certificates = &c->reload.certificates.status,
                                 .drain = &c->drain,
                                 .handover = &c->handover,
+                                .service = &c->service,
                                 .policy = c->policy,
                                 .version = version,
                                 .commit = commit,

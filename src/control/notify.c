@@ -52,11 +52,6 @@ void notify_deinit(void)
     manager.n = 0;
 }
 
-bool notify_is_wanted(void)
-{
-    return manager.n > 0;
-}
-
 static void send_message(const char *text)
 {
     if (manager.n == 0) return;

@@ -24,9 +24,6 @@ void notify_init(void);
 /* Nobody listens from here on. Idempotent. */
 void notify_deinit(void);
 
-/* Somebody listens. */
-bool notify_is_wanted(void);
-
 /* Each sends one message; what cannot be delivered is lost, as with every notification. Of a text, the first
  * line is sent. */
 void notify_ready(const char *status);

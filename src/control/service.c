@@ -47,7 +47,8 @@ static void on_answered(struct survey *survey)
     struct service *s = survey->arg;
     char text[STATUS_TEXT_MAX];
     survey_free(survey);
-    s->is_asking = false;
+    s->asked = NULL;
+    s->nsilent = 0;
     if (s->state == SERVICE_CLOSED) return;
     if (notify_watchdog_ms()) notify_watchdog();
     if (s->state == SERVICE_STOPPING) notify_extend_timeout(SERVICE_EXTEND_MS);
@@ -66,11 +67,14 @@ static void on_alive_timer(struct wheel_entry *e)
 {
     struct service *s = CONTAINER_OF(e, struct service, alive_timer);
     loop_deadline(s->loop, &s->alive_timer, interval_ms());
-    if (s->is_asking) {
-        log_error("worker_silent", KV_UINT("for_ms", interval_ms()));
+    if (s->asked) {
+        s->nsilent = s->asked->waiting;
+        log_error("worker_silent", KV_UINT("workers", s->nsilent),
+                  KV_UINT("for_ms", s->loop->now_ms - s->asked_ms));
         return;
     }
-    s->is_asking = survey_start(s->loop, s->workers, s->nworkers, 0, ask_nothing, on_answered, s) != NULL;
+    s->asked_ms = s->loop->now_ms;
+    s->asked = survey_start(s->loop, s->workers, s->nworkers, 0, ask_nothing, on_answered, s);
 }
 
 /* --- life ------------------------------------------------------------------------------------------ */
@@ -80,7 +84,6 @@ void service_open(struct service *s, struct loop *loop, struct worker *const *wo
 {
     *s = (struct service){
         .loop = loop, .workers = workers, .nworkers = n, .status = status, .opened_ms = loop->now_ms};
-    if (!notify_is_wanted()) return;
     wheel_entry_init(&s->ready_timer, on_ready_timer);
     wheel_entry_init(&s->alive_timer, on_alive_timer);
     set_state(s, SERVICE_STARTING);

@@ -1,10 +1,10 @@
-/* service.h - what the service manager hears of a process that runs: that it is ready, that it is alive, how
- * it does.
+/* service.h - whether all workers are alive, and what the service manager hears: that the process is ready,
+ * that it is alive, how it does.
  *
  *   at once, then every INTERVAL: a question to every worker (survey.h)
  *      all have answered  ->  WATCHDOG=1, STATUS=...
  *      one has not        ->  nothing, and a line `worker_silent`: the service manager ends a process that
- * hangs
+ *                             hangs. /healthz and /readyz answer 503 for whoever else looks after it
  *
  * At once, because the process before an upgrade may have been heard last almost an INTERVAL ago: together
  * that would be all that the service manager grants.
@@ -12,7 +12,7 @@
  * READY=1 comes when requests can be answered, and after SERVICE_READY_WAIT_MS in any case: a store that is
  * away must not make the start fail, and what is known of it is in STATUS= and on /readyz.
  *
- * Nothing happens without NOTIFY_SOCKET (notify.h).
+ * Without NOTIFY_SOCKET nothing is sent (notify.h); the workers are asked all the same.
  *
  * Thread: [control].
  */
@@ -43,7 +43,9 @@ struct service {
     enum service_state state;
     uint64_t opened_ms;
     struct wheel_entry ready_timer, alive_timer;
-    bool is_asking; /* a survey is on its way */
+    const struct survey *asked; /* on its way, or NULL */
+    uint64_t asked_ms;
+    unsigned nsilent; /* workers that did not answer within an INTERVAL, and have not since */
 };
 
 /* The workers run. */

@@ -5,6 +5,7 @@
 #include "base/metrics.h"
 #include "control/certificates.h"
 #include "control/handover.h"
+#include "control/service.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -51,6 +52,7 @@ static bool write_failed_checks(const struct status *s, const struct store_statu
         {"partner_data_fresh", !store->is_too_stale},
         {"backend_resolved", is_resolved(s)},
         {"not_draining", !is_draining(s)},
+        {"workers_answer", s->service->nsilent == 0},
     };
     bool ready = true;
     const char *comma = "";
@@ -249,9 +251,9 @@ static uint64_t cpu_ms(const struct facts *f)
 
 static bool is_ready(const struct facts *f)
 {
-    const struct status *s = f->status;
-    return s->listening && !is_draining(s) && is_resolved(s) && policy_is_ready(s->policy) &&
-           !f->store.is_too_stale;
+    char names[256];
+    struct outbuf o = outbuf_of(names, sizeof names);
+    return write_failed_checks(f->status, &f->store, &o);
 }
 
 /* name, kind, value in thousandths?, value, help */
@@ -261,6 +263,8 @@ static bool is_ready(const struct facts *f)
        "1 while /readyz answers 200.") \
     XX("proofgw_workers", GAUGE, false, f->status->workers, \
        "Worker threads.") \
+    XX("proofgw_workers_silent", GAUGE, false, f->status->service->nsilent, \
+       "Worker threads that did not answer the main thread's last question: they hang.") \
     XX("proofgw_config_generation", GAUGE, false, f->reload.generation, \
        "Number of the configuration in force: 1 at the start, one more with each reload.") \
     XX("proofgw_config_last_reload_successful", GAUGE, false, f->reload.last_successful, \

@@ -24,11 +24,13 @@ struct status {
     unsigned workers;
     const struct drain *drain;
     const struct handover *handover;
+    const struct service *service;
     bool listening;
     uint64_t started_wall_ms;
 };
 
 struct handover;
+struct service;
 
 /* Requests can be answered as they should: there are partners that are not too old, and backends. */
 bool status_can_serve(const struct status *s);

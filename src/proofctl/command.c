@@ -83,7 +83,7 @@ const struct command commands[] = {
     {.words = "partner add",
      .arguments = "--company NAME --contact EMAIL --ip CIDR [--ip CIDR ...] [--sandbox-ip CIDR ...] [--off-ramp]"
                   " [--webhook URL] [--id ID]",
-     .summary = "take a partner in and issue its token",
+     .summary = "add a partner and issue its token",
      .details = "Prints the partner_id, the client token, the widget_id, the base URLs (with a configuration), and a\n"
                 "curl line to try. The token is shown this once: the record keeps only its SHA-256. When the partner\n"
                 "file does not exist, it is made; in Redis, `proofctl init` comes first.",
@@ -176,7 +176,7 @@ const struct command commands[] = {
      .details = "Prints the new token, this once, and the exact end of the old one. A token from an earlier rotation that\n"
                 "is still in its grace period ends now: a partner has two tokens at most.",
      .examples = "proofctl token rotate acme --grace 24h --wait\n"
-                 "proofctl token rotate acme --grace 0s --yes    # the old one is known to others",
+                 "proofctl token rotate acme --grace 0s --yes    # the old one has leaked",
      .options = CHANGES | BIT(GRACE), .positional_min = 1, .positional_max = 1,
      .needs = NEEDS_STORE, .run = cmd_token_rotate},
     {.words = "token revoke",
@@ -282,7 +282,7 @@ const struct command commands[] = {
      .options = ASKS, .run = cmd_status},
     {.words = "reload",
      .arguments = "[--plan]",
-     .summary = "let a running gateway read its configuration again",
+     .summary = "make a running gateway read its configuration again",
      .details = "Returns when every worker has taken it over, and prints what has changed. A faulty configuration changes\n"
                 "nothing: every error is printed, and the exit code is 1.",
      .examples = "proofctl reload --plan\n"
@@ -291,8 +291,8 @@ const struct command commands[] = {
     {.words = "drain",
      .arguments = "",
      .summary = "take a running gateway out of service, without ending it",
-     .details = "/readyz says no from now on, answers end their connections, and tunnels are closed evenly over\n"
-                "timeouts.drain_tunnels. Whoever still connects is served. `proofctl undrain` takes it back.",
+     .details = "/readyz answers 503 from now on, answers close their connections, and tunnels are closed evenly over\n"
+                "timeouts.drain_tunnels. Clients that still connect are served. `proofctl undrain` puts it back into service.",
      .examples = "proofctl drain --yes",
      .options = ASKS | BIT(YES), .run = cmd_drain},
     {.words = "undrain",
@@ -324,7 +324,7 @@ const struct command commands[] = {
     {.words = "explain",
      .arguments = "--host NAME --ip ADDRESS [--path PATH] [--token-stdin | --token-sha256 HEX]"
                   " [--client-cert-sha256 HEX] | --request-id ID",
-     .summary = "tell why a running gateway lets a request in or refuses it",
+     .summary = "explain why a running gateway accepts or refuses a request",
      .details = "Every check in its order, and the answer that the partner gets. With --request-id, why that request was\n"
                 "refused, and what would become of it now: each worker remembers its last 256 denials.",
      .examples = "proofctl explain --request-id 01931c5e-7a80-7000-8000-5726c469a97f\n"

@@ -46,7 +46,7 @@ static void print_summaries(const char *words, FILE *out)
 void reference_help(FILE *out)
 {
     (void)fputs(
-        "proofctl - take partners in, change their addresses, rotate their tokens; ask a running gateway\n"
+        "proofctl - add partners, change their addresses, rotate their tokens; ask a running gateway\n"
         "\n"
         "usage: proofctl [--store FILE | -c CONFIG] COMMAND [OPTION...] [ARGUMENT...]\n"
         "       proofctl COMMAND --help\n"
@@ -91,7 +91,7 @@ void reference_help_command(const struct command *c, FILE *out)
 static const char intro[] =
     "# proofctl\n"
     "\n"
-    "The operator's command: takes partners in, changes their addresses, rotates and ends their tokens. This "
+    "The operator's command: adds partners, changes their addresses, rotates and ends their tokens. This "
     "page is printed\n"
     "by `proofctl reference` from the table that the program itself uses.\n"
     "\n"

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 enum { FREE_ARENA_BLOCKS_MAX = 512 }; /* 2 MiB kept for reuse */
 
@@ -102,6 +103,7 @@ static void run(void *arg)
     char name[16];
     block_signals();
     (void)snprintf(name, sizeof name, "w%u", w->index);
+    (void)prctl(PR_SET_NAME, name, 0L, 0L, 0L); /* for top -H, gdb */
     if (log_thread_attach(name)) log_warn("log_ring_missing", KV_STR("thread", name));
     loop_run(&w->loop);
     epoch_offline(w->reader);

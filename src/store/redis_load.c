@@ -411,8 +411,10 @@ void redis_load_start(struct redis_sync *s, enum store_load_reason reason)
     redis_sync_set_state(s, SYNC_LOADING);
     s->status.full_loads_total[reason]++;
     s->wanted = reason;
-    log_info("store_load_started", KV_STR("reason", store_load_reason_text(reason)),
-             KV_UINT("sequence", s->position.sequence));
+    /* What was revoked since then is valid again. */
+    bool is_older = reason == STORE_LOAD_REWOUND || reason == STORE_LOAD_LOST_WRITES;
+    LOG_AT(is_older ? LOG_WARN : LOG_INFO, "store_load_started",
+           KV_STR("reason", store_load_reason_text(reason)), KV_UINT("sequence", s->position.sequence));
     s->load = calloc(1, sizeof *s->load);
     if (!s->load) {
         redis_sync_drop(s, "out of memory while loading");

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from c_source import c_files, code_of
 
-_EVENT = re.compile(r'(?:\blog_(?:debug|info|warn|error)\(|\b(?:own|log)_event\(\s*LOG_\w+,|\bLOG_\w+,\s*"log",)\s*"(\w+)"')
+_EVENT = re.compile(r'(?:\blog_(?:debug|info|warn|error)\(|\b(?:own|log)_event\(\s*LOG_\w+,|\bLOG_\w+,\s*"log",|\bLOG_AT\([^"(]*,)\s*"(\w+)"')
 _LABEL = re.compile(r'XX\(\w+,\s*"(\w+)"\)')
 _CODE = re.compile(r"`([^`\n]+)`")
 _SECTIONS = "listeners|tls|environments|identity|fields|limits|timeouts|store|logs|admin"
@@ -125,7 +125,7 @@ def main():
     }
     check_logs(root, faults)
     check_alerts(root, faults)
-    pages = [root / "README.md", root / "deploy/prometheus/proofgw.rules.yml", *sorted(docs.rglob("*.md"))]
+    pages = [*sorted(root.glob("*.md")), root / "deploy/prometheus/proofgw.rules.yml", *sorted(docs.rglob("*.md"))]
     for page in pages:
         check_page(root, page, known, faults)
     for fault in faults:

@@ -164,10 +164,11 @@ class Documents(unittest.TestCase):
 | `address` | |
 ## Operations log
 | `started` | |
+| `asked` | |
 | `BUG` | |
 """
     TREE = {
-        "src/main.c": 'void f(void)\n{\n    log_info("started", 1);\n}\n',
+        "src/main.c": 'void f(void)\n{\n    log_info("started", 1);\n    LOG_AT(n ? LOG_WARN : LOG_INFO, "asked", 1);\n}\n',
         "src/policy/decide.h": '#define DENY_MAP(XX) \\\n    XX(NONE, "none") \\\n    XX(ADDRESS, "address")\n\nint a;\n',
         "src/proxy/end.h": '#define END_WHO_MAP(XX) XX(OK, "ok")\n\n#define END_PHASE_MAP(XX) XX(DONE, "done")\n\n'
         '#define TUNNEL_END_MAP(XX) XX(IDLE, "idle")\n\nint b;\n',
@@ -176,6 +177,7 @@ class Documents(unittest.TestCase):
         "docs/ALERTS.md": "# Alerts\n\n## Down\n\nWhat.\n\n```\nproofgw_ready == 0\n```\n\nDo.\n",
         "deploy/prometheus/proofgw.rules.yml": "  - alert: Down\n    expr: proofgw_ready == 0\n",
         "docs/CONFIG.md": "## limits\n| `body` | |\n### limits.deep\n| `head` | |\n",
+        "CONTRIBUTING.md": "",
         "docs/PROOFCTL.md": "## partner add\n## status\n",
         "README.md": "`proofgw_ready` `limits.body` `limits.*.head` `proofctl partner add --id` `proofctl status` docs/LOGS.md [l](docs/LOGS.md)\n",
     }
@@ -212,6 +214,7 @@ class Documents(unittest.TestCase):
             ("README.md", "`limits.boddy`", "there is no key limits.boddy"),
             ("README.md", "`proofctl partner ad`", "there is no command proofctl partner ad"),
             ("README.md", "see docs/LOG.md", "there is no file docs/LOG.md"),
+            ("CONTRIBUTING.md", "`src/none.c`", "there is no file src/none.c"),
             ("README.md", "[l](LOG.md)", "there is nothing behind the link LOG.md"),
         ):
             with self.subTest(fault):

@@ -151,9 +151,12 @@ static void is_not_fed_while_one_hangs(void **state)
     run_until_fed(t, WORKERS);
     run_for(t, WORKERS, 1); /* an answer to the question before must not count */
     (void)heard(t, "");
+    assert_int_equal(t->service.nsilent, 0);
     run_for(t, WORKERS - 1, (uint64_t)5 * INTERVAL_MS);
     assert_int_equal(heard(t, "WATCHDOG=1"), 0);
+    assert_int_equal(t->service.nsilent, 1);
     run_until_fed(t, WORKERS); /* it was only slow */
+    assert_int_equal(t->service.nsilent, 0);
 }
 
 /* There are no partners: it is not ready yet. */
