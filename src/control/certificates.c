@@ -129,8 +129,11 @@ static void warn_of_expiry(const struct tls_certificate *x, const struct tls_war
     uint64_t now_ms = clock_wall_ms();
     if (!w->fn || x->not_after_ms >= now_ms + (uint64_t)CERTIFICATE_WARN_DAYS * DAY_MS) return;
     unsigned days = x->not_after_ms > now_ms ? (unsigned)((x->not_after_ms - now_ms) / DAY_MS) : 0;
-    errmsg_set(&m, 0, 0, "%s: the certificate expires in %u day%s; renew it", x->file, days,
-               days == 1 ? "" : "s");
+    if (x->not_after_ms <= now_ms)
+        errmsg_set(&m, 0, 0, "%s: the certificate has expired; renew it, and do not restart before", x->file);
+    else
+        errmsg_set(&m, 0, 0, "%s: the certificate expires in %u day%s; renew it", x->file, days,
+                   days == 1 ? "" : "s");
     w->fn(m.text, w->arg);
 }
 
@@ -180,6 +183,27 @@ static bool is_first_server(const struct build *b)
     return true;
 }
 
+static const struct tls_certificate *certificate_at(const struct tls_contexts *t, unsigned context,
+                                                    unsigned i)
+{
+    if (context < CONFIG_LISTENERS_MAX) {
+        const struct tls_server *s = t->listeners[context].server;
+        return s && i < tls_server_ncertificates(s) ? tls_server_certificate(s, i) : NULL;
+    }
+    const struct tls_client *client = t->backends[context - CONFIG_LISTENERS_MAX].client;
+    return client && i == 0 ? tls_client_certificate(client) : NULL;
+}
+
+/* What the gateway shows so far from this file; NULL when it shows nothing. */
+static const X509 *find_leaf(const struct build *b, const char *file)
+{
+    const struct tls_certificate *x;
+    for (unsigned c = 0; b->present && file && c < CONFIG_LISTENERS_MAX + ENV_COUNT; c++)
+        for (unsigned i = 0; (x = certificate_at(b->present, c, i)) != NULL; i++)
+            if (strcmp(x->file, file) == 0) return x->leaf;
+    return NULL;
+}
+
 static enum err create_server(const struct build *b, const struct config_listener *l, struct tls_server **out)
 {
     static const enum tls_client_certificates modes[] = {
@@ -191,8 +215,9 @@ static enum err create_server(const struct build *b, const struct config_listene
     const struct config_tls *tls = &b->config->tls;
     struct tls_certificate_files files[CONFIG_CERTIFICATES_MAX];
     for (uint32_t i = 0; i < tls->ncertificates; i++)
-        files[i] =
-            (struct tls_certificate_files){tls->certificates[i].chain_file, tls->certificates[i].key_file};
+        files[i] = (struct tls_certificate_files){.certificate = tls->certificates[i].chain_file,
+                                                  .key = tls->certificates[i].key_file,
+                                                  .in_force = find_leaf(b, tls->certificates[i].chain_file)};
     const struct tls_server_settings settings = {
         .certificates = files,
         .ncertificates = tls->ncertificates,
@@ -246,7 +271,9 @@ static enum err build_backend(const struct build *b, unsigned e)
         to->client = tls_client_ref(present->client);
         return ERR_OK;
     }
-    const struct tls_certificate_files files = {tls->certificate_file, tls->key_file};
+    const struct tls_certificate_files files = {.certificate = tls->certificate_file,
+                                                .key = tls->key_file,
+                                                .in_force = find_leaf(b, tls->certificate_file)};
     const struct tls_client_settings settings = {.authorities = tls->ca_file,
                                                  .certificate = files.certificate ? &files : NULL};
     enum err r = tls_client_create(&settings, b->warnings, b->why, &to->client);
@@ -297,17 +324,6 @@ enum err certificates_check(const struct config *c, FILE *report)
 }
 
 /* --- lists ----------------------------------------------------------------------------------------- */
-
-static const struct tls_certificate *certificate_at(const struct tls_contexts *t, unsigned context,
-                                                    unsigned i)
-{
-    if (context < CONFIG_LISTENERS_MAX) {
-        const struct tls_server *s = t->listeners[context].server;
-        return s && i < tls_server_ncertificates(s) ? tls_server_certificate(s, i) : NULL;
-    }
-    const struct tls_client *client = t->backends[context - CONFIG_LISTENERS_MAX].client;
-    return client && i == 0 ? tls_client_certificate(client) : NULL;
-}
 
 static bool is_listed_before(const struct tls_contexts *t, unsigned context, unsigned n, const char *file)
 {

@@ -142,7 +142,7 @@ static void write_certificate(const struct tls_certificate *c, void *arg)
     outbuf_str(o, ",\"file\":");
     outbuf_json(o, span_str(c->file));
     write_time(o, "not_after", c->not_after_ms);
-    outbuf_char(o, '}');
+    outbuf_fmt(o, ",\"expired\":%s}", c->not_after_ms <= clock_wall_ms() ? "true" : "false");
 }
 
 static void write_certificates(const struct status *s, struct outbuf *o)

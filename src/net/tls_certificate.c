@@ -133,7 +133,8 @@ static void format_when(const ASN1_TIME *t, char out[static WHEN_BYTES])
         memcpy(out, "?", 2);
 }
 
-static enum err check_times(const struct tls_certificate *c, const struct tls_warnings *w, struct errmsg *why)
+static enum err check_times(const struct tls_certificate *c, const X509 *in_force,
+                            const struct tls_warnings *w, struct errmsg *why)
 {
     char when[WHEN_BYTES];
     struct tm tm;
@@ -142,8 +143,9 @@ static enum err check_times(const struct tls_certificate *c, const struct tls_wa
         return refuse(why, ERR_RANGE, c->file, "the certificate is not valid before %s; check the clock",
                       when);
     }
-    if (X509_cmp_current_time(X509_get0_notAfter(c->leaf)) <= 0 ||
-        !ASN1_TIME_to_tm(X509_get0_notAfter(c->leaf), &tm)) {
+    bool is_over = X509_cmp_current_time(X509_get0_notAfter(c->leaf)) <= 0 ||
+                   !ASN1_TIME_to_tm(X509_get0_notAfter(c->leaf), &tm);
+    if (is_over && (!in_force || X509_cmp(c->leaf, in_force) != 0)) {
         format_when(X509_get0_notAfter(c->leaf), when);
         return refuse(why, ERR_RANGE, c->file, "the certificate expired on %s; renew it", when);
     }
@@ -305,7 +307,7 @@ static enum err load(const struct tls_certificate_files *files, const struct tls
     c->not_after_ms = wall_ms_of(X509_get0_notAfter(c->leaf));
     e = read_key(files->key, &c->key, why);
     if (!e) e = check_key(c, files->key, why);
-    if (!e) e = check_times(c, w, why);
+    if (!e) e = check_times(c, files->in_force, w, why);
     return e ? e : check_chain(c, w, why);
 }
 

@@ -16,6 +16,7 @@
 struct tls_certificate_files {
     const char *certificate; /* PEM: the leaf, then each issuer, without the root */
     const char *key;         /* PEM, not encrypted, not readable by everybody */
+    const X509 *in_force;    /* the leaf shown so far, or NULL: that one may have expired */
 };
 
 /* What is wrong, but no reason to refuse. `text` is one sentence with the file's name; it dies with the call.
@@ -39,7 +40,8 @@ struct tls_certificate {
 
 /* Errors, all with `why`: those of tls_file_read(); ERR_PARSE (no PEM, an encrypted key, a chain out of
  * order), ERR_CONFLICT (the key does not belong to it), ERR_RANGE (expired, not valid yet, too weak),
- * ERR_NOMEM. */
+ * ERR_NOMEM. A certificate that expired while it was in force is taken on: to refuse it would only keep what
+ * is beside it from being renewed. */
 enum err tls_certificate_load(const struct tls_certificate_files *files, const struct tls_warnings *warnings,
                               struct tls_certificate *out, struct errmsg *why);
 void tls_certificate_deinit(struct tls_certificate *c);

@@ -52,9 +52,9 @@ static void print_certificates(const json_t *list)
 {
     size_t i;
     const json_t *c;
-    json_array_foreach(list, i, c)(void)
-        printf("certificate   %s, valid until %s (%s)\n", text_of(c, "names"), text_of(c, "not_after"),
-               text_of(c, "file"));
+    json_array_foreach(list, i, c)(void) printf("certificate   %s, %s %s (%s)\n", text_of(c, "names"),
+                                                is_true(c, "expired") ? "EXPIRED" : "valid until",
+                                                text_of(c, "not_after"), text_of(c, "file"));
 }
 
 static void print_status(const json_t *a)

@@ -8,6 +8,7 @@ Method: files are replaced as certbot, Kubernetes and careless scripts do it; co
 import signal
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -71,6 +72,23 @@ def test_a_new_pair_is_taken_over(https, backend, partner, authority, pair, swap
     is_passed(connect(gateway).exchange(fields=partner.authorization))
     is_passed(old.exchange(fields=partner.authorization))
     assert gateway.metrics()["proofgw_connections_open"] >= 1
+
+
+def test_a_certificate_that_expires_holds_nothing_up(https, authority, tmp_path):
+    """It stays in force until it is renewed, and neither another one's renewal nor a reload waits for that."""
+    expires, other = authority.leaf(HOST, days=10 / 86400), authority.leaf(SANDBOX_HOST)
+    gateway = https([expires, other], admin={"control_socket": "control.sock"})
+    wait_for(lambda: time.time() > expires.not_after, "the expiry", 15)
+    renewed = authority.leaf(SANDBOX_HOST)
+    other.become(renewed)
+    wait_for(lambda: connect(gateway, SANDBOX_HOST).certificate == renewed.der, gateway.ops_text)
+    assert any("has expired" in event["text"] for event in gateway.events("certificate_warning"))
+    assert not gateway.events("certificates_refused")
+    gateway.reload(tls={"minimum": 1.3, "certificates": [expires.config, other.config]})
+    listed = ask(gateway.folder / "control.sock", "/status")[1]["certificates"]
+    assert [(c["names"], c["expired"]) for c in listed] == [(HOST, True), (SANDBOX_HOST, False)]
+    expires.become(authority.leaf(HOST, days=-1))  # another one that has expired is no better
+    assert "expired" in gateway.wait_event("certificates_refused")[0]["cause"]
 
 
 def test_a_new_pair_leaves_the_log_level_alone(https, authority, pair):

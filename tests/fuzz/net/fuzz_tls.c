@@ -51,7 +51,7 @@ static void prepare(void)
     snprintf(certificate, sizeof certificate, "%s/c.pem", folder);
     snprintf(key, sizeof key, "%s/k.pem", folder);
     write_pair(certificate, key);
-    const struct tls_certificate_files files = {certificate, key};
+    const struct tls_certificate_files files = {.certificate = certificate, .key = key};
     const struct tls_server_settings o = {.certificates = &files,
                                           .ncertificates = 1,
                                           .client_certificates = TLS_CLIENTS_OPTIONAL,

@@ -143,5 +143,5 @@ struct tls_certificate_files certs_files(void)
         memcpy(paths[0], f.certificate, PATH_BYTES);
         memcpy(paths[1], f.key, PATH_BYTES);
     }
-    return (struct tls_certificate_files){paths[0], paths[1]};
+    return (struct tls_certificate_files){.certificate = paths[0], .key = paths[1]};
 }

@@ -77,7 +77,7 @@ static void the_certificate_is_chosen_by_name_and_key_type(void **state)
         files[i] = certs_write(names[i], pairs[i], NULL);
         memcpy(paths[2 * i], files[i].certificate, PATH_BYTES);
         memcpy(paths[2 * i + 1], files[i].key, PATH_BYTES);
-        files[i] = (struct tls_certificate_files){paths[2 * i], paths[2 * i + 1]};
+        files[i] = (struct tls_certificate_files){.certificate = paths[2 * i], .key = paths[2 * i + 1]};
     }
     struct tls_server_settings o = {.certificates = files, .ncertificates = 4};
     check_served(state, &o, "a.example", false, &a);

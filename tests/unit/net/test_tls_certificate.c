@@ -102,7 +102,7 @@ static void bad_keys(void **state)
                 b = certs_make(&(struct leaf){.names = "DNS:b"});
     struct pair weak = certs_make(&(struct leaf){.names = "DNS:c", .rsa_bits = 1024});
     struct tls_certificate_files fa = certs_write("ka", &a, NULL), fb = certs_write("kb", &b, NULL), f;
-    f = (struct tls_certificate_files){fa.certificate, fb.key};
+    f = (struct tls_certificate_files){.certificate = fa.certificate, .key = fb.key};
     check_bad(&f, ERR_CONFLICT, "kb.key", "ka.pem");
     assert_int_equal(chmod(fa.key, 0644), 0);
     check_bad(&fa, ERR_REFUSED, "ka.key", "chmod 640");
