@@ -16,7 +16,9 @@
 #include "store/store.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -62,12 +64,9 @@ struct control {
 static unsigned answer_health(void *arg, struct admin_call *call)
 {
     const struct control *c = arg;
-    if (c->service.nsilent) {
-        outbuf_str(&call->out, "a worker hangs: docs/ALERTS.md, ProofgwWorkerSilent\n");
-        return 503;
-    }
-    outbuf_str(&call->out, "ok\n");
-    return 200;
+    bool is_alive = c->service.nsilent == 0;
+    outbuf_str(&call->out, is_alive ? "ok\n" : "a worker hangs: docs/ALERTS.md, ProofgwWorkerSilent\n");
+    return is_alive ? 200 : 503;
 }
 
 static unsigned answer_ready(void *arg, struct admin_call *call)
@@ -373,7 +372,11 @@ static enum err serve(struct control *c)
 
 static void fail_start(struct control *c, enum err e)
 {
+    const struct generation *first = c->deployment.first;
+    const char *log = first ? first->config->logs.operations : "stderr";
     log_error("start_failed", KV_ERR(e));
+    if (strcmp(log, "stderr") != 0) /* a terminal, or the journal, must not stay silent */
+        (void)fprintf(stderr, "proofgw: cannot start; the last lines of %s say why\n", log);
     c->exit_code = EXIT_CONFIG;
     if (c->deployment.fleet.nrunning == 0) {
         begin_close(c);

@@ -219,5 +219,15 @@ void reply_reference(struct outbuf *o)
         "- A connection that stays open still closes when the client asked for it, speaks HTTP/1.0 or has "
         "more than "
         "64 KiB of its request body still to send (or is waiting for `100 Continue`), or when the gateway is "
-        "draining; the answer then says `Connection: close`.\n");
+        "draining; the answer then says `Connection: close`.\n"
+        "- Try again after 408, 429, 502, 503 and 504: after `Retry-After` where there is one, else after a "
+        "pause that is random and grows. After 502 and 504 the backend may have carried the request out; "
+        "after "
+        "the others it has not seen all of it. The other errors come again until the request, the token or "
+        "the "
+        "allowlist is another one.\n"
+        "- A WebSocket that the gateway ends has a close code. 1008: no longer allowed (token, address, "
+        "partner); connecting again gets the 401 or 403 that says which. 1012: the gateway restarts; connect "
+        "again after a random pause. 1001: no byte in either direction for too long; send pings.\n"
+        "- Quote `X-Request-Id` when you ask for help: it finds the request in our logs.\n");
 }

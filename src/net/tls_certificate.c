@@ -147,7 +147,8 @@ static enum err check_times(const struct tls_certificate *c, const X509 *in_forc
                    !ASN1_TIME_to_tm(X509_get0_notAfter(c->leaf), &tm);
     if (is_over && (!in_force || X509_cmp(c->leaf, in_force) != 0)) {
         format_when(X509_get0_notAfter(c->leaf), when);
-        return refuse(why, ERR_RANGE, c->file, "the certificate expired on %s; renew it", when);
+        return refuse(why, ERR_RANGE, c->file, "the certificate expired on %s; renew it, or check the clock",
+                      when);
     }
     for (int i = 0; i < sk_X509_num(c->issuers); i++)
         if (X509_cmp_current_time(X509_get0_notAfter(sk_X509_value(c->issuers, i))) <= 0)

@@ -176,7 +176,7 @@ enum ctl_exit cmd_gateways(struct session *s)
     if (!reports) return code;
     if (s->is_json) return session_print_json(s, reports);
     if (json_array_size(reports) == 0)
-        (void)puts("no gateway reports itself");
+        (void)puts("no gateway is reporting");
     else
         (void)printf("%-24s %-12s %-8s %10s %8s %12s %9s  %s\n", "INSTANCE", "VERSION", "STATE", "POSITION",
                      "LAG", "STALE_S", "PARTNERS", "HOST");

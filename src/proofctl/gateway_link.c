@@ -72,7 +72,9 @@ static int connect_to(const struct session *s, const char *path, time_t patience
         connect(fd, &a.any, a.len) == 0)
         return fd;
     const char *hint = "";
-    if (errno == ENOENT || errno == ECONNREFUSED) hint = "; no gateway runs with this socket";
+    if (errno == ECONNREFUSED) hint = "; no gateway runs with this socket";
+    if (errno == ENOENT)
+        hint = "; no gateway runs with this socket, or its folder was missing when the gateway started";
     if (errno == EACCES) hint = "; only root and the gateway's own user may ask";
     (void)session_fail(s, CTL_FAILED, "%s: %s%s", path, strerror(errno), hint);
     if (fd >= 0) (void)close(fd);

@@ -122,7 +122,7 @@ enum ctl_exit gateways_wait(struct session *s, uint64_t sequence)
             (void)session_fail(s, CTL_PENDING, "the change is in force, but who has it cannot be found out");
             return session_fail_backend(s, e);
         }
-        if (n == 0) session_note(s, "no gateway reports itself, so that there was none to wait for");
+        if (n == 0) session_note(s, "no gateway is reporting, so there was none to wait for");
         if (n > 0 && nbehind == 0) session_note(s, "applied by %zu gateway%s", n, n == 1 ? "" : "s");
         if (nbehind == 0) return CTL_OK;
         if (clock_mono_us() >= deadline_us) return fail_behind(s, nbehind, n, sequence, names);

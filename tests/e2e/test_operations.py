@@ -200,6 +200,18 @@ def test_what_cannot_be_had(start, changes, words):
     assert words in process.text(), process.text()
 
 
+def test_a_start_that_fails_says_where_its_log_is(start, tmp_path):
+    """A journal without a word in it helps nobody; with the log on stderr the cause is there already."""
+    taken = {"listeners": [{"address": "unix:no/such/folder/x.sock"}]}
+    process = start(**taken, logs={"operations": "elsewhere.log"})
+    assert process.wait_exit() == EXIT_CONFIG
+    assert process.text() == f"proofgw: cannot start; the last lines of {tmp_path}/elsewhere.log say why\n"
+    assert "make its folder first" in (tmp_path / "elsewhere.log").read_text()
+    process = start(**taken)
+    assert process.wait_exit() == EXIT_CONFIG
+    assert "say why" not in process.text()
+
+
 def test_a_unix_socket_of_a_process_that_is_gone(start):
     """Its file stays after a crash and after an orderly end; the next start takes it over. One that is in use is not
     taken away."""

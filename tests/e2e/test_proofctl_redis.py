@@ -368,7 +368,7 @@ def report(redis, instance, sequence, **changes):
 
 
 def test_gateways_are_listed_and_waited_for(ctl, redis):
-    assert ctl("gateways").out == "no gateway reports itself\n"
+    assert ctl("gateways").out == "no gateway is reporting\n"
     ctl.add("--id", "acme")
     report(redis, "b-far", 1000)
     report(redis, "a-behind", 1)
