@@ -197,7 +197,7 @@ const struct command commands[] = {
      .needs = NEEDS_STORE, .run = cmd_token_finish},
     {.words = "token inspect",
      .arguments = "[TOKEN | --stdin]",
-     .summary = "tell whether a token is mistyped, without asking anybody",
+     .summary = "check a token for typing errors, offline",
      .details = "Prints the shape, whether the check characters are right, and the fingerprint. Exit code 1 for a token\n"
                 "with a typing error, or one that no gateway would take. Prefer --stdin: other users of the machine can\n"
                 "see the arguments of a command.",
