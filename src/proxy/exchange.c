@@ -166,7 +166,9 @@ void exchange_pool_free(struct worker *w)
 /* The rest of the request can be read and dropped, so that the connection may go on. */
 static bool may_drop_body(const struct exchange *x)
 {
-    return x->req_body.kind == BODY_LENGTH && !x->expect_continue && x->req_body.left <= DROP_BODY_MAX;
+    const struct body_reader *b = &x->req_body;
+    return b->kind == BODY_LENGTH && !x->expect_continue && b->left <= DROP_BODY_MAX &&
+           b->left <= b->limits->body_bytes_max;
 }
 
 void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum end_phase phase)

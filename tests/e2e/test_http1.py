@@ -283,6 +283,18 @@ def test_a_small_body_behind_a_denial_does_not_end_the_connection(gateway, backe
     assert len(backend.requests) == 1
 
 
+def test_a_body_over_the_limit_behind_a_denial_ends_the_connection(proofgw, backend, partner):
+    """The answer says whether the connection goes on, and then it does."""
+    gateway = proofgw(limits={"body": "1KiB"})
+    client = gateway.client()
+    is_error(client.exchange("POST", body=b"x" * 1024), "missing_token", closes=False)
+    got = client.exchange("POST", body=b"x" * 1025)
+    is_error(got, "missing_token", closes=True)
+    client.expect_close()
+    assert gateway.line_of(got)["end"] == "gateway/decide"
+    is_passed(gateway.client().exchange(fields=partner.authorization))
+
+
 @pytest.mark.parametrize(
     "start",
     [
