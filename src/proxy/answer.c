@@ -48,13 +48,6 @@ static void answer_done(struct exchange *x, bool clean)
 
 /* --- head ------------------------------------------------------------------------------------------ */
 
-/* The backend has said that it will take the body: now the client's clock starts, and the backend's stops. */
-static void begin_body(struct exchange *x)
-{
-    x->body_since_ms = worker_of(x)->loop.now_ms;
-    exchange_arm(x);
-}
-
 /* 1xx: passed on to clients that know them. They do not move the backend's deadline for the final answer. */
 static void pass_interim(struct exchange *x, const struct res_head *res)
 {
@@ -164,7 +157,7 @@ static enum head_step take_head(struct exchange *x, const char *p, size_t n, siz
             invalid_answer(x, "too many interim answers");
             return HEAD_OVER;
         }
-        if (x->ninterim == 1 && x->req != SIDE_DONE) begin_body(x);
+        if (res->status == 100) exchange_begin_body(x);
         pass_interim(x, res);
         return HEAD_NEXT;
     }

@@ -124,10 +124,10 @@ void exchange_finish(struct exchange *x, enum end_who who, enum end_phase phase)
     conn_exchange_done(c);
 }
 
-/* The client asked to be told before it sends its body, and the backend has said nothing yet. */
+/* It is the backend's turn to say that it wants the body. */
 static bool awaits_continue(const struct exchange *x)
 {
-    return x->expect_continue && x->ninterim == 0 && x->req_body.total == 0 && x->state == EXCHANGE_ACTIVE;
+    return x->expect_continue && !x->continued && x->state == EXCHANGE_ACTIVE;
 }
 
 enum end_phase exchange_connect_phase(const struct exchange *x)
@@ -290,9 +290,12 @@ void exchange_push(struct exchange *x)
 
 /* --- request body ---------------------------------------------------------------------------------- */
 
-bool exchange_can_take(const struct exchange *x)
+void exchange_begin_body(struct exchange *x)
 {
-    return x->dropped || !stream_is_blocked(&x->up->stream);
+    if (!awaits_continue(x)) return;
+    x->continued = true;
+    x->body_since_ms = worker_of(x)->loop.now_ms;
+    exchange_arm(x);
 }
 
 static void body_failed(struct exchange *x, enum body_result r)
@@ -327,6 +330,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
     size_t at = 0;
     enum body_result result = BODY_OK;
     if (!exchange_is_reading(x) || !exchange_can_take(x)) return 0;
+    exchange_begin_body(x);
     relay_begin(&relay, x->up ? &x->up->stream : NULL, x->req_body.kind == BODY_CHUNKED);
     if (!x->dropped && !x->head_sent) relay_raw(&relay, x->head);
     while (at < n && result == BODY_OK && !body_is_done(&x->req_body)) {

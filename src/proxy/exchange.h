@@ -57,6 +57,7 @@ struct exchange {
     uint8_t env, slot, deny; /* enum environment (has_env), token_slot and deny (decided) */
     uint8_t place; /* enum partner_place: what it takes of its partner's limits; the tunnel's from 101 on */
     bool expect_continue, upgrade;
+    bool continued;        /* expect_continue: 100 Continue has come, or body without it */
     bool head_sent;        /* the request head was given to the upstream stream */
     bool answer_began;     /* a byte of the answer has arrived */
     bool retried, dropped; /* dropped: the backend takes no more; the rest of the body is read and dropped */
@@ -123,7 +124,10 @@ static inline bool exchange_awaits_body(const struct exchange *x)
 }
 
 /* exchange_feed() would use bytes. */
-bool exchange_can_take(const struct exchange *x);
+static inline bool exchange_can_take(const struct exchange *x)
+{
+    return x->dropped || !stream_is_blocked(&x->up->stream);
+}
 
 /* Monotonic ms by which more request body must have come; WHEEL_NEVER when that is not awaited. */
 uint64_t exchange_body_deadline(struct exchange *x);
@@ -160,6 +164,9 @@ void exchange_arm(struct exchange *x);
 
 /* Sends the request head, and starts body and deadlines. */
 void exchange_connected(struct exchange *x);
+
+/* The client waits for 100 Continue no longer, if it did: its clock starts, the backend's stops. */
+void exchange_begin_body(struct exchange *x);
 
 /* The backend failed: sends the request again if that is safe, else answers `reply` or, when an answer has
  * begun, cuts the connection. The exchange may be over when this returns. */

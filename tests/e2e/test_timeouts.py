@@ -13,7 +13,7 @@ from support.backend import Connection, answer
 from support.client import Stopwatch, request
 from support.expect import is_error, is_passed
 from support.payload import MIB, PLENTY
-from support.wait import DEADLINE_S
+from support.wait import DEADLINE_S, wait_for
 
 SHORT = "300ms"
 SHORT_S = 0.3
@@ -153,6 +153,30 @@ def test_the_clock_of_a_body_does_not_run_while_the_backend_is_awaited(proofgw, 
     head = request("POST", fields="Expect: 100-continue\r\n" + partner.authorization, body=b"later")[:-5]
     got = gateway.client().send(head).response()
     is_error(got, "upstream_timeout")
+
+
+def test_only_100_ends_the_wait_for_100(proofgw, backend, partner):
+    """Another interim answer is no leave to send the body: it is still the backend that is awaited."""
+    gateway = proofgw(timeouts={"request_body": SHORT, "upstream_response": "1s"})
+    backend.script(lambda c: (c.read_head(), c.send(b"HTTP/1.1 102 Processing\r\n\r\n"), c.drain()))
+    head = request("POST", fields="Expect: 100-continue\r\n" + partner.authorization, body=b"later")[:-5]
+    got = gateway.client().send(head).response()
+    assert [i.status for i in got.interim] == [102]
+    is_error(got, "upstream_timeout", closes=True)
+    assert gateway.line_of(got)["end"] == "timeout/response_head"
+
+
+def test_a_client_that_waits_for_100_in_vain_may_send_its_body(proofgw, backend, partner):
+    """RFC 9110 10.1.1: nobody has to wait for ever, and many a backend never says 100. The clock of the body begins
+    with the body."""
+    gateway = proofgw(timeouts={"request_body": SHORT, "request_body_rate": "10"})
+    data = request("POST", fields="Expect: 100-continue\r\n" + partner.authorization, body=b"x" * 40)
+    watch = Stopwatch()
+    client = gateway.client().send(data[:-40])
+    wait_for(lambda: watch.seconds() > 4 * SHORT_S, "a client that has waited for long")
+    trickle(client, data[-40:], every=0.03)
+    is_passed(client.response())
+    assert backend.last.body == b"x" * 40
 
 
 # --- the client's side: idle -----------------------------------------------------------------------------
