@@ -124,6 +124,12 @@ def test_an_upgrade_outside_ws_is_stripped(gateway, backend, partner):
     assert not backend.last.fields.names() & {"upgrade", "connection"}
 
 
+def test_options_are_the_backends_to_answer(gateway, backend, partner):
+    """Also those that RFC 9110 7.6.2 would have an intermediary answer: below /widget/ nobody but the backend does."""
+    is_passed(gateway.client().exchange("OPTIONS", fields="Max-Forwards: 0\r\n" + partner.authorization))
+    assert (backend.last.method, backend.last["max-forwards"]) == ("OPTIONS", "0")
+
+
 def test_the_token_goes_on_only_when_the_configuration_says_so(proofgw, backend, partner):
     is_passed(proofgw().client().exchange(fields=partner.authorization))
     assert backend.last["authorization"] is None
