@@ -198,6 +198,8 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
     if (keep && x->req != SIDE_DONE) {
         loop_deadline_clear(&w->loop, &x->timer);
         x->dropped = true;
+        x->body_since_ms = w->loop.now_ms; /* until now we may not have taken it */
+        x->paused_since_ms = 0;
         x->end_who = (uint8_t)who;
         x->end_phase = (uint8_t)phase;
         set_state(x, EXCHANGE_DROPPING);

@@ -179,6 +179,22 @@ def test_a_client_that_waits_for_100_in_vain_may_send_its_body(proofgw, backend,
     assert backend.last.body == b"x" * 40
 
 
+def test_the_clock_of_a_body_does_not_run_while_a_connection_is_awaited(proofgw, backend, partner):
+    """The body was not read before the refusal; the answer says that the connection goes on, so there is time to send it."""
+    gateway = proofgw(limits={"upstream_connections": 1}, timeouts={"request_body": SHORT, "upstream_connect": "1s"})
+    gate = backend.hold(Connection.serve)
+    first = gateway.client().send(request(fields=partner.authorization))
+    backend.wait_requests(1)
+    client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x" * 1000)[:-999])
+    is_error(client.response(), "unavailable", closes=False)
+    watch = Stopwatch()
+    wait_for(lambda: watch.seconds() > SHORT_S / 2, "a client that takes its time")
+    client.send(b"x" * 999)
+    gate.open()
+    is_passed(first.response())
+    is_passed(client.exchange(fields=partner.authorization))
+
+
 # --- the client's side: idle -----------------------------------------------------------------------------
 
 
