@@ -420,7 +420,7 @@ static uint64_t active_patience(const struct exchange *x, const struct config_ti
 {
     if (x->req != SIDE_DONE) {
         if (stream_is_blocked(&x->up->stream)) return t->upstream_idle_ms;
-        return awaits_continue(x) ? t->upstream_response_ms : 0; /* else the client's body is awaited */
+        if (!awaits_continue(x)) return 0; /* the client's body is awaited */
     }
     if (x->res == SIDE_HEAD) return t->upstream_response_ms;
     return x->up->stream.reading ? t->upstream_idle_ms : 0; /* paused: the client has its write deadline */

@@ -148,6 +148,26 @@ def test_upstream_idle_is_between_two_bytes(proofgw, backend, partner):
     is_passed(gateway.client().exchange(fields=partner.authorization), body=b"x" * 10)
 
 
+def test_upstream_idle_holds_for_an_answer_instead_of_100(proofgw, backend, partner):
+    """The backend refuses the body that it was asked about: what runs from then on is its answer, and no other clock."""
+    gateway = proofgw(timeouts={"upstream_response": SHORT, "request_body": SHORT})
+    watch = Stopwatch()
+
+    def script(c):
+        c.read_head()
+        c.send(chunked(b"not ", status="403 Forbidden", end=False))
+        wait_for(lambda: watch.seconds() > 3 * SHORT_S, "a backend that takes its time")
+        c.send(chunk(b"you") + b"0\r\n\r\n")
+        c.expect_end()
+
+    backend.script(script)
+    fields = "Expect: 100-continue\r\n" + partner.authorization
+    client = gateway.client().send(request("POST", fields=fields, body=b"later")[:-5])
+    got = is_passed(client.response(), 403, b"not you")
+    assert got["connection"] == "close"
+    client.expect_close()
+
+
 def test_upstream_idle_while_the_backend_does_not_read(proofgw, backend, partner):
     gateway = proofgw(timeouts={"upstream_idle": SHORT}, limits={"body": "1GiB"})
     gate = backend.gate()
