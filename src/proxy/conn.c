@@ -198,7 +198,7 @@ static void judge_eof(struct conn *c)
         conn_close(c);
     } else if (c->state == CONN_IDLE && !c->input) {
         conn_close(c);
-    } else if (c->state == CONN_EXCHANGE && !c->input && exchange_awaits_body(c->exchange)) {
+    } else if (c->state == CONN_EXCHANGE && !c->input && !exchange_take_eof(c->exchange)) {
         exchange_abort(c->exchange, END_CLIENT);
         conn_close(c);
     }

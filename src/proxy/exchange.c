@@ -400,6 +400,16 @@ void exchange_client_timeout(struct exchange *x, bool writing)
     exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_BODY);
 }
 
+bool exchange_take_eof(struct exchange *x)
+{
+    if (x->req == SIDE_DONE) return true;
+    if (x->res != SIDE_BODY) return false;
+    x->req = SIDE_DONE;
+    x->dropped = true; /* the backend's connection stands inside the request: never used again */
+    exchange_arm(x);
+    return true;
+}
+
 void exchange_client_drained(struct exchange *x)
 {
     struct conn *c = x->conn;

@@ -117,12 +117,6 @@ static inline bool exchange_is_reading(const struct exchange *x)
     return x->req != SIDE_DONE && x->state >= EXCHANGE_ACTIVE;
 }
 
-/* The request is not whole yet. */
-static inline bool exchange_awaits_body(const struct exchange *x)
-{
-    return x->req == SIDE_BODY;
-}
-
 /* exchange_feed() would use bytes. */
 static inline bool exchange_can_take(const struct exchange *x)
 {
@@ -134,6 +128,11 @@ uint64_t exchange_body_deadline(struct exchange *x);
 
 /* The client was too slow: reading its answer (`writing`), or sending its body. */
 void exchange_client_timeout(struct exchange *x, bool writing);
+
+/* The client has sent its FIN, and all that came before it is used. False when the request can not become
+ * whole any more: abort it. But an answer that has begun goes on: whoever reads a refusal may stop sending
+ * (RFC 9112 section 9.5). */
+bool exchange_take_eof(struct exchange *x);
 
 /* The client took what was pending: the backend is read again. */
 void exchange_client_drained(struct exchange *x);

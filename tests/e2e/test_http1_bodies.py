@@ -409,6 +409,32 @@ def test_an_early_answer_while_the_backend_does_not_read_any_more(proofgw, backe
     assert (got.status, got.body, got["connection"]) == (403, b"early", "close")
 
 
+def test_a_client_that_stops_sending_gets_the_whole_early_answer(gateway, backend, partner):
+    """RFC 9112 9.5: it sees a refusal, ceases to send its body, and closes its side of the connection."""
+    gate = backend.gate()
+
+    def script(c):
+        c.read_head()
+        c.send(chunked(b"too ", status="413 Too Large", end=False))
+        gate.wait()
+        c.send(chunk(b"much") + b"0\r\n\r\n")
+        c.expect_end()
+
+    backend.script(script)
+    client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x" * 1000)[:-1000])
+    client.wait_bytes(b"too ").half_close()
+    other = gateway.client()
+    for _ in range(2):  # the end has come to the gateway by now
+        is_error(other.exchange(), "missing_token")
+    gate.open()
+    got = is_passed(client.response("POST"), 413, b"too much")
+    assert got["connection"] == "close"
+    client.expect_close()
+    assert gateway.line_of(got)["end"] == "ok/done"
+    is_passed(other.exchange(fields=partner.authorization))
+    assert len(backend.connections) == 2
+
+
 def test_a_body_that_goes_on_during_the_answer(gateway, backend, partner):
     """The backend answers in pieces while it reads: both directions at once, one exchange."""
 
