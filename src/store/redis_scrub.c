@@ -86,6 +86,12 @@ static void finish(struct redis_scrub *scrub)
     end(scrub);
 }
 
+static void give_up(struct redis_scrub *scrub, const char *doing, const char *cause)
+{
+    log_warn("store_scrub_failed", KV_STR("command", doing), KV_STR("cause", cause));
+    end(scrub);
+}
+
 /* False, and the scrub is over, when the reply is of no use. */
 static bool check(struct redis_scrub *scrub, const redisReply *reply, const char *doing)
 {
@@ -93,8 +99,7 @@ static bool check(struct redis_scrub *scrub, const redisReply *reply, const char
     if (!reply || scrub->phase == SCRUB_OVER) return false;
     if (reply->type != REDIS_REPLY_ERROR) return true;
     (void)redis_error_explain(reply, text, sizeof text); /* the text has it */
-    log_warn("store_scrub_failed", KV_STR("command", doing), KV_STR("cause", text));
-    end(scrub);
+    give_up(scrub, doing, text);
     return false;
 }
 
@@ -156,7 +161,7 @@ static void on_sequence(struct redis_conn *c, const redisReply *reply, void *arg
     scrub->outstanding--;
     if (!check(scrub, reply, "HGET")) return;
     if (!redis_number(reply, &scrub->settled_at)) {
-        end(scrub);
+        give_up(scrub, "HGET", "the answer is malformed");
         return;
     }
     scrub->phase = SCRUB_SETTLING;
@@ -301,7 +306,7 @@ static void on_keys(struct redis_conn *c, const redisReply *reply, void *arg)
         reply->element[0]->type == REDIS_REPLY_STRING && reply->element[1]->type == REDIS_REPLY_ARRAY &&
         span_to_cstr(span_of(reply->element[0]->str, reply->element[0]->len), scrub->cursor, CURSOR_MAX);
     if (!ok) {
-        end(scrub);
+        give_up(scrub, "SCAN", "the answer is malformed");
         return;
     }
     scrub->is_scanned = strcmp(scrub->cursor, "0") == 0;

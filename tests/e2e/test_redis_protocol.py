@@ -176,6 +176,23 @@ def test_an_answer_that_makes_no_sense(spoilt, command, answer):
     assert gateway.metrics()["process_resident_memory_bytes"] < 500e6
 
 
+@pytest.mark.parametrize("command, answer", [("SCAN", b"*1\r\n$1\r\n0\r\n"), ("HGET", b"$1\r\nx\r\n")])
+def test_a_scrub_that_breaks_off_says_why(follower, fake, command, answer):
+    partner = Partner("acme")
+    fake.put(partner)
+    gateway = follower(partner, scrub_interval="1s")
+    version, fields = fake.records["acme"]
+    fake.records["acme"] = version + (command == "HGET"), fields  # it asks again for what differs
+    fake.faults[command] = say(answer)
+    failed = gateway.wait_event("store_scrub_failed")[0]
+    assert (failed["command"], failed["cause"]) == (command, "the answer is malformed")
+    fake.faults.clear()
+    fake.records["acme"] = version, fields
+    gateway.wait_event("store_scrubbed")
+    is_passed(ask(gateway, partner))
+    assert not away(gateway) and full_loads(gateway) == {"first": 1}
+
+
 @pytest.mark.parametrize("command", ["ROLE", "HMGET", "XRANGE"])
 def test_an_answer_that_nobody_asked_for(spoilt, command):
     spoilt(command, add(b"+surprise\r\n"), "protocol")

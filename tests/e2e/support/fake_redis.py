@@ -209,6 +209,10 @@ class FakeRedis:
     async def _hmget(self, words):
         return ["1", self.epoch, str(self.sequence), str(len(self.records)), f"{self.digest:016x}"]
 
+    async def _hget(self, words):
+        """HGET key field, of meta or of a record"""
+        return str(self.sequence if words[1] == "seq" else self.records[words[0].removeprefix(_PREFIX)][0])
+
     async def _scan(self, words):
         return ["0", [_PREFIX + i for i in self.records]]
 
