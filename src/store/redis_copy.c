@@ -5,11 +5,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum {
     CHUNK_BYTES = 1 << 20,
     RECORDS_PER_COLLECT = 10000,
     REST_FACTOR = 20, /* writing takes at most a twentieth of the time */
+    LAST_TRIES = 200, /* at the end, while another gateway writes: 2 s */
 };
 
 /* One snapshot being written: the loop packs a megabyte, a pool thread writes it, and so on. */
@@ -180,6 +182,17 @@ void redis_copy_abort(struct redis_sync *s)
     if (s->copy) s->copy->is_aborted = true; /* it ends when the pool thread is done with its chunk */
 }
 
+/* There is no later for the last one: another gateway that is writing is waited for, but not for long. */
+static void write_last_chunk(struct redis_copy *copy)
+{
+    const struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
+    write_chunk(copy);
+    for (unsigned tries = 1; copy->error == ERR_AGAIN && tries < LAST_TRIES; tries++) {
+        (void)nanosleep(&nap, NULL); /* cut short by a signal, it tries sooner */
+        write_chunk(copy);
+    }
+}
+
 void redis_copy_flush(struct redis_sync *s)
 {
     if (!s->is_copy_due || !s->position.is_known || !s->config->snapshot) return;
@@ -193,7 +206,7 @@ void redis_copy_flush(struct redis_sync *s)
     *copy = (struct redis_copy){.sync = s, .path = path, .started_us = clock_mono_us()};
     write_head(s, &copy->head);
     while (!copy->error && !copy->is_last)
-        if (pack_chunk(copy) == ERR_OK) write_chunk(copy);
+        if (pack_chunk(copy) == ERR_OK) write_last_chunk(copy);
     report(copy);
     s->is_copy_due = false;
     copy_free(copy);

@@ -2,18 +2,24 @@
 #include "helper_sync.h"
 #include "store/redis_sync_state.h"
 
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { PARTNERS = 60 };
+enum { PARTNERS = 60, OTHER_WRITER_MS = 10000 };
 
 static struct sync *with_snapshot(void **state)
 {
@@ -255,6 +261,47 @@ static void test_close_writes_what_is_due(void **state)
     assert_int_equal(sync_status(f).sequence, PARTNERS + 1);
 }
 
+/* Somebody else's lock on the snapshot, until it was in the way for the second time. */
+struct other_writer {
+    int lock, watch;
+    pthread_t thread;
+};
+
+static void *await_second_try(void *arg)
+{
+    struct other_writer *w = arg;
+    char room[sizeof(struct inotify_event) + NAME_MAX + 1];
+    struct pollfd p = {.fd = w->watch, .events = POLLIN};
+    for (unsigned tries = 0; tries < 2 && poll(&p, 1, OTHER_WRITER_MS) == 1; tries++)
+        (void)read(w->watch, room, sizeof room);
+    (void)close(w->lock);
+    return NULL;
+}
+
+static void test_the_last_one_waits_for_another_writer(void **state)
+{
+    struct sync *f = saved(state);
+    struct other_writer w;
+    const char *name = folder_path(f->folder, "snapshot.lock");
+    f->options.snapshot_quiet_ms = 3600000;
+    sync_restart(f);
+    sync_catch_up(f);
+    partners_set(&f->redis, 3, 1);
+    sync_catch_up(f);
+    w.lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    w.watch = inotify_init1(IN_CLOEXEC);
+    assert_true(w.lock >= 0 && flock(w.lock, LOCK_EX) == 0 && inotify_add_watch(w.watch, name, IN_OPEN) >= 0);
+    assert_int_equal(pthread_create(&w.thread, NULL, await_second_try, &w), 0);
+    partners_kill(&f->redis);
+    sync_close(f);
+    assert_int_equal(pthread_join(w.thread, NULL), 0);
+    (void)close(w.watch);
+    policy_destroy(f->policy);
+    f->policy = policy_create();
+    sync_open(f);
+    assert_false(sync_off_ramp(f, 3)); /* what was due is in the snapshot */
+}
+
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
@@ -273,6 +320,7 @@ int main(void)
         SYNC_TEST(test_folder_that_is_not_there),
         SYNC_TEST(test_close_while_writing),
         SYNC_TEST(test_close_writes_what_is_due),
+        SYNC_TEST(test_the_last_one_waits_for_another_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
