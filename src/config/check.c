@@ -214,13 +214,21 @@ static void check_redis_server(const struct checker *c)
     }
 }
 
-/* Redis itself speaks TLS over TCP only. */
+/* Redis itself and the Sentinels speak TLS over TCP only. */
 static void check_redis_tls(const struct checker *c)
 {
     const struct config_redis *r = &c->config->store.redis;
-    if (!r->tls.enabled || r->address.kind != ENDPOINT_UNIX) return;
-    node_report(c->report, store_node(c, &r->tls.enabled), "a unix socket of Redis does not speak TLS");
-    report_expected(c->report, "write store.redis.address: ADDRESS:PORT, or leave out store.redis.tls");
+    if (!r->tls.enabled) return;
+    if (r->address.kind == ENDPOINT_UNIX) {
+        node_report(c->report, store_node(c, &r->tls.enabled), "a unix socket of Redis does not speak TLS");
+        report_expected(c->report, "write store.redis.address: ADDRESS:PORT, or leave out store.redis.tls");
+    }
+    for (uint32_t i = 0; i < r->nsentinels; i++) {
+        if (r->sentinels[i].address.kind != ENDPOINT_UNIX) continue;
+        node_report(c->report, store_node(c, &r->sentinels[i].address),
+                    "a unix socket of a Sentinel does not speak TLS");
+        report_expected(c->report, "write address: ADDRESS:PORT, or leave out store.redis.tls");
+    }
 }
 
 /* While nothing changes, the gateway hears of it only every few seconds. */

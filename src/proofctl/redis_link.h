@@ -22,7 +22,7 @@ struct redis_link;
 struct redis_link_options {
     const struct socket_address *address;
     const struct redis_tls *tls; /* NULL = none */
-    const char *host;            /* that the certificate must bear; NULL = none */
+    const char *host;            /* that the certificate must bear; NULL: without TLS */
     const char *user;            /* NULL = the default user */
     const char *password_file;   /* NULL = do not log in */
     uint64_t connect_timeout_ms; /* until logged in */

@@ -21,12 +21,6 @@ struct redis_wire {
     SSL *ssl; /* owned; NULL = no TLS */
 };
 
-static enum err refuse(struct errmsg *why, enum err e, const char *text)
-{
-    errmsg_set(why, 0, 0, "%s", text);
-    return e;
-}
-
 /* --- waiting -------------------------------------------------------------------------------------- */
 
 /* Errors: ERR_TIMEOUT, others of poll(2). */
@@ -122,9 +116,6 @@ static enum err start_tls(struct redis_wire *w, const struct redis_tls *tls, con
                           uint64_t deadline_us, struct errmsg *why)
 {
     const char *name = tls->server_name ? tls->server_name : host;
-    if (!name)
-        return refuse(why, ERR_REFUSED,
-                      "store.redis.tls.server_name must say which name the certificate has");
     w->ssl = tls_client_open(&(struct tls_target){.client = tls->client, .host = name});
     if (!w->ssl || SSL_set_fd(w->ssl, w->fd) != 1) return ERR_NOMEM;
     return shake_hands(w, deadline_us, why);

@@ -24,7 +24,7 @@ enum err redis_tls_create(const struct config_tls_client *config, struct redis_t
 void redis_tls_destroy(struct redis_tls *t);
 
 /* Connects. `tls` NULL: without TLS; else `host` is the name or address that the certificate must bear unless
- * the configuration names another; NULL = none. Owns: the caller, until redis_wire_close().
+ * the configuration names another. Owns: the caller, until redis_wire_close().
  * Errors: ERR_UNREACHABLE (nobody there, in time), ERR_REFUSED (the certificate, or TLS itself), ERR_NOMEM;
  * with `why`. */
 enum err redis_wire_open(const struct socket_address *a, const struct redis_tls *tls, const char *host,
