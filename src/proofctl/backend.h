@@ -39,6 +39,7 @@ struct backend_change {
     const struct backend_version *expected; /* NULL: there must be no such record */
     struct span json;                       /* the new record, one line; p is NULL: remove it */
     struct span audit;                      /* one line */
+    bool has_foreign_tokens; /* made elsewhere: other records may have them, and are then in the way */
 };
 
 /* What mends it. */
@@ -78,7 +79,7 @@ struct backend_ops {
                          void *arg);
     /* Makes all changes, or none; see above. Errors: ERR_CONFLICT, ERR_EXISTS (a record that must not be
      * there is), ERR_TIMEOUT (another operator is writing), ERR_RANGE (the store as a whole would not be
-     * valid). */
+     * valid: a foreign token belongs to another record, for example). */
     enum err (*commit)(struct backend *b, const struct backend_change *changes, size_t n);
     /* The last `limit` lines of the audit, oldest first. */
     enum err (*audit)(struct backend *b, uint64_t limit, backend_line_fn *on_line, void *arg);

@@ -25,6 +25,7 @@ static enum ctl_exit plan_record(struct importing *im, size_t i, const struct ba
     struct record_report ignored = {0};
     struct span text = file_snapshot_text(im->from, &im->from->file.entries[i]);
     e->plan.exists = found != NULL;
+    e->plan.has_foreign_tokens = true;
     if (found) {
         e->plan.version = found->version;
         e->plan.is_unreadable = !found->json.p;
@@ -129,7 +130,7 @@ static enum ctl_exit import_records(struct session *s, const struct file_snapsho
     size_t n = from->file.nentries;
     bool is_dry = args_has(s->args, OPT_DRY_RUN);
     enum ctl_exit code = prepare_records(&im);
-    if (code == CTL_OK && !is_dry) code = edit_commit_plans(s, plans, n);
+    if (code == CTL_OK) code = is_dry ? edit_try_plans(s, plans, n) : edit_commit_plans(s, plans, n);
     if (code != CTL_OK) return code;
     if (s->is_json) return session_print_json(s, json_import(plans, n, is_dry));
     print_import(plans, n, is_dry);

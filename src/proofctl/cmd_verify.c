@@ -122,8 +122,10 @@ static enum ctl_exit repair_record(struct session *s, const char *id, const stru
     if (!e && (!audit || (!removed && !text))) e = ERR_NOMEM;
     if (!e) {
         const struct backend_version version = removed ? *removed : found.version;
-        const struct backend_change change = {id, &version, text ? span_str(text) : (struct span){0},
-                                              span_str(audit)};
+        const struct backend_change change = {.id = id,
+                                              .expected = &version,
+                                              .json = text ? span_str(text) : (struct span){0},
+                                              .audit = span_str(audit)};
         e = s->backend->ops->commit(s->backend, &change, 1);
         if (!e) s->committed = s->backend->sequence;
     }

@@ -207,9 +207,10 @@ const struct command commands[] = {
      .arguments = "FILE [--dry-run]",
      .summary = "add and change partners from a file of records",
      .details = "FILE has the form of the partner file (docs/PARTNERS-FILE.md), with tokens of any shape as digests.\n"
-                "Records with a known partner_id replace what is there, others are added, nothing is removed. With a\n"
-                "partner file all of it is done, or nothing. Redis takes one record after the other: an import that breaks\n"
-                "off says how far it came, and the same command does the rest.",
+                "Records with a known partner_id replace what is there, others are added, nothing is removed. A\n"
+                "token that another partner has already is refused. With a partner file all of it is done, or nothing. Redis\n"
+                "takes one record after the other: an import that breaks off says how far it came, and the same command does\n"
+                "the rest.",
      .examples = "proofctl import new.ndjson --dry-run\n"
                  "proofctl import new.ndjson --by migration",
      .options = CHANGES | BIT(DRY_RUN), .positional_min = 1, .positional_max = 1,

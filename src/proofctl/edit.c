@@ -2,6 +2,7 @@
 
 #include "config/suggest.h"
 #include "proofctl/audit_line.h"
+#include "proofctl/claims.h"
 #include "proofctl/record_json.h"
 #include "store/record_value.h"
 
@@ -140,6 +141,7 @@ static enum err prepare(const struct session *s, const char *action, struct edit
     if (!p->removes && !(e->after = record_json_view(&e->becomes, s->now_ms))) return ERR_NOMEM;
     p->is_changed = !is_known || p->removes || !json_equal(e->before, e->after) ||
                     !has_same_tokens(&e->was.partner, &e->becomes.partner);
+    if (is_known && has_same_tokens(&e->was.partner, &e->becomes.partner)) p->has_foreign_tokens = false;
     if (p->is_changed) {
         p->audit = audit_line(s, action, p->id, e->before, e->after);
         if (!p->audit) return ERR_NOMEM;
@@ -179,24 +181,28 @@ static bool confirm(const struct session *s, const struct edit_plan *plans, size
     return session_confirm(s, subject, ncuts == 1 ? what : "they lose addresses or tokens that work now");
 }
 
-static enum ctl_exit commit_changed(struct session *s, const struct edit_plan *plans, size_t n,
-                                    size_t nchanged)
+/* The plans that change something. Owns: the caller. NULL when memory is out. */
+static struct backend_change *make_changes(const struct edit_plan *plans, size_t n, size_t *nchanged)
 {
-    struct backend_change *changes = calloc(nchanged, sizeof *changes);
-    if (!changes) return session_fail_memory(s);
-    size_t next = 0;
-    for (size_t i = 0; i < n; i++) {
+    struct backend_change *changes = calloc(n + 1, sizeof *changes);
+    *nchanged = 0;
+    for (size_t i = 0; changes && i < n; i++) {
         const struct edit_plan *p = &plans[i];
         if (!p->is_changed) continue;
-        changes[next++] = (struct backend_change){
+        changes[(*nchanged)++] = (struct backend_change){
             .id = p->id,
             .expected = p->exists ? &p->version : NULL,
             .json = p->removes ? (struct span){0} : span_str(p->text),
             .audit = span_str(p->audit),
+            .has_foreign_tokens = p->has_foreign_tokens,
         };
     }
-    enum err err = s->backend->ops->commit(s->backend, changes, nchanged);
-    free(changes);
+    return changes;
+}
+
+static enum ctl_exit commit_changes(struct session *s, const struct backend_change *changes, size_t n)
+{
+    enum err err = s->backend->ops->commit(s->backend, changes, n);
     if (s->backend->ncommitted > 0) s->committed = s->backend->sequence;
     if (err) return session_fail_backend(s, err);
     if (s->backend->note[0]) session_note(s, "%s", s->backend->note);
@@ -205,12 +211,26 @@ static enum ctl_exit commit_changed(struct session *s, const struct edit_plan *p
 
 enum ctl_exit edit_commit_plans(struct session *s, const struct edit_plan *plans, size_t n)
 {
-    size_t nchanged = 0;
-    for (size_t i = 0; i < n; i++)
-        nchanged += plans[i].is_changed;
-    if (nchanged == 0) return CTL_OK;
+    enum ctl_exit code = CTL_OK;
+    size_t nchanged;
     if (!confirm(s, plans, n)) return CTL_FAILED;
-    return commit_changed(s, plans, n, nchanged);
+    struct backend_change *changes = make_changes(plans, n, &nchanged);
+    if (!changes) return session_fail_memory(s);
+    if (nchanged > 0) code = commit_changes(s, changes, nchanged);
+    free(changes);
+    return code;
+}
+
+enum ctl_exit edit_try_plans(struct session *s, const struct edit_plan *plans, size_t n)
+{
+    struct claims claims = {0};
+    size_t nchanged;
+    struct backend_change *changes = make_changes(plans, n, &nchanged);
+    enum err e = changes ? claims_make(changes, nchanged, &claims) : ERR_NOMEM;
+    if (!e && claims.n > 0) e = claims_check(s->backend, &claims);
+    claims_deinit(&claims);
+    free(changes);
+    return e ? session_fail_backend(s, e) : CTL_OK;
 }
 
 enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *e)

@@ -18,10 +18,12 @@
 
 struct edit_plan {
     char id[PARTNER_ID_MAX + 1];
-    bool exists;                    /* there is a record in the store: `version` is filled */
-    bool is_unreadable;             /* but it is not valid */
-    bool removes;                   /* set by the command: the record is to go */
-    bool is_changed;                /* filled by edit_prepare(), as all that follows */
+    bool exists;             /* there is a record in the store: `version` is filled */
+    bool is_unreadable;      /* but it is not valid */
+    bool removes;            /* set by the command: the record is to go */
+    bool has_foreign_tokens; /* set by the command: they were not issued here; edit_prepare() takes it back
+                              * when the record has them already */
+    bool is_changed;         /* filled by edit_prepare(), as all that follows */
     struct backend_version version; /* of the record that is there */
     struct cut cut;
     char
@@ -56,7 +58,11 @@ enum ctl_exit edit_prepare(struct session *s, const char *action, struct edit *e
  * nothing are left out. */
 enum ctl_exit edit_commit_plans(struct session *s, const struct edit_plan *plans, size_t n);
 
-/* Both for one checked edit. */
+/* Says whether a token in them belongs to another partner, which only putting them in force would show else.
+ */
+enum ctl_exit edit_try_plans(struct session *s, const struct edit_plan *plans, size_t n);
+
+/* edit_prepare() and edit_commit_plans() for one checked edit. */
 enum ctl_exit edit_commit(struct session *s, const char *action, struct edit *e);
 
 /* Frees all that it owns; it is empty then. */

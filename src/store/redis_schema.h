@@ -56,8 +56,13 @@ extern const char redis_script_init[];
  *         then, with "set", field value field value ...
  *         then, with a fifth key, the line of the audit
  *
- * Replies {version, count, digest}. Errors, after which nothing has changed: "CONFLICT <version>",
- * "NOTFOUND", "SCHEMA ...", "BADARG ...". Send it with EVALSHA, and EVAL after NOSCRIPT. */
+ * "@" and a nonce behind the expected version: the log must end with that writing; when it is empty, the
+ * number in meta stands for the nonce. So a writer can make sure that it knows of all changes, for example
+ * because its token must be nobody else's.
+ *
+ * Replies {version, count, digest}. Errors, after which nothing has changed: "CONFLICT <version>", "NEWER
+ * <number of the last change>", "NOTFOUND", "SCHEMA ...", "BADARG ...". Send it with EVALSHA, and EVAL after
+ * NOSCRIPT. */
 extern const char redis_script_write[];
 
 /* Puts right what meta says of the records, for the case that they were changed past the script. Nothing

@@ -19,7 +19,7 @@ from support.ctl_redis import partner_of
 from support.expect import is_error, is_passed
 from support.following import ask, becomes, drop_connections, echo, expect_policy_close, open_tunnel, wait_following
 from support.operator import Ctl, operating, running
-from support.partners import Partner, write_file
+from support.partners import Partner, digest, write_file
 from support.proofctl import ENVIRONMENT, PROOFCTL
 from support.redis import REDIS_SERVER, Connection, RedisError, Sentinel
 from support.tls import connect, trusting
@@ -324,6 +324,33 @@ def test_import_of_many_and_what_comes_out_again(ctl, tmp_path):
     assert run.out.splitlines()[0] == "~ p0007: production_cidrs: -198.18.0.7 +192.0.2.77"
     run = ctl("verify", "--json").json
     assert (run["partners"], run["findings"]) == (2000, [])
+
+
+def test_an_import_does_not_take_the_token_of_another_partner(ctl, redis, tmp_path):
+    acme = partner_of(ctl.add("--id", "acme"))
+    old = acme.token
+    acme.token = ctl("token", "rotate", "acme", "--json").json["client_token"]
+    file = tmp_path / "partners.ndjson"
+    for token in (acme.token, old):
+        write_file(file, [Partner("first"), Partner("newco", token=token)])
+        before = redis.everything()
+        for arguments in ((), ("--dry-run",), ("--json",)):
+            run = ctl("import", file, *arguments, code=1)
+            says = f'newco: its token (fingerprint {digest(token)[:8]}) belongs to \\"acme\\"'
+            assert (says if "--json" in arguments else says.replace("\\", "")) in run.err and run.out == ""
+            assert redis.everything() == before
+
+
+def test_an_import_may_move_a_token_to_another_partner(ctl, tmp_path):
+    acme = partner_of(ctl.add("--id", "acme"))
+    exported = json.loads(ctl("export").out)
+    file = tmp_path / "partners.ndjson"
+    write_file(file, [Partner("newco", token=acme.token)])
+    moved = {**exported, "client_token_sha256": digest("another"), "company": "Other"}
+    file.write_text(file.read_text() + json.dumps(moved) + "\n")
+    assert ctl("import", file, "--dry-run").out.splitlines()[-1] == "dry run: 1 added, 1 changed, 0 unchanged"
+    assert ctl("import", file, "--yes").out.splitlines()[-1] == "1 added, 1 changed, 0 unchanged"
+    ctl("verify")
 
 
 def test_an_import_that_breaks_off_says_how_far_it_came_and_can_be_run_again(ctl, redis, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import select
 import socket
 import threading
 
@@ -12,7 +13,7 @@ from support.ctl_redis import partner_of
 from support.expect import is_passed
 from support.following import ask
 from support.operator import Answering, Ctl, make_certificates, operating, running
-from support.partners import Partner, write_file
+from support.partners import Partner, digest, new_token, write_file
 from support.redis import REDIS_SERVER, free_port
 from support.wait import wait_for
 
@@ -138,6 +139,75 @@ def test_a_write_whose_answer_is_lost_says_that_it_may_have_been_made(ctl, redis
         run = held("ip", "add", "acme", "192.0.2.9", code=3)
     assert "whether the change was made is not known: look before you try again" in run.sentence
     assert "192.0.2.9" in ctl("ip", "list", "acme", "--json").json["production"]
+
+
+class Meddling:
+    """A way to the server on which something else happens first when a script is sent for the `at`th time."""
+
+    def __init__(self, redis, action, at=1):
+        self.redis, self.action, self.left = redis, action, at
+
+    def _meddle(self, data):
+        self.left -= b"EVAL" in data
+        if self.left == 0:
+            self.left = -1
+            self.action()
+
+    def _forward(self):
+        client, _ = self.listener.accept()
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.connect(self.redis.socket_path)
+        with client, server:
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    if not (data := source.recv(65536)):
+                        return
+                    if source is client:
+                        self._meddle(data)
+                    (server if source is client else client).sendall(data)
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.thread = threading.Thread(target=self._forward, daemon=True)
+        self.thread.start()
+        return Ctl(self.redis, self.redis.config_file("meddling.yaml", address=f"127.0.0.1:{self.listener.getsockname()[1]}"))
+
+    def __exit__(self, *_):
+        self.listener.close()
+        self.thread.join(10)
+        assert self.left < 0, "nothing happened on the way"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_two_imports_at_once_do_not_share_a_token(ctl, redis, tmp_path, at):
+    ours, theirs, token = tmp_path / "ours.ndjson", tmp_path / "theirs.ndjson", new_token()
+    write_file(ours, [*(Partner(f"p{i:03}") for i in range(200)), Partner("zulu", token=token)])
+    write_file(theirs, [Partner("yankee", token=token)])
+    with Meddling(redis, lambda: ctl("import", theirs), at) as meddled:
+        run = meddled("import", ours, code=4)
+    assert f'zulu: its token (fingerprint {digest(token)[:8]}) belongs to "yankee"' in run.err
+    assert redis.admin("EXISTS", "gw:{cfg}:p:zulu") == 0
+    assert "yankee" in ctl("partner", "list").out
+    ctl("verify")
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_import_goes_on_beside_other_operators(ctl, redis, tmp_path, at):
+    file = tmp_path / "partners.ndjson"
+    write_file(file, [Partner(f"p{i:03}") for i in range(200)])
+    with Meddling(redis, lambda: (ctl.add("--id", "acme"), ctl("ip", "add", "acme", "192.0.2.1")), at) as meddled:
+        assert meddled("import", file).out.splitlines()[-1] == "200 added, 0 changed, 0 unchanged"
+    assert len(ctl("partner", "list").out.splitlines()) == 1 + 201
+    ctl("verify")
+
+
+def test_an_import_does_not_go_on_when_nobody_can_say_what_others_have_written(ctl, redis, tmp_path):
+    file = tmp_path / "partners.ndjson"
+    write_file(file, [Partner("new")])
+    with Meddling(redis, lambda: (ctl.add("--id", "acme"), redis.admin("XTRIM", "gw:{cfg}:log", "MAXLEN", "0"))) as meddled:
+        run = meddled("import", file, code=4)
+    assert "somebody else writes, and the log does not say what" in run.sentence
+    assert redis.admin("EXISTS", "gw:{cfg}:p:new") == 0
 
 
 def test_a_replica_is_not_written(ctl, redis, tmp_path):

@@ -352,6 +352,13 @@ def test_export_and_import_round_trip(ctl, tmp_path):
     assert [line["action"] for line in other.audit()] == ["import", "import"]
 
 
+def test_an_import_does_not_take_the_token_of_another_partner(ctl, tmp_path):
+    file = tmp_path / "more.ndjson"
+    write_file(file, [Partner("newco", token=ctl.partner.token)])
+    assert "newco: its token" in ctl.refused("import", file, "--dry-run").sentence
+    assert "each token belongs to one partner" in ctl.refused("import", file).err
+
+
 def test_an_import_says_what_it_changes(ctl, tmp_path):
     ctl.partner.production = ["192.0.2.7", "198.51.100.0/24", "192.0.2.8"]
     more = tmp_path / "more.ndjson"

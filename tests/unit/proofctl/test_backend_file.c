@@ -77,9 +77,22 @@ static struct backend *opened(void)
     return b;
 }
 
+static struct backend_change changing(const char *id, const struct backend_version *expected, char token)
+{
+    return (struct backend_change){.id = id,
+                                   .expected = expected,
+                                   .json = span_str(record(id, token)),
+                                   .audit = SPAN("{\"action\": \"test\"}")};
+}
+
 static struct backend_change adding(const char *id, char token)
 {
-    return (struct backend_change){id, NULL, span_str(record(id, token)), SPAN("{\"action\": \"add\"}")};
+    return changing(id, NULL, token);
+}
+
+static struct backend_change removing(const char *id, const struct backend_version *expected)
+{
+    return (struct backend_change){.id = id, .expected = expected, .audit = SPAN("{\"action\": \"test\"}")};
 }
 
 static struct backend_version version_of(struct backend *b, const char *id)
@@ -141,9 +154,9 @@ static void a_change_from_an_old_version_is_a_conflict(void **state)
     (void)state;
     struct backend *b = with_two();
     struct backend_version old = version_of(b, "a");
-    struct backend_change first = {"a", &old, span_str(record("a", '3')), SPAN("{}")};
+    struct backend_change first = changing("a", &old, '3');
     assert_int_equal(b->ops->commit(b, &first, 1), ERR_OK);
-    struct backend_change second = {"a", &old, span_str(record("a", '4')), SPAN("{}")};
+    struct backend_change second = changing("a", &old, '4');
     assert_int_equal(b->ops->commit(b, &second, 1), ERR_CONFLICT);
     assert_int_equal(b->faults.n, 1);
     assert_null(strstr(contents(path), "4444"));
@@ -158,8 +171,7 @@ static void one_conflict_stops_all_changes_of_a_call(void **state)
     struct backend_version of_a = version_of(b, "a"), wrong = {{1}};
     char before[TEXT_MAX];
     (void)snprintf(before, sizeof before, "%s", contents(path));
-    struct backend_change changes[] = {{"a", &of_a, span_str(record("a", '3')), SPAN("{}")},
-                                       {"b", &wrong, span_str(record("b", '4')), SPAN("{}")}};
+    struct backend_change changes[] = {changing("a", &of_a, '3'), changing("b", &wrong, '4')};
     assert_int_equal(b->ops->commit(b, changes, 2), ERR_CONFLICT);
     assert_string_equal(contents(path), before);
     assert_int_equal(audit_lines(b), 2);
@@ -181,10 +193,10 @@ static void a_removed_record_is_gone_and_cannot_be_changed(void **state)
     (void)state;
     struct backend *b = with_two();
     struct backend_version of_a = version_of(b, "a");
-    struct backend_change removal = {"a", &of_a, {NULL, 0}, SPAN("{}")};
+    struct backend_change removal = removing("a", &of_a);
     assert_int_equal(b->ops->commit(b, &removal, 1), ERR_OK);
     assert_null(strstr(contents(path), "\"a\""));
-    struct backend_change late = {"a", &of_a, span_str(record("a", '3')), SPAN("{}")};
+    struct backend_change late = changing("a", &of_a, '3');
     assert_int_equal(b->ops->commit(b, &late, 1), ERR_CONFLICT);
     b->ops->close(b);
 }
@@ -194,7 +206,7 @@ static void the_last_record_stays(void **state)
     (void)state;
     struct backend *b = with_two();
     struct backend_version of_a = version_of(b, "a"), of_b = version_of(b, "b");
-    struct backend_change both[] = {{"a", &of_a, {NULL, 0}, SPAN("{}")}, {"b", &of_b, {NULL, 0}, SPAN("{}")}};
+    struct backend_change both[] = {removing("a", &of_a), removing("b", &of_b)};
     assert_int_equal(b->ops->commit(b, both, 2), ERR_RANGE);
     struct backend_change exchange[] = {both[0], both[1], adding("c", '3')};
     assert_int_equal(b->ops->commit(b, exchange, 3), ERR_OK);
@@ -206,7 +218,8 @@ static void what_a_gateway_would_refuse_is_not_written(void **state)
 {
     (void)state;
     struct backend *b = with_two();
-    struct backend_change same_token = adding("c", '1'), no_record = {"c", NULL, SPAN("{}"), SPAN("{}")};
+    struct backend_change same_token = adding("c", '1'), no_record = adding("c", '2');
+    no_record.json = SPAN("{}");
     assert_int_equal(b->ops->commit(b, &same_token, 1), ERR_RANGE);
     assert_non_null(strstr(b->faults.list[0].text, "each token belongs to one partner"));
     assert_int_equal(b->ops->commit(b, &no_record, 1), ERR_RANGE);
@@ -221,7 +234,7 @@ static void the_version_follows_the_record(void **state)
     struct backend *b = with_two();
     struct backend_version of_a = version_of(b, "a"), of_b = version_of(b, "b"), now;
     assert_memory_not_equal(&of_a, &of_b, sizeof of_a);
-    struct backend_change change = {"b", &of_b, span_str(record("b", '5')), SPAN("{}")};
+    struct backend_change change = changing("b", &of_b, '5');
     assert_int_equal(b->ops->commit(b, &change, 1), ERR_OK);
     now = version_of(b, "b");
     assert_memory_not_equal(&of_b, &now, sizeof now);

@@ -27,7 +27,7 @@ static const char settings[] =
     "+scan +hget +hmget +hgetall +xread +xrange +set +del +client|setname\n"
     "user operator on >operator-secret resetkeys %RW~gw:{cfg}:* resetchannels "
     "-@all +auth +ping +hget +hmget +hgetall "
-    "+scan +xrange +hset +del +incr +xadd +eval +evalsha\n";
+    "+scan +xrange +xrevrange +hset +del +incr +xadd +eval +evalsha\n";
 
 static redisContext *connect_as(const struct partners *p, const char *user, const char *password)
 {

@@ -231,6 +231,12 @@ static void test_script_refuses(void **state)
         {"set", "a", "7", 1, {"company"}, {"x"}, "CONFLICT 0"},
         {"set", "partner-000001", "0", 1, {"company"}, {"x"}, "CONFLICT 1"},
         {"del", "partner-000001", "2", 0, {0}, {0}, "CONFLICT 1"},
+        {"set", "a", "0@n1@n1", 1, {"company"}, {"x"}, "BADARG expected"},
+        {"set", "a", "0@", 1, {"company"}, {"x"}, "NEWER 1"},
+        {"set", "a", "@n0", 1, {"company"}, {"x"}, "NEWER 1"},
+        {"set", "partner-000001", "1@n10", 1, {"company"}, {"x"}, "NEWER 1"},
+        {"del", "partner-000001", "1@n0", 0, {0}, {0}, "NEWER 1"},
+        {"set", "a", "7@n0", 1, {"company"}, {"x"}, "CONFLICT 0"},
         {"del", "partner-000002", "", 0, {0}, {0}, "NOTFOUND"},
         {"del", "partner-000001", "", 1, {"company"}, {"x"}, "BADARG del"},
     };
@@ -238,6 +244,22 @@ static void test_script_refuses(void **state)
     partners_set(p, 1, 0);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
         assert_refused(p, &refusals[i]);
+}
+
+/* A writer that names the last writing that it knows of, and knows them all. */
+static void test_script_follows_a_change(void **state)
+{
+    static const char *const steps[][3] = {
+        {"set", "a", "0@0"}, {"set", "a", "1@n1"}, {"set", "b", "@n2"}, {"del", "a", "2@n3"}};
+    const char *names[] = {"company"}, *values[] = {"x"};
+    struct partners *p = partners_of(state);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        size_t nfields = strcmp(steps[i][0], "set") == 0;
+        redisReply *r = partners_write(p, steps[i][0], steps[i][1], steps[i][2], nfields, names, values);
+        if (r->type != REDIS_REPLY_ARRAY) fail_msg("%s: %s", steps[i][2], r->str);
+        freeReplyObject(r);
+    }
+    assert_int_equal(meta_of(p).sequence, 4);
 }
 
 static void test_script_checks_the_schema(void **state)
@@ -343,6 +365,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_record_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_log_entry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_script_refuses, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_script_follows_a_change, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_script_checks_the_schema, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_script_and_a_reset_counter, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_init_only_once, set_up, tear_down),

@@ -1,0 +1,42 @@
+/* claims.h - tokens that changes bring from elsewhere, and who else has them.
+ *
+ * A token belongs to one partner: gateways refuse a record with the token of another one. Tokens that
+ * proofctl issues are random and nobody's; those of an imported file may be anybody's. A record that is
+ * itself among the changes is nobody's rival: it has the tokens of its change, and those of one call differ.
+ *
+ * Thread: [any].
+ */
+#ifndef PROOFCTL_CLAIMS_H
+#define PROOFCTL_CLAIMS_H
+
+#include "proofctl/backend.h"
+
+struct claim {
+    uint8_t digest[TOKEN_DIGEST_BYTES];
+    const char *id; /* borrowed from the change that brings it */
+};
+
+/* Starts zeroed. */
+struct claims {
+    struct claim *list; /* owned; in the order of digests */
+    size_t n;
+    const char **ids; /* owned; of all changes, in order */
+    size_t nids;
+};
+
+/* Collects the tokens of the changes that have foreign ones; c->n is 0 when none has. The changes must
+ * outlive it. Owns: the caller, until claims_deinit(), whatever is returned. Errors: ERR_NOMEM. */
+enum err claims_make(const struct backend_change *changes, size_t n, struct claims *c);
+void claims_deinit(struct claims *c);
+
+/* A record `id` has, or gets, this token: when a change of another record claims it, says so in `faults` and
+ * returns true. */
+bool claims_dispute(const struct claims *c, const char *id, const uint8_t digest[static TOKEN_DIGEST_BYTES],
+                    struct record_messages *faults);
+
+/* Looks through all records for those that have a claimed token and are not replaced; b->faults names them.
+ * Errors: ERR_RANGE (there are some), those of ops->list() but ERR_PARSE: what is not valid is not in force.
+ */
+enum err claims_check(struct backend *b, const struct claims *c);
+
+#endif
