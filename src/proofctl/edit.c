@@ -181,15 +181,14 @@ static bool confirm(const struct session *s, const struct edit_plan *plans, size
     return session_confirm(s, subject, ncuts == 1 ? what : "they lose addresses or tokens that work now");
 }
 
-/* The plans that change something. Owns: the caller. NULL when memory is out. */
-static struct backend_change *make_changes(const struct edit_plan *plans, size_t n, size_t *nchanged)
+/* Adds those plans to the changes that change something, and whose record exists or does not. */
+static void add_changes(const struct edit_plan *plans, size_t n, bool exists, struct backend_change *changes,
+                        size_t *nchanges)
 {
-    struct backend_change *changes = calloc(n + 1, sizeof *changes);
-    *nchanged = 0;
-    for (size_t i = 0; changes && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         const struct edit_plan *p = &plans[i];
-        if (!p->is_changed) continue;
-        changes[(*nchanged)++] = (struct backend_change){
+        if (!p->is_changed || p->exists != exists) continue;
+        changes[(*nchanges)++] = (struct backend_change){
             .id = p->id,
             .expected = p->exists ? &p->version : NULL,
             .json = p->removes ? (struct span){0} : span_str(p->text),
@@ -197,6 +196,18 @@ static struct backend_change *make_changes(const struct edit_plan *plans, size_t
             .has_foreign_tokens = p->has_foreign_tokens,
         };
     }
+}
+
+/* The plans that change something, new records last: one may get a token that another gives up, and a
+ * gateway, which sees one change after the other, would refuse it before that. Owns: the caller. NULL when
+ * memory is out. */
+static struct backend_change *make_changes(const struct edit_plan *plans, size_t n, size_t *nchanged)
+{
+    struct backend_change *changes = calloc(n + 1, sizeof *changes);
+    *nchanged = 0;
+    if (!changes) return NULL;
+    add_changes(plans, n, true, changes, nchanged);
+    add_changes(plans, n, false, changes, nchanged);
     return changes;
 }
 

@@ -210,6 +210,19 @@ def test_an_import_does_not_go_on_when_nobody_can_say_what_others_have_written(c
     assert redis.admin("EXISTS", "gw:{cfg}:p:new") == 0
 
 
+def test_an_import_that_breaks_off_says_how_far_it_came_and_can_be_run_again(ctl, redis, tmp_path):
+    file = tmp_path / "some.ndjson"
+    write_file(file, [Partner(f"p{i:04}") for i in range(1000)])
+    with Meddling(redis, lambda: redis.admin("SET", "gw:{cfg}:p:p0700", "in the way")) as meddled:
+        run = meddled("import", file, code=1)
+    done = int(redis.admin("HGET", "gw:{cfg}:meta", "count"))
+    assert 0 < done < 1000 and f"{done} of 1000 changes were made before that" in run.err
+    redis.admin("DEL", "gw:{cfg}:p:p0700")
+    run = ctl("import", file)
+    assert run.out.splitlines()[-1] == f"{1000 - done} added, 0 changed, {done} unchanged"
+    ctl("verify")
+
+
 def test_a_replica_is_not_written(ctl, redis, tmp_path):
     redis.open_port()
     ctl.add("--id", "acme")
