@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 64 bits in digits of 11, from the top, so that the 32 bits of IPv4 are three digits and not four. */
-enum { DIGIT_BITS = 11, DIGITS = 6, DIGITS_V4 = 3, DIGIT_VALUES = 1 << DIGIT_BITS };
+/* 64 bits in digits of 11, from the top, so that two of them are the 22 bits that IPv4 is sorted by. */
+enum { DIGIT_BITS = 11, DIGITS = 6, DIGITS_V4 = 2, DIGIT_VALUES = 1 << DIGIT_BITS };
 
 struct histogram {
     size_t count[DIGITS][DIGIT_VALUES];

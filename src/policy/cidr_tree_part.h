@@ -42,8 +42,8 @@ enum err tree6_change(struct tree6 *t, struct key6 first, struct key6 last, int3
 bool tree4_is_empty(const struct tree4 *t);
 bool tree6_is_empty(const struct tree6 *t);
 
-/* Loads sorted prefixes (cidr_sort.h) into an empty half, invisible to readers until commit. After ERR_NOMEM,
- * or cancel, the half is empty. */
+/* Loads prefixes in the order of cidr_sort.h into an empty half, invisible to readers until commit. After
+ * ERR_NOMEM, or cancel, the half is empty. */
 enum err tree4_load(struct tree4 *t, const uint64_t *v, size_t n);
 void tree4_load_commit(struct tree4 *t);
 void tree4_load_cancel(struct tree4 *t);

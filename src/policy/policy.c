@@ -21,6 +21,8 @@ static void lay_ghosts(struct policy *p)
     }
 }
 
+enum { VIEWS_AHEAD = 8 }; /* on their way while the lists of those before them are read */
+
 /* Every list of an environment, one prefix after the other; a shared list once. */
 struct harvest {
     const struct policy *policy;
@@ -41,6 +43,7 @@ static const struct cidr_set *next_list(struct harvest *h)
             break;
         }
         const struct partner_view *v = directory_view(d, h->next);
+        __builtin_prefetch(directory_view(d, h->next + VIEWS_AHEAD));
         if (v && v->lists[h->env] == PARTNER_LIST_INSIDE) {
             h->next++;
             return partner_view_list(v, h->env);
@@ -68,7 +71,7 @@ static bool next_prefix(void *arg, struct cidr *out)
 static enum err build_tree(struct policy *p, enum environment env)
 {
     struct harvest h = {.policy = p, .env = env};
-    enum err e = cidr_tree_build(p->trees[env], next_prefix, &h);
+    enum err e = p->nprefixes[env] > 0 ? cidr_tree_build(p->trees[env], next_prefix, &h) : ERR_OK;
     if (!e) p->has_tree[env] = true;
     return e;
 }
