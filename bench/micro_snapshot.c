@@ -110,6 +110,12 @@ static enum err take(const struct packed *r, void *arg)
     return ledger_sync_put(l->ledger, r, &changed);
 }
 
+static void announce(const struct packed *r, void *arg)
+{
+    const struct loading *l = arg;
+    ledger_sync_prefetch(l->ledger, r);
+}
+
 static void load_file(const char *path, struct redis_hasher *hasher, uint64_t n, struct took *best)
 {
     struct policy *policy = policy_create();
@@ -121,7 +127,7 @@ static void load_file(const char *path, struct redis_hasher *hasher, uint64_t n,
     if (!policy) fail("out of memory");
     ledger_init(&ledger, policy, hasher);
     struct took began = now();
-    const struct snapshot_sink sink = {.begin = begin, .record = take, .arg = &l};
+    const struct snapshot_sink sink = {.begin = begin, .record = take, .announce = announce, .arg = &l};
     if (snapshot_load(path, "cfg", &sink, &h, &f, &why)) fail(why.text);
     if (ledger_sync_end(&ledger, l.count, l.digest, NULL)) fail("out of memory");
     keep_best(best, began);

@@ -73,9 +73,8 @@ static inline struct partner_view *directory_view(const struct directory *d, uin
 /* The index of this id, or PARTNER_INDEX_NONE. */
 uint32_t directory_find(const struct directory *d, struct span id);
 
-/* The same in two steps: the first fetches what the second will look at, and returns its `hash`. */
-uint32_t directory_prefetch(const struct directory *d, struct span id);
-uint32_t directory_find_hashed(const struct directory *d, struct span id, uint32_t hash);
+/* Fetches what directory_find() of this id will look at first. */
+void directory_prefetch(const struct directory *d, struct span id);
 
 /* The note about an index that is in use. */
 union directory_entry *directory_entry(struct directory *d, uint32_t index);

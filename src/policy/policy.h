@@ -52,6 +52,10 @@ struct epochs *policy_epochs(struct policy *p);
  * after any. */
 enum err policy_apply(struct policy *p, const struct partner *partner, bool *changed);
 
+/* Soon a partner with this id and current token (NULL: none) will be applied: fetches the two cache lines
+ * that policy_apply() would wait for. A hint, for loads, given before the partner before it is applied. */
+void policy_prefetch(const struct policy *p, struct span id, const uint8_t *digest);
+
 /* Errors: ERR_NOT_FOUND, ERR_NOMEM (nothing changed). */
 enum err policy_remove(struct policy *p, struct span id);
 

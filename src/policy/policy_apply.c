@@ -107,10 +107,10 @@ static void mark_common(struct counted *in, struct counted *out)
 /* Works out what the change means for a tree. A shared list is counted once, for all its users. */
 static void find_difference(struct policy *p, struct change *c, enum environment env)
 {
+    if (!p->has_tree[env]) return;
     const struct cidr_set *old =
         c->old && c->ghost == PARTNER_INDEX_NONE ? partner_view_list(c->old, env) : NULL;
     const struct cidr_set *set = partner_view_list(c->view, env);
-    if (!p->has_tree[env]) return;
     bool comes = set && (!cidr_set_is_large(set) || p->draft.fresh[env]);
     bool goes = old && (!cidr_set_is_large(old) || (old != set && cidr_pool_users(&p->pools[env], old) == 1));
     if (comes) c->in[env] = (struct counted){.set = set, .upto = UINT32_MAX};
@@ -202,12 +202,11 @@ static void raise_ghost(struct policy *p, const struct change *c)
 static void claim_token(struct policy *p, const uint8_t *digest, uint32_t index)
 {
     uint32_t owner;
-    if (!key_table_find(p->tokens, token_key(digest), &owner)) {
-        BUG_IF(key_table_add(p->tokens, token_key(digest), index), "no room for a token after reserving it");
-    } else if (owner != index) {
-        directory_entry(&p->directory, owner)->is_robbed = 1;
-        BUG_IF(key_table_assign(p->tokens, token_key(digest), index), "a token vanished");
-    }
+    if (key_table_add(p->tokens, token_key(digest), index) == ERR_OK) return;
+    BUG_IF(!key_table_find(p->tokens, token_key(digest), &owner), "no room for a token after reserving it");
+    if (owner == index) return;
+    directory_entry(&p->directory, owner)->is_robbed = 1;
+    BUG_IF(key_table_assign(p->tokens, token_key(digest), index), "a token vanished");
 }
 
 static bool is_shared(const struct cidr_set *s)
@@ -276,19 +275,21 @@ static enum err apply_draft(struct policy *p, struct change *c)
     return e;
 }
 
+void policy_prefetch(const struct policy *p, struct span id, const uint8_t *digest)
+{
+    directory_prefetch(&p->directory, id);
+    if (digest) key_table_prefetch(p->tokens, token_key(digest));
+}
+
 enum err policy_apply(struct policy *p, const struct partner *partner, bool *changed)
 {
     struct span id = span_of(partner->id, strnlen(partner->id, sizeof(partner->id)));
     struct change c = {.record = partner, .ghost = PARTNER_INDEX_NONE};
 
-    /* The two cache lines that a cold load misses are on their way while the draft is begun: a tenth of its
-     * time. */
-    uint32_t hash = directory_prefetch(&p->directory, id);
-    if (partner->has_token[SLOT_CURRENT])
-        key_table_prefetch(p->tokens, token_key(partner->digest[SLOT_CURRENT]));
+    policy_prefetch(p, id, partner->has_token[SLOT_CURRENT] ? partner->digest[SLOT_CURRENT] : NULL);
     enum err e = partner_draft_begin(&p->draft, partner);
     if (e) return e;
-    c.index = directory_find_hashed(&p->directory, id, hash);
+    c.index = directory_find(&p->directory, id);
     if (c.index != PARTNER_INDEX_NONE) c.old = directory_view(&p->directory, c.index);
     e = partner_draft_finish(&p->draft, partner, c.old, p->pools);
     if (e) return e;

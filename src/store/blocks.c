@@ -70,6 +70,11 @@ void blocks_skip(size_t *at, size_t n)
     *at += rounded(n);
 }
 
+const char *blocks_peek(const struct blocks *b, size_t at)
+{
+    return b->first && at < b->first->n ? b->first->bytes + at : NULL;
+}
+
 void blocks_drop_before(struct blocks *b, const char *p)
 {
     while (b->first && (p < b->first->bytes || p >= b->first->bytes + b->first->n))

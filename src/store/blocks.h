@@ -34,6 +34,9 @@ char *blocks_add(struct blocks *b, size_t n);
 char *blocks_front(struct blocks *b, size_t *at);
 void blocks_skip(size_t *at, size_t n);
 
+/* The record at `at` where it lies in the first block, else NULL. Gives nothing up. */
+const char *blocks_peek(const struct blocks *b, size_t at);
+
 /* Gives up the blocks before the one that `p` lies in. */
 void blocks_drop_before(struct blocks *b, const char *p);
 

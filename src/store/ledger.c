@@ -182,6 +182,12 @@ enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed
     return e;
 }
 
+void ledger_sync_prefetch(const struct ledger *l, const struct packed *r)
+{
+    bool has_token = (r->flags & PACKED_PARTNER) && (r->flags & PACKED_CURRENT);
+    policy_prefetch(l->policy, r->id, has_token ? packed_digest(r, SLOT_CURRENT) : NULL);
+}
+
 enum err ledger_sync_end(struct ledger *l, uint64_t count, uint64_t digest, uint32_t *removed)
 {
     enum err e = policy_sync_end(l->policy, removed);

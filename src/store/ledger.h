@@ -55,6 +55,8 @@ enum err ledger_remove(struct ledger *l, struct span id);
  * to the caller. */
 void ledger_sync_begin(struct ledger *l, uint64_t records);
 enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed);
+/* A hint: this record will be put after the next one. */
+void ledger_sync_prefetch(const struct ledger *l, const struct packed *r);
 enum err ledger_sync_end(struct ledger *l, uint64_t count, uint64_t digest, uint32_t *removed);
 void ledger_sync_abort(struct ledger *l);
 

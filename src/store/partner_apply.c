@@ -13,6 +13,12 @@ void partner_apply_begin(struct partner_apply *a, struct policy *policy, struct 
     policy_reserve(policy, file->nentries);
 }
 
+static void prefetch_entry(const struct partner_apply *a, const struct partner_file_entry *entry)
+{
+    struct packed r = partner_file_look(entry);
+    policy_prefetch(a->policy, r.id, packed_digest(&r, SLOT_CURRENT));
+}
+
 static enum err apply_entry(struct partner_apply *a, const struct partner_file_entry *entry)
 {
     struct partner partner;
@@ -30,7 +36,9 @@ static enum err apply_entry(struct partner_apply *a, const struct partner_file_e
 static enum err apply_until(struct partner_apply *a, uint64_t end_us)
 {
     while (a->next < a->file->nentries) {
-        enum err e = apply_entry(a, &a->file->entries[a->next++]);
+        const struct partner_file_entry *entry = &a->file->entries[a->next++];
+        if (a->next < a->file->nentries) prefetch_entry(a, entry + 1);
+        enum err e = apply_entry(a, entry);
         if (e) return e;
         if (a->next % ENTRIES_PER_CLOCK_READ == 0 && clock_mono_us() >= end_us) return ERR_AGAIN;
     }

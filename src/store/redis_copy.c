@@ -236,6 +236,12 @@ static enum err take_record(const struct packed *r, void *arg)
     return ledger_sync_put(&l->sync->ledger, r, &changed);
 }
 
+static void take_announcement(const struct packed *r, void *arg)
+{
+    const struct loading *l = arg;
+    ledger_sync_prefetch(&l->sync->ledger, r);
+}
+
 static void take_up(struct redis_sync *s, const struct snapshot_head *head, const struct snapshot_foot *foot)
 {
     s->position = (struct redis_position){.is_known = true,
@@ -258,7 +264,8 @@ void redis_copy_load(struct redis_sync *s)
     struct errmsg why;
     struct loading l = {.sync = s};
     uint64_t started_us = clock_mono_us();
-    const struct snapshot_sink sink = {.begin = take_number, .record = take_record, .arg = &l};
+    const struct snapshot_sink sink = {
+        .begin = take_number, .record = take_record, .announce = take_announcement, .arg = &l};
     enum err e = snapshot_load(s->config->snapshot, s->config->redis.tag, &sink, &head, &foot, &why);
     if (!e) e = ledger_sync_end(&s->ledger, l.count, l.digest, NULL);
     if (!e) {

@@ -165,10 +165,11 @@ static enum err apply_some(struct redis_sync *s)
 {
     struct redis_load *load = s->load;
     uint64_t end_us = clock_mono_us() + s->options.slice_us;
-    struct packed r;
+    struct packed r, next;
     uint64_t count = load->stage.count, digest = load->stage.digest;
     for (unsigned n = 1; stage_next(&load->stage, &r); n++) {
         bool changed;
+        if (stage_peek(&load->stage, &next)) ledger_sync_prefetch(&s->ledger, &next);
         enum err e = ledger_sync_put(&s->ledger, &r, &changed);
         if (e) return e;
         load->changed += changed;

@@ -366,9 +366,11 @@ static enum err read_record(struct reader *r, const struct snapshot_sink *sink)
         e = packed_look(rest_of(r), &record, &need);
     }
     if (e) return refuse(r->why, ERR_PARSE, r->path, "it is damaged: a record is malformed");
+    r->at += record.bytes;
+    struct packed next;
+    if (sink->announce && packed_look(rest_of(r), &next, NULL) == ERR_OK) sink->announce(&next, sink->arg);
     e = sink->record(&record, sink->arg);
     if (e) return refuse(r->why, e, r->path, "a record cannot be used: %s", err_text(e));
-    r->at += record.bytes;
     return ERR_OK;
 }
 

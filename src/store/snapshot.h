@@ -57,6 +57,8 @@ struct snapshot_sink {
     void (*begin)(uint64_t nrecords, void *arg); /* or NULL */
     /* Takes one record. Any error ends the reading. */
     enum err (*record)(const struct packed *r, void *arg);
+    /* Hears of most records before the one before them is handed out; or NULL. */
+    void (*announce)(const struct packed *r, void *arg);
     void *arg;
 };
 

@@ -133,6 +133,12 @@ void stage_each(const struct stage *s, void (*fn)(const struct packed *r, void *
     }
 }
 
+/* Its flags are gone then: it cannot be looked at. */
+static bool is_overtaken(const char *at)
+{
+    return (unsigned char)at[FLAGS_OFFSET] == FLAGS_OVERTAKEN;
+}
+
 bool stage_next(struct stage *s, struct packed *out)
 {
     blocks_unmap(s->slots, s->nslots * sizeof *s->slots); /* they would point to freed blocks */
@@ -142,10 +148,17 @@ bool stage_next(struct stage *s, struct packed *out)
         uint32_t bytes;
         memcpy(&bytes, at, sizeof bytes);
         blocks_skip(&s->at, bytes);
-        bool is_overtaken = (unsigned char)at[FLAGS_OFFSET] == FLAGS_OVERTAKEN;
-        if (is_overtaken) continue; /* its flags are gone: it cannot be looked at */
+        if (is_overtaken(at)) continue;
         *out = look(at);
         if (!(out->flags & PACKED_DELETED)) return true;
     }
     return false;
+}
+
+bool stage_peek(const struct stage *s, struct packed *out)
+{
+    const char *at = blocks_peek(&s->records, s->at);
+    if (!at || is_overtaken(at)) return false;
+    *out = look(at);
+    return true;
 }

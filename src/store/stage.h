@@ -59,4 +59,8 @@ void stage_each(const struct stage *s, void (*fn)(const struct packed *r, void *
  * next call. After the first call nothing else but this and stage_deinit() may be called. */
 bool stage_next(struct stage *s, struct packed *out);
 
+/* Looks at what comes after the record that stage_next() gave last. False: nothing, or nothing that could be
+ * told without a search. */
+bool stage_peek(const struct stage *s, struct packed *out);
+
 #endif

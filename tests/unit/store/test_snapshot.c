@@ -22,6 +22,8 @@ struct fixture {
     unsigned ntaken;
     uint64_t nexpected; /* told before the first */
     uint64_t versions;  /* their sum */
+    uint64_t announced; /* version of the record that is to come, or 0 */
+    unsigned nannounced;
 };
 
 static const struct snapshot_head head = {
@@ -50,6 +52,21 @@ static enum err take(const struct packed *r, void *arg)
     f->ntaken++;
     f->versions += r->version;
     return ERR_OK;
+}
+
+static void announce(const struct packed *r, void *arg)
+{
+    struct fixture *f = arg;
+    f->announced = r->version;
+    f->nannounced++;
+}
+
+/* The records have their number as version. */
+static enum err take_announced(const struct packed *r, void *arg)
+{
+    struct fixture *f = arg;
+    assert_int_equal(f->announced, r->version < RECORDS ? r->version + 1 : RECORDS);
+    return take(r, arg);
 }
 
 static void begin(uint64_t nrecords, void *arg)
@@ -127,6 +144,19 @@ static void test_comes_back(void **state)
     assert_int_equal(f->versions, RECORDS * (RECORDS + 1) / 2);
     assert_memory_equal(&h, &head, sizeof h);
     assert_memory_equal(&t, &foot, sizeof t);
+}
+
+/* Each record but the first is announced before the one before it is handed out. */
+static void test_announces(void **state)
+{
+    struct fixture *f = *state;
+    struct snapshot_head h;
+    struct snapshot_foot t;
+    struct errmsg why;
+    const struct snapshot_sink sink = {.record = take_announced, .announce = announce, .arg = f};
+    assert_int_equal(snapshot_load(f->path, "cfg", &sink, &h, &t, &why), ERR_OK);
+    assert_int_equal(f->ntaken, RECORDS);
+    assert_int_equal(f->nannounced, RECORDS - 1);
 }
 
 static void test_only_for_its_owner(void **state)
@@ -299,6 +329,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SNAPSHOT_TEST(test_comes_back),
+        SNAPSHOT_TEST(test_announces),
         SNAPSHOT_TEST(test_only_for_its_owner),
         SNAPSHOT_TEST(test_an_empty_one),
         SNAPSHOT_TEST(test_an_aborted_one_leaves_the_old),

@@ -88,11 +88,18 @@ static void test_against_a_twin(void **state)
     }
     assert_twin(&s, h, twins);
     struct packed r;
-    uint64_t left = s.count, digest = s.digest;
-    while (stage_next(&s, &r)) {
+    uint64_t left = s.count, digest = s.digest, foreseen = 0;
+    struct packed next;
+    for (bool has_next = false; stage_next(&s, &r); has_next = stage_peek(&s, &next)) {
+        if (has_next && !(next.flags & PACKED_DELETED)) {
+            assert_true(span_eq(next.id, r.id));
+            foreseen++;
+        }
         left--;
         digest ^= redis_hasher_record(h, r.id, r.version);
     }
+    assert_false(stage_peek(&s, &next));
+    assert_true(foreseen > 0);
     assert_int_equal(left, 0);
     assert_int_equal(digest, 0);
     stage_deinit(&s);
