@@ -2,6 +2,8 @@
 
 #include "config/value.h"
 
+#include <stdio.h>
+
 struct checker {
     const struct config *config;
     const struct document *doc;
@@ -28,14 +30,18 @@ static void check_head(const struct checker *c, const uint64_t *head_bytes, cons
                 value_size_text(*head_bytes, head), value_size_text(*buffer_bytes, buffer));
 }
 
-/* A limit that another one makes unreachable. Only where the file sets both: lowering one key does not oblige
- * anybody to lower the defaults that it covers. */
-static void check_reachable(const struct checker *c, const uint32_t *part, const uint32_t *whole)
+/* A limit that another one, of each of so many workers, makes unreachable. Only where the file sets both:
+ * lowering one key does not oblige anybody to lower the defaults that it covers. */
+static void check_reachable(const struct checker *c, const uint32_t *part, const uint32_t *whole,
+                            uint32_t workers)
 {
     const struct node *node = document_find_field(c->doc, part), *other = document_find_field(c->doc, whole);
-    if (*part <= *whole || node == NULL || other == NULL || node->faulty || other->faulty) return;
-    node_report(c->report, node, "%u cannot be reached: limits.%s is %u (line %u)", *part, other->key->text,
-                *whole, other->at.line);
+    if (*part <= (uint64_t)*whole * workers || node == NULL || other == NULL || node->faulty || other->faulty)
+        return;
+    char times[32] = "";
+    if (workers > 1) (void)snprintf(times, sizeof times, ", times %u workers", workers);
+    node_report(c->report, node, "%u cannot be reached: limits.%s is %u (line %u)%s", *part, other->key->text,
+                *whole, other->at.line, times);
 }
 
 static void check_limits(const struct checker *c)
@@ -43,9 +49,10 @@ static void check_limits(const struct checker *c)
     const struct config_limits *l = &c->config->limits;
     check_head(c, &l->head_bytes, "head");
     check_head(c, &l->response_head_bytes, "response_head");
-    check_reachable(c, &l->connections_per_source, &l->connections_per_worker);
-    check_reachable(c, &l->tunnels_per_worker, &l->connections_per_worker);
-    check_reachable(c, &l->upstream_idle_connections, &l->upstream_connections);
+    if (c->config->workers) /* 0: as many as there are processors, which is not in the file */
+        check_reachable(c, &l->connections_per_source, &l->connections_per_worker, c->config->workers);
+    check_reachable(c, &l->tunnels_per_worker, &l->connections_per_worker, 1);
+    check_reachable(c, &l->upstream_idle_connections, &l->upstream_connections, 1);
 }
 
 static bool is_loopback(const struct addr *a)

@@ -117,7 +117,7 @@ struct config_limits {
     uint64_t pipelined_bytes;         /* received ahead of the current exchange */
     uint64_t requests_per_connection; /* 0 = no limit */
     uint32_t connections_per_worker;
-    uint32_t connections_per_source; /* of one address, counted per worker; 0 = no limit */
+    uint32_t connections_per_source; /* of one address, at all workers together; 0 = no limit */
     uint32_t tunnels_per_worker;
     /* Of one partner, by all workers together; 0 = no limit. */
     uint32_t rate_per_partner;        /* requests per second */

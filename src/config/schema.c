@@ -221,8 +221,8 @@ const struct schema_key schema_keys[] = {
     {"limits.connections_per_source", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_source),
      RANGE(0, 1000000),
      .value = "8192",
-     .help = "Client connections of one address (IPv6: of one /64), per worker. A partner opens a tunnel per transaction from "
-             "few addresses: keep it in the thousands. 0 = no limit."},
+     .help = "Client connections of one address (IPv6: of one /64), at all workers of the process together. A partner opens a tunnel per "
+             "transaction from few addresses: keep it in the thousands. 0 = no limit."},
     {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
      .value = "8192",
      .help = "WebSocket tunnels. More are answered with 503. 0 = none at all."},

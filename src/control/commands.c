@@ -172,7 +172,7 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .mono_us = clock_mono_us(),
     };
     const struct commands_host *host = &job->commands->host;
-    enum deny now = explain_write(in_force(host), host->policy, host->limits, &q, o);
+    enum deny now = explain_write(in_force(host), host->policy, host->limits, host->sources, &q, o);
     outbuf_char(o, '}');
     if (!d->has_digest && now >= DENY_TOKEN_MISSING) { /* what was sent as a token is not kept */
         o->n = mark;
@@ -245,7 +245,7 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
         return refuse(call, 400, "client_cert_sha256 is not 64 lower-case hexadecimal digits");
     if (shown.n) q.certificate = certificate;
     outbuf_char(&call->out, '{');
-    (void)explain_write(in_force(&c->host), c->host.policy, c->host.limits, &q,
+    (void)explain_write(in_force(&c->host), c->host.policy, c->host.limits, c->host.sources, &q,
                         &call->out); /* the answer has the reason */
     outbuf_str(&call->out, "}\n");
     return 200;

@@ -35,6 +35,7 @@ struct commands_host {
     struct loop *loop;
     struct policy *policy;
     const struct partner_limits *limits;
+    struct sources *sources;
     const struct status *status;
     struct worker *const *workers;
     unsigned nworkers;

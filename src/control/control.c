@@ -272,6 +272,7 @@ static enum err start_commands(struct control *c)
         .loop = &c->loop,
         .policy = c->policy,
         .limits = c->deployment.fleet.limits,
+        .sources = c->deployment.fleet.sources,
         .status = &c->status,
         .workers = c->worker_list,
         .nworkers = c->deployment.fleet.n,

@@ -5,6 +5,7 @@
 #include "proxy/admission.h"
 #include "proxy/caller.h"
 #include "proxy/partner_limits.h"
+#include "proxy/sources.h"
 
 /* What is known once decide() has spoken. */
 struct findings {
@@ -16,6 +17,7 @@ struct findings {
     struct decision decision;
     const struct partner_view *view; /* NULL: the token is nobody's, or was not looked at */
     struct partner_usage usage;      /* with a view */
+    uint32_t connections;            /* that the address has open */
 };
 
 /* --- allowlists ------------------------------------------------------------------------------------ */
@@ -93,7 +95,7 @@ static void begin_step(struct outbuf *o, const char *name, const char *result)
     outbuf_fmt(o, ",{\"check\":\"%s\",\"result\":\"%s\"", name, result);
 }
 
-static void write_address(const struct findings *f, struct outbuf *o)
+static void write_address(const struct findings *f, const struct config_limits *l, struct outbuf *o)
 {
     char text[ADDR_TEXT_MAX];
     (void)addr_format(&f->query->source, text);
@@ -104,7 +106,8 @@ static void write_address(const struct findings *f, struct outbuf *o)
         outbuf_json(o, caller_origin_names[f->query->seen->origin]);
         outbuf_fmt(o, ",\"peer\":\"%s\"", text);
     }
-    outbuf_char(o, '}');
+    outbuf_fmt(o, ",\"connections_open\":%u,\"connections_per_source\":%u}", f->connections,
+               l->connections_per_source);
 }
 
 static void write_route(const struct findings *f, struct outbuf *o)
@@ -205,9 +208,11 @@ static void find_usage(struct findings *f, const struct config *config, const st
 }
 
 enum deny explain_write(const struct config *config, const struct policy *policy,
-                        const struct partner_limits *limits, const struct explain_query *q, struct outbuf *o)
+                        const struct partner_limits *limits, struct sources *sources,
+                        const struct explain_query *q, struct outbuf *o)
 {
-    struct findings f = {.query = q, .policy = policy};
+    struct findings f = {
+        .query = q, .policy = policy, .connections = sources_connections(sources, &q->source)};
     struct target target;
     if (q->seen)
         f.route = q->route;
@@ -229,7 +234,7 @@ enum deny explain_write(const struct config *config, const struct policy *policy
     if (f.view) find_usage(&f, config, limits);
     write_answer(f.decision.deny, o);
     outbuf_str(o, ",\"steps\":[");
-    write_address(&f, o);
+    write_address(&f, &config->limits, o);
     write_route(&f, o);
     write_environment(&f, o);
     write_data(&f, o);

@@ -14,6 +14,7 @@ enum { EXPLAIN_BYTES_MAX = 8192 };
 
 struct caller;
 struct partner_limits;
+struct sources;
 
 struct explain_query {
     struct span host; /* without port */
@@ -32,6 +33,7 @@ struct explain_query {
  * steps that lead to it. At most EXPLAIN_BYTES_MAX. Nothing is counted among what the partner does. Returns
  * the reason. */
 enum deny explain_write(const struct config *config, const struct policy *policy,
-                        const struct partner_limits *limits, const struct explain_query *q, struct outbuf *o);
+                        const struct partner_limits *limits, struct sources *sources,
+                        const struct explain_query *q, struct outbuf *o);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/container.h"
 #include "base/log.h"
+#include "proxy/sources.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -41,11 +42,12 @@ enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c
 {
     *f = (struct fleet){.loop = loop, .on_stopped = on_stopped, .arg = arg};
     f->limits = partner_limits_create();
+    f->sources = sources_create();
     f->workers = calloc(c->workers, sizeof *f->workers);
-    if (!f->limits || !f->workers) return ERR_NOMEM;
+    if (!f->limits || !f->sources || !f->workers) return ERR_NOMEM;
     for (; f->n < c->workers; f->n++) {
         struct fleet_worker *fw = &f->workers[f->n];
-        fw->worker = worker_create(f->n, c->limits.buffer_bytes, policy, f->limits);
+        fw->worker = worker_create(f->n, c->limits.buffer_bytes, policy, f->limits, f->sources);
         if (!fw->worker) return ERR_NOMEM;
         fw->fleet = f;
         fw->stopped.deliver = on_worker_stopped;
@@ -115,8 +117,10 @@ void fleet_destroy(struct fleet *f)
     for (unsigned i = 0; i < f->n; i++)
         worker_destroy(f->workers[i].worker);
     partner_limits_destroy(f->limits);
+    sources_destroy(f->sources);
     free(f->workers);
     f->limits = NULL;
+    f->sources = NULL;
     f->workers = NULL;
     f->n = 0;
 }

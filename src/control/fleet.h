@@ -32,6 +32,7 @@ struct fleet {
     struct fleet_worker *workers;
     unsigned n, nrunning;
     struct partner_limits *limits; /* what partners use of all workers together */
+    struct sources *sources;       /* what each address has open of them */
     struct fleet_changes changes;
     void (*on_stopped)(void *arg); /* the last worker has ended */
     void *arg;

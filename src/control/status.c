@@ -6,6 +6,7 @@
 #include "control/certificates.h"
 #include "control/handover.h"
 #include "control/service.h"
+#include "proxy/sources.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -265,6 +266,8 @@ static bool is_ready(const struct facts *f)
        "Worker threads.") \
     XX("proofgw_workers_silent", GAUGE, false, f->status->service->nsilent, \
        "Worker threads that did not answer the main thread's last question: they hang.") \
+    XX("proofgw_connection_sources", GAUGE, false, sources_count(f->status->deployment->fleet.sources), \
+       "Addresses (IPv6: /64) that have client connections open, as limits.connections_per_source counts them.") \
     XX("proofgw_config_generation", GAUGE, false, f->reload.generation, \
        "Number of the configuration in force: 1 at the start, one more with each reload.") \
     XX("proofgw_config_last_reload_successful", GAUGE, false, f->reload.last_successful, \

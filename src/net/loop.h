@@ -2,8 +2,7 @@
  *
  *   other threads -- loop_post() --> mailbox --> run on the loop's thread, in order
  *
- * The mailbox mutex is the only lock between threads. libuv merges wake-ups, so the mailbox is always drained
- * to empty.
+ * libuv merges wake-ups, so the mailbox is always drained to empty.
  *
  * A turn is what happens between two kernel waits. libuv has no hook between epoll_wait and the first I/O
  * callback, so every callback that enters from libuv calls loop_turn() first; it costs one test. Clocks

@@ -119,6 +119,8 @@ static void print_step(const json_t *step)
         "address",
         "believed_from",
         "peer",
+        "connections_open",
+        "connections_per_source",
         "path",
         "route",
         "host",

@@ -4,6 +4,7 @@
 #include "http/reply.h"
 #include "proxy/conn.h"
 #include "proxy/greeting.h"
+#include "proxy/sources.h"
 #include "proxy/worker.h"
 #include "proxy/worker_listener.h"
 
@@ -73,7 +74,7 @@ static enum err count_source(struct conn *c)
 {
     uint32_t max = c->settings->config->limits.connections_per_source;
     if (c->address.family == ADDR_NONE) return ERR_OK;
-    enum err e = sources_add(&c->worker->sources, &c->address, max);
+    enum err e = sources_add(c->worker->sources, &c->address, max);
     c->source_counted = e == ERR_OK;
     return e;
 }

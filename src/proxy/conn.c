@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "proxy/exchange.h"
 #include "proxy/handshake.h"
+#include "proxy/sources.h"
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
@@ -227,7 +228,7 @@ void conn_close(struct conn *c)
         w->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     w->nconns--;
-    if (c->source_counted) sources_remove(&w->sources, &c->address);
+    if (c->source_counted) sources_remove(w->sources, &c->address);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);

@@ -2,9 +2,63 @@
 
 #include "base/random.h"
 
+#include <uv.h>
+
 #include <stdlib.h>
 
-enum { SLOTS_MIN = 256 };
+enum {
+    CHAINS = 1 << 15, /* 256 KiB of address space, in memory as far as they are used */
+    SHARDS = 64,      /* a power of two: several times the workers, so that they seldom meet */
+    CACHE_LINE = 64,
+};
+
+struct source {
+    struct source *next; /* of its chain */
+    struct addr network;
+    uint32_t connections; /* at least one */
+};
+
+/* Has a line of the cache for itself: other shards are other workers' business. */
+struct shard {
+    _Alignas(CACHE_LINE) uv_mutex_t lock;
+    uint32_t nsources; /* lock */
+};
+
+struct sources {
+    /* set once */
+    uint64_t key[2];
+    unsigned nlocks; /* that have been made */
+
+    struct source **chains; /* shared: each by the lock of its shard */
+    struct shard shards[SHARDS];
+};
+
+struct sources *sources_create(void)
+{
+    struct sources *s = aligned_alloc(CACHE_LINE, sizeof *s);
+    if (!s) return NULL;
+    *s = (struct sources){.chains = calloc(CHAINS, sizeof *s->chains)};
+    if (!s->chains || random_bytes(s->key, sizeof s->key)) goto fail;
+    for (; s->nlocks < SHARDS; s->nlocks++)
+        if (uv_mutex_init(&s->shards[s->nlocks].lock)) goto fail;
+    return s;
+fail:
+    sources_destroy(s);
+    return NULL;
+}
+
+void sources_destroy(struct sources *s)
+{
+    if (!s) return;
+    for (unsigned i = 0; i < s->nlocks; i++) {
+        BUG_IF(s->shards[i].nsources, "a connection is counted after the end of all workers");
+        uv_mutex_destroy(&s->shards[i].lock);
+    }
+    free(s->chains);
+    free(s);
+}
+
+/* --- where an address is --------------------------------------------------------------------------- */
 
 static uint64_t rotl(uint64_t v, unsigned by)
 {
@@ -19,14 +73,13 @@ static void sip_round(uint64_t v[4])
     v[2] += v[1], v[1] = rotl(v[1], 17) ^ v[2], v[2] = rotl(v[2], 32);
 }
 
-/* SipHash-1-3 of three words: an address is at most that. */
-static uint64_t hash(const struct sources *s, const struct addr *a)
+/* SipHash-1-3 of two words: what is counted together has no more. */
+static uint32_t chain_of(const struct sources *s, const struct addr *network)
 {
-    uint64_t words[3] = {a->family, a->family == ADDR_V4 ? a->v4 : a->v6.hi,
-                         a->family == ADDR_V6 ? a->v6.lo : 0};
+    uint64_t words[2] = {network->family, network->family == ADDR_V4 ? network->v4 : network->v6.hi};
     uint64_t v[4] = {s->key[0] ^ 0x736f6d6570736575u, s->key[1] ^ 0x646f72616e646f6du,
                      s->key[0] ^ 0x6c7967656e657261u, s->key[1] ^ 0x7465646279746573u};
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         v[3] ^= words[i];
         sip_round(v);
         v[0] ^= words[i];
@@ -34,84 +87,95 @@ static uint64_t hash(const struct sources *s, const struct addr *a)
     v[2] ^= 0xff;
     for (unsigned i = 0; i < 3; i++)
         sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
-enum err sources_init(struct sources *s)
-{
-    *s = (struct sources){.nslots = SLOTS_MIN};
-    if (random_bytes(s->key, sizeof s->key)) return ERR_IO;
-    s->slots = calloc(s->nslots, sizeof *s->slots);
-    return s->slots ? ERR_OK : ERR_NOMEM;
-}
-
-void sources_deinit(struct sources *s)
-{
-    free(s->slots);
-    s->slots = NULL;
-}
-
-/* The slot of `a`, or the free one where it belongs. The table is never full. */
-static uint32_t find(const struct sources *s, const struct addr *a)
-{
-    uint32_t i = (uint32_t)hash(s, a) & (s->nslots - 1);
-    while (s->slots[i].connections && !addr_eq(&s->slots[i].addr, a))
-        i = (i + 1) & (s->nslots - 1);
-    return i;
-}
-
-static enum err grow(struct sources *s)
-{
-    struct sources bigger = *s;
-    bigger.nslots = s->nslots * 2;
-    bigger.slots = calloc(bigger.nslots, sizeof *bigger.slots);
-    if (!bigger.slots) return ERR_NOMEM;
-    for (uint32_t i = 0; i < s->nslots; i++)
-        if (s->slots[i].connections) bigger.slots[find(&bigger, &s->slots[i].addr)] = s->slots[i];
-    free(s->slots);
-    *s = bigger;
-    return ERR_OK;
+    return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]) & (CHAINS - 1);
 }
 
 /* What is counted together. */
 static struct addr network_of(const struct addr *a)
 {
-    struct addr net = *a;
-    if (net.family == ADDR_V6) net.v6.lo = 0;
-    return net;
+    struct addr network = *a;
+    if (network.family == ADDR_V6) network.v6.lo = 0;
+    return network;
 }
 
-enum err sources_add(struct sources *s, const struct addr *source, uint32_t max)
+/* --- counting -------------------------------------------------------------------------------------- */
+
+/* Where an address belongs; its shard is locked until leave(). */
+struct place {
+    struct addr network;
+    struct shard *shard;
+    struct source **link; /* what points to its source, or where a new one begins: *link is NULL */
+};
+
+static struct place enter(struct sources *s, const struct addr *a)
 {
-    const struct addr net = network_of(source), *a = &net;
-    uint32_t i = find(s, a);
-    if (s->slots[i].connections == 0) {
-        if ((s->used + 1) * 4 > s->nslots * 3) {
-            if (grow(s)) return ERR_NOMEM;
-            i = find(s, a);
-        }
-        s->slots[i] = (struct source_slot){.addr = *a};
-        s->used++;
-    } else if (max && s->slots[i].connections >= max) {
+    struct place p = {.network = network_of(a)};
+    uint32_t chain = chain_of(s, &p.network);
+    p.shard = &s->shards[chain & (SHARDS - 1)];
+    uv_mutex_lock(&p.shard->lock);
+    p.link = &s->chains[chain];
+    while (*p.link && !addr_eq(&(*p.link)->network, &p.network))
+        p.link = &(*p.link)->next;
+    return p;
+}
+
+static void leave(const struct place *p)
+{
+    uv_mutex_unlock(&p->shard->lock);
+}
+
+static enum err add_locked(const struct place *p, uint32_t max)
+{
+    if (*p->link == NULL) {
+        struct source *source = malloc(sizeof *source);
+        if (!source) return ERR_NOMEM;
+        *source = (struct source){.network = p->network};
+        *p->link = source;
+        p->shard->nsources++;
+    } else if (max && (*p->link)->connections >= max) {
         return ERR_LIMIT;
     }
-    s->slots[i].connections++;
+    (*p->link)->connections++;
     return ERR_OK;
 }
 
-void sources_remove(struct sources *s, const struct addr *source)
+enum err sources_add(struct sources *s, const struct addr *a, uint32_t max)
 {
-    const struct addr net = network_of(source), *a = &net;
-    uint32_t mask = s->nslots - 1;
-    uint32_t hole = find(s, a);
-    BUG_IF(s->slots[hole].connections == 0, "a source is removed that was never added");
-    if (--s->slots[hole].connections) return;
-    s->used--;
-    for (uint32_t i = (hole + 1) & mask; s->slots[i].connections; i = (i + 1) & mask) {
-        uint32_t home = (uint32_t)hash(s, &s->slots[i].addr) & mask;
-        if (((i - home) & mask) < ((i - hole) & mask)) continue; /* it may not move before its home */
-        s->slots[hole] = s->slots[i];
-        s->slots[i].connections = 0;
-        hole = i;
+    const struct place p = enter(s, a);
+    enum err e = add_locked(&p, max);
+    leave(&p);
+    return e;
+}
+
+void sources_remove(struct sources *s, const struct addr *a)
+{
+    const struct place p = enter(s, a);
+    struct source *source = *p.link;
+    BUG_IF(!source, "a source is removed that was never added");
+    bool is_last = --source->connections == 0;
+    if (is_last) {
+        *p.link = source->next;
+        p.shard->nsources--;
     }
+    leave(&p);
+    if (is_last) free(source);
+}
+
+uint32_t sources_connections(struct sources *s, const struct addr *a)
+{
+    const struct place p = enter(s, a);
+    uint32_t n = *p.link ? (*p.link)->connections : 0;
+    leave(&p);
+    return n;
+}
+
+uint32_t sources_count(struct sources *s)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; s && i < SHARDS; i++) {
+        uv_mutex_lock(&s->shards[i].lock);
+        n += s->shards[i].nsources;
+        uv_mutex_unlock(&s->shards[i].lock);
+    }
+    return n;
 }

@@ -41,7 +41,6 @@ static bool init_parts(struct worker *w, size_t buffer_bytes)
     w->hasher = token_hasher_create();
     w->metrics = metrics_block_create();
     if (!w->out || !w->parser || !w->hasher || !w->metrics) return false;
-    if (sources_init(&w->sources)) return false;
     if (epochs_register(policy_epochs(w->policy), &w->reader)) return false;
     tunnel_index_init(&w->tunnels);
     arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
@@ -56,7 +55,6 @@ static void free_parts(struct worker *w)
     if (w->reader) epochs_unregister(policy_epochs(w->policy), w->reader);
     for (unsigned e = 0; e < ENV_COUNT; e++)
         upstream_deinit(&w->upstreams[e]);
-    sources_deinit(&w->sources);
     token_hasher_destroy(w->hasher);
     http_parser_destroy(w->parser);
     settings_release(w->settings);
@@ -65,13 +63,14 @@ static void free_parts(struct worker *w)
 }
 
 struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy,
-                             struct partner_limits *limits)
+                             struct partner_limits *limits, struct sources *sources)
 {
     struct worker *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     w->index = index;
     w->policy = policy;
     w->limits = limits;
+    w->sources = sources;
     if (!init_parts(w, buffer_bytes)) {
         free_parts(w);
         return NULL;

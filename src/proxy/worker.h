@@ -23,7 +23,6 @@
 #include "policy/decide.h"
 #include "proxy/denials.h"
 #include "proxy/settings.h"
-#include "proxy/sources.h"
 #include "proxy/tunnel_index.h"
 #include "proxy/upstream.h"
 #include "proxy/worker_listener.h"
@@ -33,6 +32,7 @@
 struct conn;
 struct exchange;
 struct greeting;
+struct sources;
 
 /* What control wants of a worker. Nothing leads back from WORKER_ENDING. */
 enum worker_mode {
@@ -47,6 +47,7 @@ struct worker {
     unsigned index;
     struct policy *policy;
     struct partner_limits *limits; /* shared by all workers */
+    struct sources *sources;       /* the same */
     struct epoch_reader *reader;
     struct metrics_block *metrics;
     void (*on_stopped)(struct worker *w, void *arg); /* runs on the worker's thread, last thing */
@@ -72,7 +73,6 @@ struct worker {
     struct exchange *free_exchanges; /* linked by next_free */
     uint32_t nfree_exchanges;
     struct upstream upstreams[ENV_COUNT];
-    struct sources sources;
     struct tunnel_index tunnels;
     struct denials denials;
     struct conn *conns;         /* list of all client connections whose caller is known */
@@ -98,7 +98,7 @@ struct worker {
 /* `buffer_bytes`: of the read buffer, at least twice as large as a head. It listens to nothing before its
  * first update (worker_update.h), which must come before worker_start(). Errors: NULL when memory is out. */
 struct worker *worker_create(unsigned index, size_t buffer_bytes, struct policy *policy,
-                             struct partner_limits *limits);
+                             struct partner_limits *limits, struct sources *sources);
 
 /* Called on the worker's thread when it has nothing left to do. Set before worker_start(). */
 void worker_on_stopped(struct worker *w, void (*fn)(struct worker *w, void *arg), void *arg);

@@ -1,4 +1,4 @@
-"""Limits on connections, tunnels, and the pool of connections to the backend."""
+"""Limits on connections, tunnels, and the pool of connections to the backend. Connections of an address: test_sources.py."""
 
 import pytest
 
@@ -83,26 +83,6 @@ def test_connections_per_worker_are_per_worker(proofgw, backend, partner):
             is_error(a, "unavailable", closes=True)
     assert 1 <= len(passed) <= 4
     gateway.wait_metric("proofgw_connections_open", lambda open: open >= len(passed))
-
-
-def test_connections_per_source(proofgw, backend, partner):
-    partner.production = ["127.0.0.0/24"]
-    gateway = proofgw(limits={"connections_per_source": 2})
-    mine = [gateway.client(), gateway.client()]
-    for client in mine:
-        is_passed(client.exchange(fields=partner.authorization))
-    third = gateway.client()
-    is_over(gateway, third, third.exchange(fields=partner.authorization), "unavailable", "connections_per_source")
-    is_passed(gateway.client(source="127.0.0.2").exchange(fields=partner.authorization))
-    mine[0].close()
-    gateway.wait_metric("proofgw_connections_open", 2)
-    is_passed(gateway.client().exchange(fields=partner.authorization))
-
-
-def test_no_limit_per_source(proofgw, backend, partner):
-    gateway = proofgw(limits={"connections_per_source": 0})
-    for _ in range(50):
-        is_passed(gateway.client().exchange(fields=partner.authorization))
 
 
 # --- tunnels ---------------------------------------------------------------------------------------------

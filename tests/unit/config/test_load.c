@@ -209,6 +209,18 @@ static void test_commented_out_sections_are_empty(void **state)
     config_destroy(load_good(CONFIG_REQUIRED "limits:\n#  head: 4KiB\ntimeouts:\n\nidentity: {}\n"));
 }
 
+/* All workers together reach it, and how many "auto" is depends on the machine. */
+static void test_an_address_may_have_more_connections_than_a_worker(void **state)
+{
+    (void)state;
+    config_destroy(load_good(CONFIG_REQUIRED
+                             "workers: 2\n"
+                             "limits: {connections_per_worker: 4, connections_per_source: 8}\n"));
+    config_destroy(load_good(CONFIG_REQUIRED
+                             "workers: auto\n"
+                             "limits: {connections_per_worker: 4, connections_per_source: 9}\n"));
+}
+
 /* Every limit that a contradiction check compares may be set alone. */
 static void test_one_lowered_limit_is_no_contradiction(void **state)
 {
@@ -315,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_byte_order_mark_and_windows_line_ends),
         cmocka_unit_test(test_commented_out_sections_are_empty),
         cmocka_unit_test(test_one_lowered_limit_is_no_contradiction),
+        cmocka_unit_test(test_an_address_may_have_more_connections_than_a_worker),
         cmocka_unit_test(test_redis_store),
         cmocka_unit_test(test_sentinels),
         cmocka_unit_test(test_destroy_nothing),

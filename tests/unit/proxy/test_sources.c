@@ -1,14 +1,74 @@
-/* Connections per source address against a naive twin; collisions on purpose; IPv6 by /64. */
+/* Connections per source address: against a naive twin, with collisions on purpose and without memory; and by
+ * threads at once, where a limit is met exactly and nobody is lost (TSan). IPv6 by /64. The source is
+ * compiled into this file, with an allocator that fails on command. */
 #include "proxy/sources.h"
 
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+static unsigned allocations_left; /* before memory is out; 0 = it is out */
+
+static bool takes_memory(void)
+{
+    if (allocations_left == 0) return false;
+    if (allocations_left != UINT_MAX) allocations_left--;
+    return true;
+}
+
+static void *failing_malloc(size_t n)
+{
+    return takes_memory() ? malloc(n) : NULL;
+}
+
+static void *failing_calloc(size_t n, size_t size)
+{
+    return takes_memory() ? calloc(n, size) : NULL;
+}
+
+static void *failing_aligned_alloc(size_t alignment, size_t n)
+{
+    return takes_memory() ? aligned_alloc(alignment, n) : NULL;
+}
+
+#define malloc        failing_malloc
+#define calloc        failing_calloc
+#define aligned_alloc failing_aligned_alloc
+#include "proxy/sources.c"
+#undef malloc
+#undef calloc
+#undef aligned_alloc
+
 enum { ADDRESSES = 600, ROUNDS = 200000, PER_ADDRESS = 5 };
+
+static struct sources *sources;
+
+static int begin(void **state)
+{
+    (void)state;
+    allocations_left = UINT_MAX;
+    sources = sources_create();
+    return sources ? 0 : -1;
+}
+
+/* Every test gives back all that it was given. */
+static int end(void **state)
+{
+    (void)state;
+    bool is_empty = sources_count(sources) == 0;
+    for (uint32_t i = 0; i < CHAINS; i++)
+        is_empty = is_empty && sources->chains[i] == NULL;
+    if (is_empty) sources_destroy(sources);
+    return is_empty ? 0 : -1;
+}
 
 static uint64_t next_random(uint64_t *seed)
 {
@@ -25,192 +85,354 @@ static struct addr address(unsigned i)
     return (struct addr){.family = ADDR_V6, .v6 = {.hi = 0x20010db800000000u + i, .lo = i * 7}};
 }
 
-/* A keyed hash that tests can repeat. */
-static void init(struct sources *s, uint64_t key)
+static void add(const struct addr *a, uint32_t max)
 {
-    assert_int_equal(sources_init(s), ERR_OK);
-    s->key[0] = key;
-    s->key[1] = ~key;
+    assert_int_equal(sources_add(sources, a, max), ERR_OK);
 }
 
-/* Every address is found where a look-up would find it, with its number, and nothing else is there. */
-static void check(struct sources *s, const uint32_t *twin)
+static void is_refused(const struct addr *a, uint32_t max, enum err with)
 {
-    uint32_t used = 0, free_slots = 0;
+    assert_int_equal(sources_add(sources, a, max), with);
+}
+
+/* --- one thread ------------------------------------------------------------------------------------ */
+
+/* Every address has its number, and nobody else is there. */
+static void check(const uint32_t *twin)
+{
+    uint32_t used = 0;
     for (unsigned i = 0; i < ADDRESSES; i++) {
         struct addr a = address(i);
-        if (twin[i] == 0) continue;
-        used++;
-        assert_int_equal(sources_add(s, &a, twin[i]), ERR_LIMIT);  /* so many are there, */
-        assert_int_equal(sources_add(s, &a, twin[i] + 1), ERR_OK); /* no more */
-        sources_remove(s, &a);
+        assert_int_equal(sources_connections(sources, &a), twin[i]);
+        used += twin[i] != 0;
     }
-    for (uint32_t i = 0; i < s->nslots; i++)
-        free_slots += s->slots[i].connections == 0;
-    assert_int_equal(s->used, used);
-    assert_int_equal(s->nslots - free_slots, used);
+    assert_int_equal(sources_count(sources), used);
 }
 
 static void agrees_with_a_naive_twin(void **state)
 {
     (void)state;
-    for (uint64_t key = 1; key <= 3; key++) {
-        struct sources s;
-        uint32_t twin[ADDRESSES] = {0};
-        uint64_t seed = key * 0x9e3779b97f4a7c15u;
-        init(&s, key);
-        for (unsigned round = 0; round < ROUNDS; round++) {
-            unsigned i = (unsigned)(next_random(&seed) % ADDRESSES);
-            struct addr a = address(i);
-            /* tides, so that the table fills and empties; a small one is where deletions collide most */
-            bool adds = next_random(&seed) % 100 < (round / 5000 % 2 ? 35 : 60);
-            if (adds) {
-                enum err want = twin[i] >= PER_ADDRESS ? ERR_LIMIT : ERR_OK;
-                assert_int_equal(sources_add(&s, &a, PER_ADDRESS), want);
-                twin[i] += want == ERR_OK;
-            } else if (twin[i]) {
-                sources_remove(&s, &a);
-                twin[i]--;
-            }
-            if (round % 1000 == 0) check(&s, twin);
+    uint32_t twin[ADDRESSES] = {0};
+    uint64_t seed = 0x9e3779b97f4a7c15u;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned i = (unsigned)(next_random(&seed) % ADDRESSES);
+        struct addr a = address(i);
+        /* tides, so that addresses come and go for good */
+        bool adds = next_random(&seed) % 100 < (round / 5000 % 2 ? 35 : 60);
+        if (adds) {
+            enum err want = twin[i] >= PER_ADDRESS ? ERR_LIMIT : ERR_OK;
+            assert_int_equal(sources_add(sources, &a, PER_ADDRESS), want);
+            twin[i] += want == ERR_OK;
+        } else if (twin[i]) {
+            sources_remove(sources, &a);
+            twin[i]--;
         }
-        check(&s, twin);
-        for (unsigned i = 0; i < ADDRESSES; i++) {
-            struct addr a = address(i);
-            for (; twin[i]; twin[i]--)
-                sources_remove(&s, &a);
-        }
-        check(&s, twin);
-        assert_int_equal(s.used, 0);
-        sources_deinit(&s);
+        if (round % 1000 == 0) check(twin);
+    }
+    check(twin);
+    for (unsigned i = 0; i < ADDRESSES; i++) {
+        struct addr a = address(i);
+        for (; twin[i]; twin[i]--)
+            sources_remove(sources, &a);
+    }
+    check(twin);
+}
+
+enum { CROWD = 5 };
+
+/* Addresses that all belong into the chain of the first. */
+static void find_crowd(struct addr *crowd)
+{
+    uint32_t chain = 0;
+    unsigned n = 0;
+    for (uint32_t v4 = 1; n < CROWD; v4++) {
+        struct addr a = {.family = ADDR_V4, .v4 = v4};
+        if (n == 0) chain = chain_of(sources, &a);
+        if (chain_of(sources, &a) == chain) crowd[n++] = a;
     }
 }
 
-/* Where `a` goes in an empty table. */
-static uint32_t home_of(struct sources *s, const struct addr *a)
+static void whoever_leaves_a_chain_the_others_stay(void **state)
 {
-    uint32_t i = 0;
-    assert_int_equal(s->used, 0);
-    assert_int_equal(sources_add(s, a, 0), ERR_OK);
-    while (s->slots[i].connections == 0)
-        i++;
-    sources_remove(s, a);
-    return i;
-}
-
-enum { CROWD = 12 };
-
-/* Takes each of a crowd of neighbours out in turn; the others must still be found. */
-static void check_crowd(struct sources *s, const struct addr *crowd)
-{
+    (void)state;
+    struct addr crowd[CROWD];
+    find_crowd(crowd);
     for (unsigned out = 0; out < CROWD; out++) {
         for (unsigned i = 0; i < CROWD; i++)
-            assert_int_equal(sources_add(s, &crowd[i], 0), ERR_OK);
-        sources_remove(s, &crowd[out]);
+            add(&crowd[i], 1);
+        sources_remove(sources, &crowd[out]);
         for (unsigned i = 0; i < CROWD; i++) {
-            if (i == out) continue;
-            assert_int_equal(sources_add(s, &crowd[i], 1), ERR_LIMIT);
-            sources_remove(s, &crowd[i]);
+            assert_int_equal(sources_connections(sources, &crowd[i]), i != out);
+            if (i != out) is_refused(&crowd[i], 1, ERR_LIMIT);
         }
-        assert_int_equal(s->used, 0);
+        assert_int_equal(sources_count(sources), CROWD - 1);
+        for (unsigned i = 0; i < CROWD; i++)
+            if (i != out) sources_remove(sources, &crowd[i]);
     }
 }
 
-static void deleting_inside_a_run_of_collisions_loses_nobody(void **state)
+static void more_addresses_than_chains(void **state)
 {
     (void)state;
-    struct sources s;
-    init(&s, 42);
-    const uint32_t places[] = {0, 100, s.nslots - 3}; /* the last one wraps around */
-    for (unsigned p = 0; p < sizeof places / sizeof places[0]; p++) {
-        struct addr crowd[CROWD];
-        unsigned n = 0;
-        for (uint32_t v4 = 1; n < CROWD; v4++) { /* homes in four slots that follow each other */
-            struct addr a = {.family = ADDR_V4, .v4 = v4};
-            if (((home_of(&s, &a) - places[p]) & (s.nslots - 1)) < 4) crowd[n++] = a;
-        }
-        check_crowd(&s, crowd);
-    }
-    sources_deinit(&s);
-}
-
-static void grows_and_keeps_everybody(void **state)
-{
-    (void)state;
-    struct sources s;
-    enum { MANY = 5000 };
-    init(&s, 7);
-    uint32_t before = s.nslots;
-    for (uint32_t i = 1; i <= MANY; i++) {
+    enum { MANY = 3 * CHAINS };
+    for (uint32_t i = 0; i < MANY; i++)
+        add(&(struct addr){.family = ADDR_V4, .v4 = i}, 1);
+    assert_int_equal(sources_count(sources), MANY);
+    for (uint32_t i = 0; i < MANY; i++) {
         struct addr a = {.family = ADDR_V4, .v4 = i};
-        assert_int_equal(sources_add(&s, &a, 1), ERR_OK);
+        is_refused(&a, 1, ERR_LIMIT);
+        sources_remove(sources, &a);
     }
-    assert_true(s.nslots > before);
-    assert_int_equal(s.nslots & (s.nslots - 1), 0);
-    assert_true(s.used * 4 <= s.nslots * 3);
-    for (uint32_t i = 1; i <= MANY; i++) {
-        struct addr a = {.family = ADDR_V4, .v4 = i};
-        assert_int_equal(sources_add(&s, &a, 1), ERR_LIMIT);
-        sources_remove(&s, &a);
-    }
-    assert_int_equal(s.used, 0);
-    sources_deinit(&s);
 }
 
 static void a_refused_connection_is_not_counted(void **state)
 {
     (void)state;
-    struct sources s;
     struct addr a = {.family = ADDR_V4, .v4 = 1};
-    init(&s, 1);
-    assert_int_equal(sources_add(&s, &a, 2), ERR_OK);
-    assert_int_equal(sources_add(&s, &a, 2), ERR_OK);
+    add(&a, 2);
+    add(&a, 2);
     for (int i = 0; i < 10; i++)
-        assert_int_equal(sources_add(&s, &a, 2), ERR_LIMIT);
-    sources_remove(&s, &a);
-    assert_int_equal(sources_add(&s, &a, 2), ERR_OK);
-    assert_int_equal(sources_add(&s, &a, 0), ERR_OK); /* 0 = no limit */
-    sources_deinit(&s);
+        is_refused(&a, 2, ERR_LIMIT);
+    sources_remove(sources, &a);
+    add(&a, 2);
+    add(&a, 0); /* 0 = no limit */
+    assert_int_equal(sources_connections(sources, &a), 3);
+    for (int i = 0; i < 3; i++) {
+        is_refused(&a, 1, ERR_LIMIT); /* a lower one was set meanwhile */
+        sources_remove(sources, &a);
+    }
+    add(&a, 1);
+    sources_remove(sources, &a);
 }
 
 static void ipv6_is_counted_by_64(void **state)
 {
     (void)state;
-    struct sources s;
     struct addr one = {.family = ADDR_V6, .v6 = {.hi = 0x20010db800000001u, .lo = 1}};
     struct addr same_net = one, other_net = one;
     same_net.v6.lo = UINT64_MAX;
     other_net.v6.hi++;
-    init(&s, 1);
-    assert_int_equal(sources_add(&s, &one, 1), ERR_OK);
-    assert_int_equal(sources_add(&s, &same_net, 1), ERR_LIMIT);
-    assert_int_equal(sources_add(&s, &other_net, 1), ERR_OK);
-    sources_remove(&s, &same_net); /* whoever of them goes */
-    assert_int_equal(s.used, 1);
-    sources_deinit(&s);
+    add(&one, 1);
+    add(&other_net, 1);
+    is_refused(&same_net, 1, ERR_LIMIT);
+    assert_int_equal(sources_connections(sources, &same_net), 1);
+    assert_int_equal(sources_count(sources), 2);
+    sources_remove(sources, &same_net); /* whoever of them goes */
+    assert_int_equal(sources_connections(sources, &one), 0);
+    sources_remove(sources, &other_net);
 }
 
 static void the_families_are_apart(void **state)
 {
     (void)state;
-    struct sources s;
     struct addr v4 = {.family = ADDR_V4, .v4 = 5}, v6 = {.family = ADDR_V6, .v6 = {.hi = 5}};
-    init(&s, 1);
-    assert_int_equal(sources_add(&s, &v4, 1), ERR_OK);
-    assert_int_equal(sources_add(&s, &v6, 1), ERR_OK);
-    assert_int_equal(s.used, 2);
-    sources_deinit(&s);
+    add(&v4, 1);
+    add(&v6, 1);
+    assert_int_equal(sources_count(sources), 2);
+    sources_remove(sources, &v4);
+    sources_remove(sources, &v6);
+}
+
+/* --- without memory -------------------------------------------------------------------------------- */
+
+static void without_memory_only_new_addresses_are_refused(void **state)
+{
+    (void)state;
+    struct addr known = {.family = ADDR_V4, .v4 = 1}, other = {.family = ADDR_V4, .v4 = 2};
+    add(&known, 2);
+    allocations_left = 0;
+    is_refused(&other, 2, ERR_NOMEM);
+    is_refused(&other, 0, ERR_NOMEM);
+    add(&known, 2);                   /* who is there needs none, */
+    is_refused(&known, 2, ERR_LIMIT); /* and is limited as ever */
+    sources_remove(sources, &known);
+    sources_remove(sources, &known);
+    is_refused(&known, 2, ERR_NOMEM); /* it is new again */
+    assert_int_equal(sources_count(sources), 0);
+    allocations_left = UINT_MAX;
+    add(&other, 2);
+    sources_remove(sources, &other);
+}
+
+static void nothing_is_left_of_one_that_cannot_be_made(void **state)
+{
+    (void)state;
+    enum { NEEDED = 2 };
+    for (unsigned n = 0; n < NEEDED; n++) {
+        allocations_left = n;
+        assert_null(sources_create());
+    }
+    allocations_left = NEEDED;
+    struct sources *s = sources_create();
+    assert_non_null(s);
+    sources_destroy(s);
+    sources_destroy(NULL);
+    assert_int_equal(sources_count(NULL), 0);
+}
+
+/* --- threads --------------------------------------------------------------------------------------- */
+
+enum {
+    THREADS = 4,
+    CONTENDED = 8, /* the first CROWD of them in one chain */
+    RACE_ROUNDS = 20000,
+    TIDES = 20,
+    LIMIT = 10,
+};
+
+static struct addr contended[CONTENDED];
+static _Atomic uint32_t inside[CONTENDED], most_inside;
+static pthread_barrier_t barrier;
+
+struct racer {
+    pthread_t thread;
+    uint64_t seed, nadmitted;
+    uint32_t held[CONTENDED]; /* connections of each address */
+};
+
+static struct racer racers[THREADS];
+
+static void run_race(void *(*fn)(void *))
+{
+    find_crowd(contended);
+    for (unsigned i = CROWD; i < CONTENDED; i++)
+        contended[i] = (struct addr){.family = ADDR_V6, .v6 = {.hi = i}};
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        racers[i] = (struct racer){.seed = 77 + i};
+        assert_int_equal(pthread_create(&racers[i].thread, NULL, fn, &racers[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_join(racers[i].thread, NULL), 0);
+    (void)pthread_barrier_destroy(&barrier);
+}
+
+/* Connections come and go at once; addresses vanish and come back all the time. */
+static void *come_and_go(void *arg)
+{
+    struct racer *r = arg;
+    for (int i = 0; i < RACE_ROUNDS; i++) {
+        unsigned a = (unsigned)(next_random(&r->seed) % CONTENDED);
+        if (sources_add(sources, &contended[a], THREADS / 2)) continue;
+        uint32_t n = atomic_fetch_add(&inside[a], 1) + 1, most = atomic_load(&most_inside);
+        while (n > most && !atomic_compare_exchange_weak(&most_inside, &most, n))
+            continue;
+        if (i % 16 == 0) (void)sched_yield();
+        r->nadmitted++;
+        atomic_fetch_sub(&inside[a], 1);
+        sources_remove(sources, &contended[a]);
+    }
+    return NULL;
+}
+
+static void threads_never_have_too_many(void **state)
+{
+    (void)state;
+    atomic_store(&most_inside, 0);
+    run_race(come_and_go);
+    assert_in_range(atomic_load(&most_inside), 1, THREADS / 2);
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_true(racers[i].nadmitted > 0);
+}
+
+/* Takes as many as it gets; nobody gives any back. */
+static void *take_all(void *arg)
+{
+    struct racer *r = arg;
+    (void)pthread_barrier_wait(&barrier);
+    for (unsigned i = 0; i < CONTENDED * LIMIT; i++)
+        r->held[i % CONTENDED] += sources_add(sources, &contended[i % CONTENDED], LIMIT) == ERR_OK;
+    return NULL;
+}
+
+/* By all threads together. */
+static uint32_t held(unsigned a)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; i < THREADS; i++)
+        n += racers[i].held[a];
+    return n;
+}
+
+static void give_back_all(void)
+{
+    for (unsigned a = 0; a < CONTENDED; a++)
+        for (uint32_t n = held(a); n; n--)
+            sources_remove(sources, &contended[a]);
+}
+
+static void threads_share_a_limit_exactly(void **state)
+{
+    (void)state;
+    run_race(take_all);
+    for (unsigned a = 0; a < CONTENDED; a++) {
+        assert_int_equal(held(a), LIMIT);
+        assert_int_equal(sources_connections(sources, &contended[a]), LIMIT);
+    }
+    give_back_all();
+}
+
+/* Whether that is what is counted; while the threads wait for each other. */
+static bool agrees(void)
+{
+    bool is_right = true;
+    uint32_t used = 0;
+    for (unsigned a = 0; a < CONTENDED; a++) {
+        is_right = is_right && sources_connections(sources, &contended[a]) == held(a);
+        used += held(a) != 0;
+    }
+    return is_right && sources_count(sources) == used;
+}
+
+static void come_or_go(struct racer *r)
+{
+    uint64_t random = next_random(&r->seed);
+    unsigned a = (unsigned)(random / 2 % CONTENDED);
+    if (random % 2) {
+        r->held[a] += sources_add(sources, &contended[a], LIMIT) == ERR_OK;
+    } else if (r->held[a]) {
+        sources_remove(sources, &contended[a]);
+        r->held[a]--;
+    }
+}
+
+static _Atomic unsigned ndisagreed;
+
+static void *come_and_go_and_count(void *arg)
+{
+    struct racer *r = arg;
+    for (int tide = 0; tide < TIDES; tide++) {
+        for (int i = 0; i < RACE_ROUNDS / TIDES; i++)
+            come_or_go(r);
+        if (pthread_barrier_wait(&barrier) == PTHREAD_BARRIER_SERIAL_THREAD) ndisagreed += !agrees();
+        (void)pthread_barrier_wait(&barrier);
+    }
+    return NULL;
+}
+
+static void threads_agree_with_a_naive_twin(void **state)
+{
+    (void)state;
+    run_race(come_and_go_and_count);
+    assert_int_equal(ndisagreed, 0);
+    assert_true(agrees());
+    give_back_all();
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_a_naive_twin),
-        cmocka_unit_test(deleting_inside_a_run_of_collisions_loses_nobody),
-        cmocka_unit_test(grows_and_keeps_everybody),
-        cmocka_unit_test(a_refused_connection_is_not_counted),
-        cmocka_unit_test(ipv6_is_counted_by_64),
-        cmocka_unit_test(the_families_are_apart),
+        cmocka_unit_test_setup_teardown(agrees_with_a_naive_twin, begin, end),
+        cmocka_unit_test_setup_teardown(whoever_leaves_a_chain_the_others_stay, begin, end),
+        cmocka_unit_test_setup_teardown(more_addresses_than_chains, begin, end),
+        cmocka_unit_test_setup_teardown(a_refused_connection_is_not_counted, begin, end),
+        cmocka_unit_test_setup_teardown(ipv6_is_counted_by_64, begin, end),
+        cmocka_unit_test_setup_teardown(the_families_are_apart, begin, end),
+        cmocka_unit_test_setup_teardown(without_memory_only_new_addresses_are_refused, begin, end),
+        cmocka_unit_test_setup_teardown(nothing_is_left_of_one_that_cannot_be_made, begin, end),
+        cmocka_unit_test_setup_teardown(threads_never_have_too_many, begin, end),
+        cmocka_unit_test_setup_teardown(threads_share_a_limit_exactly, begin, end),
+        cmocka_unit_test_setup_teardown(threads_agree_with_a_naive_twin, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
