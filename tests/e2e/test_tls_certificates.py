@@ -102,6 +102,19 @@ def test_a_new_pair_leaves_the_log_level_alone(https, authority, pair):
     assert not gateway.events("certificates_replaced")
 
 
+def test_a_new_pair_is_no_new_configuration(https, authority, pair):
+    """Its number counts reloads."""
+    gateway = https([pair], reload_on_change=False)
+    for n in (1, 2):
+        new = authority.leaf(*NAMES)
+        keep_secret(gateway, new)
+        pair.become(new)
+        gateway.wait_event("certificates_replaced", n)
+    assert gateway.metrics()["proofgw_config_generation"] == 1
+    assert gateway.reload() == 2
+    assert gateway.wait_event("config_reloaded")[0]["generation"] == "2"
+
+
 def test_links_of_certbot(https, backend, partner, authority, tmp_path):
     """live/fullchain.pem -> ../archive/fullchain1.pem"""
     live, archive = tmp_path / "live", tmp_path / "archive"

@@ -104,6 +104,24 @@ static void keys_of_a_file_are_read_again(void **state)
     tls_tickets_unref(t);
 }
 
+/* As editors and other systems leave them. */
+static void blanks_and_line_ends_do_not_matter(void **state)
+{
+    (void)state;
+    char one[LINE_BYTES], two[LINE_BYTES], three[LINE_BYTES], text[1024];
+    struct tls_tickets *t;
+    struct errmsg why;
+    const char *path = certs_path("blanks");
+    key_line(one, 1);
+    key_line(two, 2);
+    key_line(three, 3);
+    snprintf(text, sizeof text, " \t# a comment\r\n  %.160s\r\n%.160s \t\n \t \r\n\t%.160s", one, two, three);
+    certs_write_text(path, text, 0600);
+    assert_int_equal(tls_tickets_create(path, ROTATE_MS, 0, &why, &t), ERR_OK);
+    assert_true(knows(t, 1) && knows(t, 2) && knows(t, 3));
+    tls_tickets_unref(t);
+}
+
 static void bad_files_are_refused_with_a_reason(void **state)
 {
     (void)state;
@@ -189,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(own_keys_differ_and_rotate),
         cmocka_unit_test(keys_of_a_file_are_read_again),
+        cmocka_unit_test(blanks_and_line_ends_do_not_matter),
         cmocka_unit_test(bad_files_are_refused_with_a_reason),
         cmocka_unit_test(readers_never_see_half_a_key),
     };
