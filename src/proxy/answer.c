@@ -381,8 +381,7 @@ static void note_tls_failure(const struct exchange *x, const struct stream *s)
     const char *reason = stream_tls_reason(s);
     if (!reason) return;
     metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_TLS_FAILURES, x->env, 1);
-    log_warn("upstream_tls_failed", KV_STR("env", environment_name((enum environment)x->env)),
-             KV_STR("cause", reason), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+    upstream_log_tls_failed(x->up->pool, reason, span_of(x->request_id, UUID_LEN));
 }
 
 static void on_failed(struct stream *s, enum err e)
@@ -393,8 +392,7 @@ static void on_failed(struct stream *s, enum err e)
     if (x->state == EXCHANGE_CONNECTING) {
         enum end_phase phase = exchange_connect_phase(x);
         metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
-        log_warn("upstream_connect_failed", KV_STR("env", environment_name((enum environment)x->env)),
-                 KV_ERR(e), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+        upstream_log_connect_failed(x->up->pool, e, span_of(x->request_id, UUID_LEN));
         exchange_backend_failed(x, END_BACKEND, phase, REPLY_UPSTREAM_UNAVAILABLE);
     } else if (x->res == SIDE_HEAD && !x->answer_began) {
         exchange_backend_failed(x, END_BACKEND, PHASE_RESPONSE_HEAD, REPLY_UPSTREAM_UNAVAILABLE);

@@ -1,7 +1,6 @@
 #include "proxy/exchange.h"
 
 #include "base/container.h"
-#include "base/log.h"
 #include "proxy/access_log.h"
 #include "proxy/conn.h"
 #include "proxy/relay.h"
@@ -218,8 +217,7 @@ static void lease_failed(struct exchange *x, enum err e)
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
         return;
     }
-    log_warn("upstream_connect_failed", KV_STR("env", environment_name((enum environment)x->env)), KV_ERR(e),
-             KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+    upstream_log_connect_failed(&w->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
     exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
 }
 

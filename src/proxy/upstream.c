@@ -222,6 +222,22 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
     return ERR_OK;
 }
 
+void upstream_log_connect_failed(struct upstream *u, enum err e, struct span request_id)
+{
+    uint64_t unlogged;
+    if (!log_sample_take(&u->connect_sample, u->worker->loop.now_ms, &unlogged)) return;
+    log_warn("upstream_connect_failed", KV_STR("env", environment_name(u->env)), KV_ERR(e),
+             KV_SPAN("request_id", request_id), KV_UINT("unlogged", unlogged));
+}
+
+void upstream_log_tls_failed(struct upstream *u, const char *cause, struct span request_id)
+{
+    uint64_t unlogged;
+    if (!log_sample_take(&u->tls_sample, u->worker->loop.now_ms, &unlogged)) return;
+    log_warn("upstream_tls_failed", KV_STR("env", environment_name(u->env)), KV_STR("cause", cause),
+             KV_SPAN("request_id", request_id), KV_UINT("unlogged", unlogged));
+}
+
 void upconn_connected(struct upconn *c)
 {
     set_state(c, UPCONN_LEASED);

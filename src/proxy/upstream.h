@@ -16,6 +16,7 @@
 #ifndef PROXY_UPSTREAM_H
 #define PROXY_UPSTREAM_H
 
+#include "base/log_sample.h"
 #include "http/scan.h"
 #include "net/resolver.h"
 #include "net/stream.h"
@@ -73,6 +74,7 @@ struct upstream {
     uint32_t nconns, nidle, nwaiting; /* nconns: all that are not closed */
     uint32_t conns_max, idle_max, waiting_max;
     uint64_t keep_alive_ms;
+    struct log_sample connect_sample, tls_sample;
 };
 
 /* Without addresses, and with limits of 0 until upstream_configure(). */
@@ -105,6 +107,11 @@ enum lease {
  * ERR_AGAIN (queued), ERR_LIMIT (queue full), ERR_NOT_FOUND (no address known), those of stream_connect(). */
 enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstream_wait *wait,
                         enum lease kind, const struct stream_events *events, struct upconn **out);
+
+/* Write a line about a connection that was lost before it could serve the request: one a second of each kind,
+ * with the number of those that were not written. `cause`: of TLS. */
+void upstream_log_connect_failed(struct upstream *u, enum err e, struct span request_id);
+void upstream_log_tls_failed(struct upstream *u, const char *cause, struct span request_id);
 
 /* Leaves the queue; harmless when not queued. */
 void upstream_wait_cancel(struct upstream *u, struct upstream_wait *wait);

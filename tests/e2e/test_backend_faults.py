@@ -15,9 +15,11 @@ import pytest
 from support.backend import answer, chunk, chunked
 from support.client import request
 from support.expect import is_error, is_passed
-from support.faults import HEAD_CHUNKED, announced, recovers
+from support.faults import HEAD_CHUNKED, announced, is_sampled, recovers
 from support.http1 import Ended
 from support.payload import MIB
+
+pytest_plugins = ["support.hosts"]
 
 HEAD_10 = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 HEAD_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -102,6 +104,19 @@ def test_it_cannot_be_reached_and_then_it_can(proofgw, backends, tmp_path, partn
     is_passed(client.exchange("POST", fields=partner.authorization, body=b"x" * 100_000))
     assert len(backend.connections) == 1
     assert backend.last.body == b"x" * 100_000
+
+
+def test_lines_about_a_backend_that_is_down_are_sampled(proofgw, tmp_path, partner):
+    gateway = proofgw(upstream=f"unix:{tmp_path / 'nobody.sock'}", workers=1)
+    is_sampled(gateway, partner, "upstream_connect_failed")
+
+
+def test_lines_about_a_connection_that_fails_later_are_sampled(proofgw, backends, hosts, partner):
+    """Refused at once, or only after a moment: the same line."""
+    hosts({"backend.test": ["127.0.0.2"]})
+    gateway = proofgw(upstream="backend.test:" + backends().address.split(":")[1], workers=1)
+    gateway.wait_event("resolved", 2)
+    is_sampled(gateway, partner, "upstream_connect_failed")
 
 
 # --- a head that is not acceptable -----------------------------------------------------------------------

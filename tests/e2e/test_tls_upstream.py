@@ -16,6 +16,7 @@ from support.backend import Gate
 from support.certs import Authority
 from support.client import request
 from support.expect import is_error, is_passed
+from support.faults import is_sampled
 from support.tls_upstream import NAME, VERSIONS, serving
 from support.wait import wait_for
 
@@ -103,6 +104,11 @@ def test_a_backend_that_is_not_who_it_should_be(to_backend, backends, authority,
     event = gateway.wait_event("upstream_tls_failed")[0]
     assert cause in event["cause"], event
     assert gateway.metrics()("proofgw_upstream_tls_failures_total", env="production") >= 1
+
+
+def test_lines_about_a_backend_that_is_not_who_it_should_be_are_sampled(to_backend, backends, authority, partner):
+    backend = backends(tls=serving(authority.leaf("other.test")))
+    is_sampled(to_backend(backend, listener={"workers": 1}, server_name=NAME), partner, "upstream_tls_failed")
 
 
 @pytest.mark.parametrize("what", ["another authority", "a missing intermediate", "an unknown root beside it", "the system's authorities"])

@@ -1,7 +1,8 @@
 """Backends that fail, for the tests of what the gateway makes of it."""
 
 from support.client import request
-from support.expect import is_passed
+from support.expect import is_error, is_passed
+from support.wait import wait_for
 
 HEAD_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -19,3 +20,19 @@ def recovers(gateway, backend, partner, client=None):
     is_passed(client.exchange(target="/widget/next", fields=partner.authorization))
     assert backend.last.target == "/widget/next"
     assert len(backend.connections) == before + 1
+
+
+def is_sampled(gateway, partner, event):
+    """The lines of a backend that fails each request of one worker: the second one counts what was not written since the
+    first."""
+    client, asked = gateway.client(), []
+
+    def lines():
+        got = client.exchange(fields=partner.authorization)
+        is_error(got, "upstream_unavailable", closes=False)
+        asked.append(got["x-request-id"])
+        return len(gateway.events(event)) > 1 and gateway.events(event)
+
+    first, second = wait_for(lines, gateway.ops_text)
+    between = asked.index(second["request_id"]) - asked.index(first["request_id"]) - 1
+    assert (first["unlogged"], second["unlogged"]) == ("0", str(between)) and between > 0
