@@ -67,6 +67,11 @@ static void send_text(struct admin_conn *c, unsigned status, const char *text)
     send_answer(c, status, "text/plain", span_str(text));
 }
 
+static void send_error(struct admin_conn *c, unsigned status, const char *json)
+{
+    send_answer(c, status, "application/json", span_str(json));
+}
+
 /* --- calls ----------------------------------------------------------------------------------------- */
 
 static struct admin_call *create_call(struct admin_conn *c, const struct admin_route *route)
@@ -96,7 +101,9 @@ static void link_call(struct admin_call *call)
 {
     struct admin *a = call->admin;
     call->conn->call = call;
-    loop_deadline_clear(a->loop, &call->conn->timer); /* it is not the client that we wait for */
+    loop_deadline(a->loop, &call->conn->timer,
+                  call->route->wait_ms); /* it is not the client that we wait for */
+    a->ncalls++;
     call->query = call->body = span_of(NULL, 0);
     call->next = a->calls;
     if (call->next) call->next->prev = call;
@@ -110,6 +117,17 @@ static void unlink_call(struct admin_call *call)
     else
         call->admin->calls = call->next;
     if (call->next) call->next->prev = call->prev;
+    call->admin->ncalls--;
+}
+
+/* The call goes on without its client. */
+static void give_up(struct admin_conn *c)
+{
+    c->call->conn = NULL;
+    c->call = NULL;
+    send_error(
+        c, 504,
+        "{\"error\":\"there was no answer in time: a worker is busy, or hangs; it may still be done\"}\n");
 }
 
 void admin_answer(struct admin_call *call, unsigned status)
@@ -120,6 +138,10 @@ void admin_answer(struct admin_call *call, unsigned status)
 
 static void run_route(struct admin_conn *c, const struct admin_route *route, struct span query)
 {
+    if (route->wait_ms && c->admin->ncalls == ADMIN_CALLS_MAX) {
+        send_error(c, 503, "{\"error\":\"too many calls wait for an answer already: a worker may hang\"}\n");
+        return;
+    }
     struct admin_call *call = create_call(c, route);
     if (!call) {
         send_text(c, 503, "out of memory\n");
@@ -271,7 +293,11 @@ static const struct stream_events events = {
 
 static void on_timer(struct wheel_entry *e)
 {
-    close_conn(CONTAINER_OF(e, struct admin_conn, timer));
+    struct admin_conn *c = CONTAINER_OF(e, struct admin_conn, timer);
+    if (c->call)
+        give_up(c);
+    else
+        close_conn(c);
 }
 
 /* The mode of the socket says the same, but it is only as good as the folder around it. */

@@ -6,12 +6,17 @@
  *
  *   request complete -> route->answer(call) -> status            answered at once
  *                                           `> ADMIN_LATER       ... admin_answer(call, status), once
+ *                                                                ... or 504 after route->wait_ms
+ *
+ * At most ADMIN_CALLS_MAX calls wait, half of the places: so those that somebody who hangs never answers hold
+ * up no other call, and what they hold has a bound. One more gets 503.
  *
  * A web page can lead a browser of this machine to a TCP socket, by a name of its own that points to
  * loopback, and would then read what it is answered (DNS rebinding). So the Host has to be an address or
  * "localhost" there, which no name of somebody else is; 421 to others. Browsers do not come to unix sockets.
  *
- * A call outlives its connection: a client that goes away is noticed by nobody but admin_answer().
+ * A call outlives its connection: a client that goes away, or has waited for too long, is noticed by nobody
+ * but admin_answer().
  *
  * Thread: [control].
  * Spec: RFC 9110 section 15.5.20 (421).
@@ -23,7 +28,12 @@
 #include "http/head.h"
 #include "net/listener.h"
 
-enum { ADMIN_CONNECTIONS_MAX = 32, ADMIN_DEADLINE_MS = 10000, ADMIN_REQUEST_BYTES = 8192 };
+enum {
+    ADMIN_CONNECTIONS_MAX = 32,
+    ADMIN_CALLS_MAX = 16,
+    ADMIN_DEADLINE_MS = 10000,
+    ADMIN_REQUEST_BYTES = 8192,
+};
 enum { ADMIN_LATER = 0 };
 
 struct admin_conn;
@@ -39,13 +49,15 @@ struct admin_call {
     struct admin_call *prev, *next; /* admin->calls: those that are answered later */
 };
 
-/* One path: what it answers. `answer` writes to call->out and returns the status, or ADMIN_LATER. */
+/* One path: what it answers. `answer` writes to call->out and returns the status, or, when it has a
+ * `wait_ms`, ADMIN_LATER. */
 struct admin_route {
     enum http_method method; /* METHOD_GET stands for HEAD as well */
     const char *path;
     const char *content_type;
     size_t body_bytes_max;
     unsigned (*answer)(void *arg, struct admin_call *call);
+    uint64_t wait_ms; /* for an answer that comes later; 0 = none does */
 };
 
 struct admin {
@@ -57,7 +69,7 @@ struct admin {
     struct req_head *req; /* scratch */
     struct admin_conn *conns;
     struct admin_call *calls;
-    uint32_t nconns;
+    uint32_t nconns, ncalls;
     bool is_private; /* only root and the own user are listened to; for unix sockets */
     bool is_tcp;     /* asked by address or as localhost only */
     bool open;

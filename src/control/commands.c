@@ -19,6 +19,9 @@ enum {
     ANSWER_BYTES = 4096,
     PLAN_BYTES = 1 << 20,
     TUNNELS_BYTES = 4 << 20, /* some 12,000 entries */
+    /* For the workers to answer; less than proofctl waits (gateway_link.c), so that it is told why. */
+    WAIT_MS = 4000,
+    RELOAD_WAIT_MS = 110 * 1000, /* it may have to wait for an upgrade that fails */
 };
 
 static unsigned refuse(struct admin_call *call, unsigned status, const char *sentence)
@@ -359,17 +362,17 @@ static unsigned answer_undrain(void *arg, struct admin_call *call)
 }
 
 static const struct admin_route routes[] = {
-    {METHOD_GET, "/status", "application/json", STATUS_JSON_MAX, answer_status},
-    {METHOD_GET, "/explain", "application/json", EXPLAIN_BYTES_MAX + ANSWER_BYTES, answer_explain},
-    {METHOD_GET, "/tunnels", "application/json", TUNNELS_BYTES, answer_tunnels},
-    {METHOD_POST, "/tunnels/close", "application/json", ANSWER_BYTES, answer_tunnels_close},
-    {METHOD_POST, "/log-level", "application/json", ANSWER_BYTES, answer_log_level},
-    {METHOD_GET, "/reload/plan", "application/json", PLAN_BYTES, answer_reload_plan},
-    {METHOD_POST, "/reload", "application/json", PLAN_BYTES, answer_reload},
-    {METHOD_POST, "/confirm-deletions", "application/json", ANSWER_BYTES, answer_confirm_deletions},
-    {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain},
-    {METHOD_POST, "/undrain", "application/json", ANSWER_BYTES, answer_undrain},
-    {METHOD_GET, NULL, NULL, 0, NULL},
+    {METHOD_GET, "/status", "application/json", STATUS_JSON_MAX, answer_status, 0},
+    {METHOD_GET, "/explain", "application/json", EXPLAIN_BYTES_MAX + ANSWER_BYTES, answer_explain, WAIT_MS},
+    {METHOD_GET, "/tunnels", "application/json", TUNNELS_BYTES, answer_tunnels, WAIT_MS},
+    {METHOD_POST, "/tunnels/close", "application/json", ANSWER_BYTES, answer_tunnels_close, WAIT_MS},
+    {METHOD_POST, "/log-level", "application/json", ANSWER_BYTES, answer_log_level, 0},
+    {METHOD_GET, "/reload/plan", "application/json", PLAN_BYTES, answer_reload_plan, 0},
+    {METHOD_POST, "/reload", "application/json", PLAN_BYTES, answer_reload, RELOAD_WAIT_MS},
+    {METHOD_POST, "/confirm-deletions", "application/json", ANSWER_BYTES, answer_confirm_deletions, 0},
+    {METHOD_POST, "/drain", "application/json", ANSWER_BYTES, answer_drain, 0},
+    {METHOD_POST, "/undrain", "application/json", ANSWER_BYTES, answer_undrain, 0},
+    {METHOD_GET, NULL, NULL, 0, NULL, 0},
 };
 
 struct endpoint commands_place(const struct config *config)

@@ -16,7 +16,8 @@
  * By hand: curl --unix-socket /run/proofgw/control.sock http://gateway/status
  *
  * The socket has mode 0600, and only root and the gateway's own user are listened to. Answers are JSON; an
- * error is {"error":"sentence"}.
+ * error is {"error":"sentence"}. What needs an answer of every worker gets 504 when one does not answer in
+ * time, and 503 when too many calls wait already (admin.h).
  *
  * Thread: [control].
  */

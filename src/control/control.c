@@ -84,12 +84,12 @@ static unsigned answer_metrics(void *arg, struct admin_call *call)
 }
 
 static const struct admin_route admin_routes[] = {
-    {METHOD_GET, "/healthz", "text/plain", 64, answer_health},
-    {METHOD_GET, "/livez", "text/plain", 64, answer_health},
-    {METHOD_GET, "/readyz", "application/json", 2048, answer_ready},
+    {METHOD_GET, "/healthz", "text/plain", 64, answer_health, 0},
+    {METHOD_GET, "/livez", "text/plain", 64, answer_health, 0},
+    {METHOD_GET, "/readyz", "application/json", 2048, answer_ready, 0},
     {METHOD_GET, "/metrics", "text/plain; version=0.0.4; charset=utf-8", METRICS_TEXT_MAX + STATUS_BYTES_MAX,
-     answer_metrics},
-    {METHOD_GET, NULL, NULL, 0, NULL},
+     answer_metrics, 0},
+    {METHOD_GET, NULL, NULL, 0, NULL, 0},
 };
 
 /* --- end ------------------------------------------------------------------------------------------- */

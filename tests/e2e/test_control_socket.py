@@ -4,6 +4,7 @@ Goal: status, explain, tunnels and log level tell the truth of the running proce
 Method: HTTP over the unix socket of the real binary, beside real requests and tunnels.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import pytest
 from support.client import request
 from support.control import ask
 from support.partners import Partner, digest
-from support.wait import wait_for
+from support.stopped import stopped_thread
+from support.wait import DEADLINE_S, wait_for
 from support.websocket import CLOSE, TEXT, read_frame, upgrade
 
 NOBODYS_REQUEST = "019aa000-0000-7000-8000-000000000000"  # constant: xdist wants the same names in each worker
@@ -252,3 +254,24 @@ def test_log_level_changes_at_once(gateway, control):
     assert len(gateway.events("tunnels_closed_by_operator")) == before + 1
     changes = gateway.events("log_level_changed")[-2:]  # neither level hides it
     assert [(e["level"], e["from"], e["to"]) for e in changes] == [("info", "info", "error"), ("info", "error", "info")]
+
+
+# --- a worker that hangs
+
+
+def test_a_worker_that_hangs_locks_nobody_out(gateway, control):
+    """As many calls as may wait for it: one more is told so, others are answered, those that wait hear in the end that it is
+    in vain, and then all is as before."""
+    with contextlib.ExitStack() as stack, stopped_thread(gateway.process.pid, "w1"):
+        asking = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(16)]
+        for each in asking:
+            each.connect(str(control.path))
+            each.sendall(b"GET /tunnels HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert "too many calls wait" in control("/tunnels", status=503)["error"]
+        assert control("/status")["workers"] == 2
+        for each in asking:
+            each.settimeout(DEADLINE_S)
+            answer = each.recv(4096)
+            assert b" 504 " in answer and b'{"error":"there was no answer in time: a worker' in answer
+        assert "too many calls wait" in control("/tunnels", status=503)["error"]  # what was asked for may still be done
+    assert wait_for(lambda: ask(control.path, "/tunnels")[0] == 200, "an answer of the worker")

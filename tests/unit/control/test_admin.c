@@ -13,13 +13,14 @@
 
 #include <cmocka.h>
 
-enum { BUFFER_BYTES = 64 * 1024, BACKLOG = 8, PATIENCE_MS = 10000 };
+enum { BUFFER_BYTES = 64 * 1024, BACKLOG = 64, PATIENCE_MS = 10000, WAIT_MS = 60000 };
 
 struct server {
     struct loop loop;
     struct admin admin;
     struct socket_address bound;
     struct admin_call *call; /* waits for its answer */
+    unsigned ncalls;         /* that were to be answered later */
     uv_timer_t watchdog;
     uv_check_t after_io; /* runs behind the events of a turn, before what they closed is let go */
     bool is_expired, answers_after_io;
@@ -29,6 +30,7 @@ static unsigned answer_later(void *arg, struct admin_call *call)
 {
     struct server *s = arg;
     s->call = call;
+    s->ncalls++;
     return ADMIN_LATER;
 }
 
@@ -40,9 +42,9 @@ static unsigned answer_now(void *arg, struct admin_call *call)
 }
 
 static const struct admin_route routes[] = {
-    {METHOD_GET, "/later", "text/plain", 64, answer_later},
-    {METHOD_GET, "/now", "text/plain", 64, answer_now},
-    {METHOD_GET, NULL, NULL, 0, NULL},
+    {METHOD_GET, "/later", "text/plain", 64, answer_later, WAIT_MS},
+    {METHOD_GET, "/now", "text/plain", 64, answer_now, 0},
+    {METHOD_GET, NULL, NULL, 0, NULL, 0},
 };
 
 static void on_expired(uv_timer_t *timer)
@@ -112,19 +114,32 @@ static int client_open(const struct server *s, const char *request)
     return fd;
 }
 
-/* What the server says until it ends the connection. */
-static void assert_answer(struct server *s, int fd, const char *body)
+/* Reads what there is; true at the end. */
+static bool has_ended(int fd, char *text, size_t cap, size_t *n)
+{
+    ssize_t got;
+    while ((got = recv(fd, text + *n, cap - 1 - *n, MSG_DONTWAIT)) > 0)
+        *n += (size_t)got;
+    text[*n] = '\0';
+    return got == 0;
+}
+
+/* What the server says until it ends the connection; `left` others stay. */
+static void assert_says(struct server *s, int fd, unsigned left, const char *status, const char *body)
 {
     char text[1024];
     size_t n = 0;
     (void)shutdown(fd, SHUT_WR); /* fails when both sides have ended already */
-    RUN_UNTIL(s, s->admin.nconns == 0);
-    for (ssize_t got; (got = recv(fd, text + n, sizeof text - 1 - n, 0)) > 0;)
-        n += (size_t)got;
-    text[n] = '\0';
+    RUN_UNTIL(s, has_ended(fd, text, sizeof text, &n));
+    RUN_UNTIL(s, s->admin.nconns == left);
     close(fd);
-    assert_non_null(strstr(text, "200 OK"));
+    assert_non_null(strstr(text, status));
     assert_non_null(strstr(text, body));
+}
+
+static void assert_answer(struct server *s, int fd, const char *body)
+{
+    assert_says(s, fd, 0, "200 OK", body);
 }
 
 static void answers_at_once(void **state)
@@ -184,6 +199,51 @@ static void a_client_that_goes_away_in_the_moment_of_its_answer(void **state)
     assert_int_equal(s->loop.wheel.count, 0);
 }
 
+/* Nobody answers: the client hears that, and its place is free again. What comes after that is for nobody. */
+static void a_call_that_nobody_answers(void **state)
+{
+    struct server *s = *state;
+    int fd = client_open(s, "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    RUN_UNTIL(s, s->call);
+    loop_turn(&s->loop);
+    wheel_advance(&s->loop.wheel, s->loop.now_ms + WAIT_MS - 1000);
+    assert_non_null(s->admin.conns);
+    wheel_advance(&s->loop.wheel, s->loop.now_ms + WAIT_MS + 1000);
+    assert_says(s, fd, 0, "504 ", "{\"error\":\"there was no answer in time");
+    assert_int_equal(s->admin.ncalls, 1);
+    answer_call(s);
+    assert_int_equal(s->admin.ncalls, 0);
+    assert_int_equal(s->loop.wheel.count, 0);
+}
+
+static void calls_that_nobody_answers_hold_up_no_others(void **state)
+{
+    static const char later[] = "GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    struct server *s = *state;
+    int fds[ADMIN_CALLS_MAX];
+    for (unsigned i = 0; i < ADMIN_CALLS_MAX; i++) {
+        fds[i] = client_open(s, later);
+        RUN_UNTIL(s, s->ncalls == i + 1);
+    }
+    assert_says(s, client_open(s, "GET /now HTTP/1.1\r\nHost: localhost\r\n\r\n"), ADMIN_CALLS_MAX, "200 OK",
+                "now");
+    assert_says(s, client_open(s, later), ADMIN_CALLS_MAX, "503 ", "{\"error\":\"too many calls wait");
+    loop_turn(&s->loop);
+    wheel_advance(&s->loop.wheel, s->loop.now_ms + WAIT_MS + 1000);
+    for (unsigned i = 0; i < ADMIN_CALLS_MAX; i++) {
+        (void)shutdown(fds[i], SHUT_WR); /* the other side may have ended */
+        close(fds[i]);
+    }
+    RUN_UNTIL(s, s->admin.nconns == 0);
+    assert_says(s, client_open(s, later), 0, "503 ", "too many calls wait"); /* they still wait */
+    answer_call(s);
+    assert_says(s, client_open(s, "GET /now HTTP/1.1\r\nHost: localhost\r\n\r\n"), 0, "200 OK", "now");
+    int fd = client_open(s, later);
+    RUN_UNTIL(s, s->ncalls == ADMIN_CALLS_MAX + 1);
+    answer_call(s);
+    assert_answer(s, fd, "later");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +253,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_client_that_is_gone_gets_no_answer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_client_that_goes_away_in_the_moment_of_its_answer, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_call_that_nobody_answers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(calls_that_nobody_answers_hold_up_no_others, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
