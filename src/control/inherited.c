@@ -76,6 +76,27 @@ static bool is_bound_to(const struct socket_address *bound, const struct endpoin
     return addr_eq(&a, &e->addr) && socket_address_port(bound) == e->port;
 }
 
+/* Whether an address stands for all of a family, or of both, and the socket is bound to one of those. */
+static bool takes_in(const struct endpoint *e, const struct addr *a)
+{
+    bool is_any = e->addr.family == ADDR_V4 ? e->addr.v4 == 0 : e->addr.v6.hi == 0 && e->addr.v6.lo == 0;
+    return is_any && !addr_eq(a, &e->addr) && (e->wildcard || a->family == e->addr.family);
+}
+
+enum inherited_neighbours inherited_neighbours(const struct inherited *in, const struct endpoint *e)
+{
+    enum inherited_neighbours found = NEIGHBOURS_NONE;
+    if (e->kind != ENDPOINT_IP || e->port == 0) return found;
+    for (const struct inherited_socket *s = in->first; s; s = s->next) {
+        bool is_near = s->bound.any.sa_family != AF_UNIX && socket_address_port(&s->bound) == e->port;
+        if (!is_near || !span_starts(span_str(s->name), SPAN("listener "))) continue;
+        const struct addr a = addr_from_sockaddr(&s->bound.any);
+        if (!takes_in(e, &a)) return NEIGHBOURS_OTHER;
+        found = NEIGHBOURS_WITHIN;
+    }
+    return found;
+}
+
 static bool is_same_bound(const struct socket_address *a, const struct socket_address *b)
 {
     return a->len == b->len && memcmp(&a->storage, &b->storage, a->len) == 0;

@@ -46,6 +46,17 @@ enum err inherited_from_service_manager(struct inherited *in);
 int inherited_take(struct inherited *in, enum inherited_role role, const struct endpoint *e,
                    const struct socket_address *bound);
 
+/* How an address stands to the listeners of another gateway on its port. */
+enum inherited_neighbours {
+    NEIGHBOURS_NONE = 0,
+    NEIGHBOURS_WITHIN, /* it takes in all of theirs, as 0.0.0.0 does: they get what is theirs for as long as
+                          they are open, it gets the rest */
+    NEIGHBOURS_OTHER,  /* not so; within one of theirs, it would take connections away at once */
+};
+
+/* Looks at those that nobody has taken out of the list. */
+enum inherited_neighbours inherited_neighbours(const struct inherited *in, const struct endpoint *e);
+
 unsigned inherited_count(const struct inherited *in);
 
 /* Closes what nobody has taken; each is logged when `is_worth_a_line`. */

@@ -133,13 +133,22 @@ static enum err duplicate(const struct config_listener *l, int from, int *fd, st
     return ERR_IO;
 }
 
-/* The first one decides the port that all share. */
-static enum err open_first(const struct config_listener *l, bool is_moved, struct socket_set *set,
-                           struct errmsg *why)
+/* The first one decides the port that all share. It stands beside listeners of the process before this one
+ * when nothing would go to it that was theirs: if this start fails, nothing has changed for them. */
+static enum err open_first(const struct inherited *in, const struct config_listener *l, bool is_moved,
+                           struct socket_set *set, struct errmsg *why)
 {
     struct socket_address a;
+    enum inherited_neighbours neighbours = inherited_neighbours(in, &l->address);
+    bool is_alone = !is_moved && neighbours != NEIGHBOURS_WITHIN;
     enum err e = to_address(&l->address, &a, why);
-    if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, !is_moved, &set->fds[0], why);
+    if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, is_alone, &set->fds[0], why);
+    if (e == ERR_EXISTS && neighbours == NEIGHBOURS_OTHER)
+        errmsg_set(
+            why, 0, 0,
+            "cannot listen on %s: the process that this one takes over from listens on that port, for this "
+            "address as well; let it reload this file first, then upgrade",
+            l->address.text);
     if (e) return e;
     set->n = 1;
     return read_bound(set->fds[0], &l->address, &set->bound, why);
@@ -166,7 +175,7 @@ enum err sockets_open(struct inherited *in, const struct config_listener *l, uns
         return ERR_NOMEM;
     }
     enum err e = take_inherited(in, l, set, why);
-    if (e == ERR_OK && set->n == 0) e = open_first(l, is_moved, set, why);
+    if (e == ERR_OK && set->n == 0) e = open_first(in, l, is_moved, set, why);
     while (e == ERR_OK && set->n < workers)
         e = open_next(l, set, why);
     if (e) socket_set_close(set);

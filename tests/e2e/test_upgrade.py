@@ -111,8 +111,8 @@ def test_what_waits_in_the_queue_is_served(proofgw, partner):
 class Load:
     """Clients that ask one request after the other, on keep-alive and on new connections."""
 
-    def __init__(self, gateway, partner, threads=4):
-        self.address = ("127.0.0.1", gateway.port)
+    def __init__(self, gateway, partner, threads=4, address=None):
+        self.address = address or ("127.0.0.1", gateway.port)
         self.request = request(fields=partner.authorization)
         self.stop = threading.Event()
         self.answered, self.problems = 0, []
@@ -230,6 +230,41 @@ def test_a_listener_comes_and_another_one_goes(proofgw, partner, tmp_path):
     with pytest.raises(ConnectionRefusedError):
         Client(("127.0.0.1", going))
     assert not path.exists()
+
+
+def test_a_listener_widens_to_all_addresses_of_its_port(replaceable, partner):
+    """127.0.0.1 becomes 0.0.0.0, and that becomes *; a start that fails meanwhile changes nothing."""
+    port = free_port()
+    gateway = replaceable(workers=2, listeners=[{"address": "127.0.0.1:0"}, {"address": f"127.0.0.1:{port}"}])
+    for address in (f"0.0.0.0:{port}", f"*:{port}"):
+        listeners = [{"address": "127.0.0.1:0"}, {"address": address}]
+        gateway.configure(listeners=[*listeners, {"address": "192.0.2.1:80"}])  # which this machine does not have
+        with Load(gateway, partner, address=("127.0.0.1", port)) as load:
+            load.more(10)
+            assert "ended with code 1" in upgrade_refused(gateway)
+            load.more(10)
+        assert not load.problems
+        gateway.configure(listeners=listeners)
+        upgrade_and_wait(gateway)
+        get(gateway, partner, ("127.0.0.1", port))
+        get(gateway, partner, ("127.0.0.2", port))
+
+
+@pytest.mark.parametrize("before, after", [("0.0.0.0", "127.0.0.1"), ("*", "0.0.0.0")])
+def test_a_listener_narrows_with_a_reload_only(replaceable, partner, before, after):
+    """Its sockets would take connections from those that serve, before anybody knows whether the start succeeds."""
+    port = free_port()
+    gateway = replaceable(workers=2, listeners=[{"address": "127.0.0.1:0"}, {"address": f"{before}:{port}"}])
+    gateway.configure(listeners=[{"address": "127.0.0.1:0"}, {"address": f"{after}:{port}"}])
+    with Load(gateway, partner, address=("127.0.0.1", port)) as load:
+        load.more(10)
+        assert "ended with code 1" in upgrade_refused(gateway)
+        load.more(10)
+    assert not load.problems
+    assert "let it reload this file first" in gateway.events("listen_failed")[0]["cause"]
+    gateway.reload()
+    upgrade_and_wait(gateway)
+    get(gateway, partner, ("127.0.0.1", port))
 
 
 # --- failures

@@ -163,6 +163,51 @@ static void the_service_managers_list(void **state)
     assert_null(in.first);
 }
 
+/* `theirs` and `wanted` without the port, which is the same. */
+static enum inherited_neighbours neighbours(const char *theirs, const char *wanted)
+{
+    char address[64];
+    struct inherited_socket s = {.fd = -1};
+    (void)snprintf(address, sizeof address, "%s:4711", theirs);
+    const struct config_listener of_them = listener(address);
+    s.bound = socket_address_ip(&of_them.address.addr, of_them.address.port);
+    inherited_name(INHERITED_LISTENER, &of_them.address, s.name);
+    const struct inherited in = {.first = &s};
+    (void)snprintf(address, sizeof address, "%s:4711", wanted);
+    const struct config_listener ours = listener(address);
+    return inherited_neighbours(&in, &ours.address);
+}
+
+static void what_takes_in_another_address_may_stand_beside_it(void **state)
+{
+    (void)state;
+    static const char *const wider[][2] = {
+        {"127.0.0.1", "0.0.0.0"}, {"127.0.0.1", "*"}, {"0.0.0.0", "*"}, {"[::1]", "[::]"}, {"[::1]", "*"},
+    };
+    for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++) {
+        assert_int_equal(neighbours(wider[i][0], wider[i][1]), NEIGHBOURS_WITHIN);
+        assert_int_equal(neighbours(wider[i][1], wider[i][0]), NEIGHBOURS_OTHER);
+    }
+    assert_int_equal(neighbours("127.0.0.1", "127.0.0.2"), NEIGHBOURS_OTHER); /* the system knows better */
+    assert_int_equal(neighbours("127.0.0.1", "[::]"), NEIGHBOURS_OTHER);
+}
+
+static void only_listeners_of_a_gateway_on_the_same_port_are_neighbours(void **state)
+{
+    (void)state;
+    const struct config_listener ours = listener("0.0.0.0:4711"), any_port = listener("0.0.0.0:0");
+    const struct config_listener theirs = listener("127.0.0.1:4711"), elsewhere = listener("127.0.0.1:4712");
+    struct inherited_socket s = {.bound = socket_address_ip(&theirs.address.addr, 4711), .fd = -1};
+    const struct inherited in = {.first = &s};
+    assert_int_equal(inherited_neighbours(&in, &ours.address), NEIGHBOURS_NONE); /* of the service manager */
+    inherited_name(INHERITED_ADMIN, &theirs.address, s.name);
+    assert_int_equal(inherited_neighbours(&in, &ours.address), NEIGHBOURS_NONE);
+    inherited_name(INHERITED_LISTENER, &theirs.address, s.name);
+    assert_int_equal(inherited_neighbours(&in, &any_port.address), NEIGHBOURS_NONE);
+    s.bound = socket_address_ip(&elsewhere.address.addr, 4712);
+    assert_int_equal(inherited_neighbours(&in, &ours.address), NEIGHBOURS_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +218,8 @@ int main(void)
         cmocka_unit_test(more_than_workers),
         cmocka_unit_test(one_that_cannot_share_its_address),
         cmocka_unit_test(the_service_managers_list),
+        cmocka_unit_test(what_takes_in_another_address_may_stand_beside_it),
+        cmocka_unit_test(only_listeners_of_a_gateway_on_the_same_port_are_neighbours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
