@@ -57,7 +57,7 @@ struct loop {
     struct tls_buffers *tls; /* owned: shared by the TLS streams of the loop; made for the first one */
     struct loop_task soon;   /* list head */
     uv_idle_t idle;          /* runs only while `soon` has entries */
-    uint32_t nlookups;       /* of names, in libuv's pool (resolver.h) */
+    uint32_t nlookups;       /* of names, that run (resolver.h) */
     uint64_t now_ms;         /* monotonic, of this turn */
     uint64_t now_us;         /* monotonic, of this turn */
     uint64_t wall_ms;        /* wall clock, of this turn */

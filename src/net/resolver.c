@@ -47,48 +47,68 @@ static void set_busy(struct resolver *r, bool is_busy)
         r->loop->nlookups--;
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *ai)
+/* Asks again soon. Said once, until there is an answer. */
+static void note_failure(struct resolver *r, const char *cause)
 {
-    struct resolver *r = request->data;
-    loop_turn(r->loop);
-    set_busy(r, false);
-    if (r->closing) {
-        uv_freeaddrinfo(ai);
-        if (r->on_closed) r->on_closed(r);
-        return;
-    }
-    struct address_list found = {0};
-    if (status == 0) collect(ai, &found);
-    uv_freeaddrinfo(ai);
-    if (found.n == 0) {
-        if (r->failures++ == 0)
-            log_warn("resolve_failed", KV_STR("host", r->host),
-                     KV_STR("cause", status ? uv_strerror(status) : "no address"),
-                     KV_UINT("kept_addresses", r->last.n));
-        loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
-        return;
-    }
-    bool has_changed = !lists_equal(&found, &r->last);
+    if (r->failures++ == 0)
+        log_warn("resolve_failed", KV_STR("host", r->host), KV_STR("cause", cause),
+                 KV_UINT("kept_addresses", r->last.n));
+    loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
+}
+
+static void note_addresses(struct resolver *r, const struct address_list *found)
+{
+    bool has_changed = !lists_equal(found, &r->last);
     if (has_changed || r->failures)
-        log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found.n));
+        log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found->n));
     r->failures = 0;
-    r->last = found;
+    r->last = *found;
     if (has_changed) r->on_changed(r, &r->last);
     loop_deadline(r->loop, &r->again, RESOLVER_INTERVAL_MS);
+}
+
+static void on_looked_up(struct job *job, enum err e)
+{
+    struct resolver *r = CONTAINER_OF(job, struct resolver, job);
+    struct address_list found = {0};
+    loop_turn(r->loop);
+    set_busy(r, false);
+    collect(r->found, &found);
+    if (r->found) freeaddrinfo(r->found);
+    r->found = NULL;
+    if (r->closing) {
+        if (r->on_closed) r->on_closed(r);
+    } else if (e) {
+        note_failure(r, JOB_NO_THREAD);
+    } else if (found.n == 0) {
+        note_failure(r, r->result ? gai_strerror(r->result) : "no address");
+    } else {
+        note_addresses(r, &found);
+    }
 }
 
 static const struct addrinfo hints = {
     .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
 
-static void start_request(struct resolver *r)
+/* [own thread] */
+static void look_up(struct job *job)
 {
+    struct resolver *r = CONTAINER_OF(job, struct resolver, job);
     char service[8];
     (void)snprintf(service, sizeof service, "%u", (unsigned)r->port);
-    r->request.data = r;
-    if (uv_getaddrinfo(&r->loop->uv, &r->request, on_resolved, r->host, service, &hints) == 0)
-        set_busy(r, true);
-    else
-        loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
+    r->result = getaddrinfo(r->host, service, &hints, &r->found);
+}
+
+static void start_request(struct resolver *r)
+{
+    if (r->loop->nlookups >= RESOLVER_LOOKUPS_MAX) {
+        note_failure(r, "too many look-ups wait for name servers that do not answer");
+        return;
+    }
+    r->found = NULL;
+    r->result = 0;
+    set_busy(r, true);
+    job_start(&r->job, &r->loop->uv, look_up, on_looked_up);
 }
 
 static void on_again(struct wheel_entry *e)
@@ -109,10 +129,7 @@ void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r))
     r->closing = true;
     r->on_closed = on_closed;
     loop_deadline_clear(r->loop, &r->again);
-    if (r->busy)
-        (void)uv_cancel((uv_req_t *)&r->request); /* may be running already; on_resolved comes either way */
-    else if (on_closed)
-        on_closed(r);
+    if (!r->busy && on_closed) on_closed(r);
 }
 
 enum err resolver_lookup(const char *host, uint16_t port, struct address_list *out)

@@ -1,17 +1,29 @@
 /* resolver.h - keeps the addresses of one host name fresh, away from the workers.
  *
- * getaddrinfo() blocks, so it runs in libuv's thread pool on the control loop; the result is handed to the
+ * getaddrinfo() blocks, for as long as the system's resolver likes, so each look-up has a thread of its own:
+ * a name whose servers do not answer holds up no other one, and nothing else. The result is handed to the
  * owner as an immutable list. A failed or empty answer keeps the last good one.
+ *
+ * A look-up cannot be called off. One whose resolver was closed goes on until it ends, so their number has a
+ * bound of its own: RESOLVER_LOOKUPS_MAX, far more than there can be names in force.
  *
  * Thread: [control].
  */
 #ifndef NET_RESOLVER_H
 #define NET_RESOLVER_H
 
+#include "net/job.h"
 #include "net/loop.h"
 #include "net/socket.h"
 
-enum { RESOLVER_ADDRESSES_MAX = 16, RESOLVER_INTERVAL_MS = 30000, RESOLVER_RETRY_MS = 2000 };
+enum {
+    RESOLVER_ADDRESSES_MAX = 16,
+    RESOLVER_INTERVAL_MS = 30000,
+    RESOLVER_RETRY_MS = 2000,
+    RESOLVER_LOOKUPS_MAX = 64, /* of one loop at once */
+};
+
+struct addrinfo;
 
 struct address_list {
     uint32_t n; /* 1.. */
@@ -25,11 +37,13 @@ typedef void (*resolver_fn)(struct resolver *r, const struct address_list *list)
 
 struct resolver {
     struct loop *loop;
-    uv_getaddrinfo_t request;
-    bool busy; /* the request is in the pool */
+    struct job job;
+    bool busy; /* the job's thread runs: `found` and `result` are its */
+    struct addrinfo *found;
+    int result; /* of getaddrinfo() */
     bool closing;
     struct wheel_entry again;
-    const char *host; /* borrowed */
+    const char *host; /* borrowed, until on_closed */
     uint16_t port;
     struct address_list last; /* n == 0: never resolved */
     resolver_fn on_changed;
@@ -42,7 +56,7 @@ struct resolver {
 void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint16_t port,
                    resolver_fn on_changed, void *user);
 
-/* Stops; on_closed comes when the pool has let go of the request (at once when it is not busy). */
+/* Stops; on_closed comes when the look-up that runs has ended (at once when none does). */
 void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r));
 
 /* Looks a name up once. [any] Blocks, as long as the system's resolver is configured to wait: for commands,

@@ -43,6 +43,20 @@ def test_silent_name_servers_hold_up_no_other_name(proofgw, backend, partner, ho
     is_passed(gateway.client().exchange(fields=partner.authorization))
 
 
+def test_as_many_silent_name_servers_as_there_can_be_names(proofgw, hosts, silent_name_server):
+    """Sixteen Sentinels, and a backend: the other backend is known at once."""
+    hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)
+    sentinels = [{"address": f"s{number}.test:26379"} for number in range(16)]
+    redis = {"sentinel": {"master": "partners", "addresses": sentinels}}
+    gateway = proofgw(
+        upstream="localhost:80",
+        sandbox_upstream="one.test:80",
+        ready=False,
+        store={"kind": "redis", "file": None, "redis": redis},
+    )
+    assert gateway.wait_event("resolved")[0]["host"] == "localhost"
+
+
 def test_the_end_while_a_reload_waits_for_a_name(proofgw, backend, partner, hosts, silent_name_server):
     """Whoever asked for the reload is told that there is none."""
     hosts({"localhost": ["127.0.0.1"]}, silent_name_server, timeout_s=30)

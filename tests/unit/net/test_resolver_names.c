@@ -1,0 +1,181 @@
+/* The resolver before name servers that do not answer, answer with more than there is room for, and in
+ * another order each time. The look-ups are this file's: "hangs" waits until it is let go, "many" has
+ * addresses. */
+#include "helper_net.h"
+#include "net/resolver.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { PORT = 4711, MANY = 40 };
+
+static sem_t gate;
+static bool has_no_threads;
+static unsigned naddresses, rotation; /* of "many"; set while nothing is looked up */
+
+struct answer {
+    struct addrinfo info[MANY];
+    struct sockaddr_in at[MANY];
+};
+
+/* 10.0.0.0, 10.0.0.1, ... beginning with the one that `rotation` says. */
+static struct addrinfo *answer_many(void)
+{
+    struct answer *a = calloc(1, sizeof *a);
+    if (!a) return NULL;
+    for (unsigned i = 0; i < naddresses; i++) {
+        a->at[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(PORT)};
+        a->at[i].sin_addr.s_addr = htonl(0x0a000000 + (rotation + i) % naddresses);
+        a->info[i] = (struct addrinfo){.ai_family = AF_INET,
+                                       .ai_addr = (struct sockaddr *)&a->at[i],
+                                       .ai_addrlen = sizeof a->at[i],
+                                       .ai_next = i + 1 < naddresses ? &a->info[i + 1] : NULL};
+    }
+    return a->info;
+}
+
+static int look_up_here(const char *host, const char *service, const struct addrinfo *wanted,
+                        struct addrinfo **out)
+{
+    (void)service, (void)wanted;
+    if (strcmp(host, "many") == 0) {
+        *out = answer_many();
+        return *out ? 0 : EAI_MEMORY;
+    }
+    sem_wait(&gate);
+    return EAI_AGAIN;
+}
+
+static int create_or_fail(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *arg)
+{
+    return has_no_threads ? EAGAIN : pthread_create(thread, attributes, run, arg);
+}
+
+#define getaddrinfo     look_up_here
+#define freeaddrinfo(p) free(p) /* the first member of a struct answer */
+#define pthread_create  create_or_fail
+#include "net/job.c"
+#include "net/resolver.c"
+#undef pthread_create
+
+struct asker {
+    struct resolver resolver; /* first */
+    unsigned changes, closed;
+};
+
+static void count_change(struct resolver *r, const struct address_list *list)
+{
+    (void)list;
+    ((struct asker *)r->user)->changes++;
+}
+
+static void count_closed(struct resolver *r)
+{
+    ((struct asker *)r->user)->closed++;
+}
+
+static void asker_open(struct asker *a, struct net_test *t, const char *host)
+{
+    *a = (struct asker){0};
+    resolver_open(&a->resolver, &t->loop, host, PORT, count_change, a);
+}
+
+static void asker_close(struct asker *a, struct net_test *t)
+{
+    resolver_close(&a->resolver, count_closed);
+    RUN_UNTIL(t, a->closed);
+}
+
+static void ask_again(struct asker *a, struct net_test *t)
+{
+    RUN_UNTIL(t, !a->resolver.busy);
+    loop_turn(&t->loop);
+    loop_deadline(&t->loop, &a->resolver.again, 0);
+    RUN_UNTIL(t, a->resolver.busy);
+    RUN_UNTIL(t, !a->resolver.busy);
+}
+
+static void names_that_hang_hold_up_no_other(void **state)
+{
+    struct net_test *t = *state;
+    struct asker hanging[RESOLVER_LOOKUPS_MAX - 1], other;
+    naddresses = 3;
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX - 1; i++)
+        asker_open(&hanging[i], t, "hangs");
+    asker_open(&other, t, "many");
+    RUN_UNTIL(t, other.changes);
+    assert_int_equal(other.resolver.last.n, 3);
+    asker_close(&other, t);
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX - 1; i++) {
+        resolver_close(&hanging[i].resolver, count_closed);
+        assert_int_equal(hanging[i].closed, 0); /* its thread has it still */
+        sem_post(&gate);
+    }
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX - 1; i++)
+        RUN_UNTIL(t, hanging[i].closed);
+    assert_int_equal(t->loop.nlookups, 0);
+}
+
+static void look_ups_have_a_bound(void **state)
+{
+    struct net_test *t = *state;
+    struct asker hanging[RESOLVER_LOOKUPS_MAX], other;
+    naddresses = 1;
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX; i++)
+        asker_open(&hanging[i], t, "hangs");
+    asker_open(&other, t, "many");
+    assert_false(other.resolver.busy);
+    assert_int_equal(other.resolver.failures, 1);
+    assert_int_equal(t->loop.nlookups, RESOLVER_LOOKUPS_MAX);
+    sem_post(&gate);
+    RUN_UNTIL(t, t->loop.nlookups < RESOLVER_LOOKUPS_MAX);
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX; i++)
+        resolver_close(&hanging[i].resolver, count_closed); /* the one that has ended asks no more */
+    assert_non_null(other.resolver.again.next);
+    ask_again(&other, t);
+    assert_int_equal(other.changes, 1);
+    asker_close(&other, t);
+    for (size_t i = 1; i < RESOLVER_LOOKUPS_MAX; i++)
+        sem_post(&gate);
+    for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX; i++)
+        RUN_UNTIL(t, hanging[i].closed);
+}
+
+static void without_a_thread_it_is_asked_again(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    naddresses = 1;
+    has_no_threads = true;
+    asker_open(&a, t, "many");
+    RUN_UNTIL(t, a.resolver.failures);
+    has_no_threads = false;
+    assert_int_equal(a.changes, 0);
+    assert_non_null(a.resolver.again.next);
+    ask_again(&a, t);
+    assert_int_equal(a.changes, 1);
+    asker_close(&a, t);
+}
+
+#define NAMES_TEST(name) cmocka_unit_test_setup_teardown(name, net_test_setup, net_test_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        NAMES_TEST(names_that_hang_hold_up_no_other),
+        NAMES_TEST(look_ups_have_a_bound),
+        NAMES_TEST(without_a_thread_it_is_asked_again),
+    };
+    if (sem_init(&gate, 0, 0) != 0) return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
