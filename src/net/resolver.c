@@ -5,7 +5,6 @@
 
 #include <netdb.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void start_request(struct resolver *r);
@@ -17,17 +16,31 @@ static int compare_addresses(const void *a, const void *b)
     return memcmp(&x->storage, &y->storage, x->len);
 }
 
-/* Sorted, so that a rotated DNS answer is not a change. */
-static void collect(const struct addrinfo *ai, struct address_list *out)
+/* Keeps the list sorted, and the last one out when it is full. */
+static void insert(struct address_list *list, const struct socket_address *a)
 {
+    uint32_t at = list->n;
+    while (at > 0 && compare_addresses(&list->addresses[at - 1], a) > 0)
+        at--;
+    if (at == RESOLVER_ADDRESSES_MAX) return;
+    if (list->n < RESOLVER_ADDRESSES_MAX) list->n++;
+    memmove(&list->addresses[at + 1], &list->addresses[at], (list->n - 1 - at) * sizeof list->addresses[0]);
+    list->addresses[at] = *a;
+}
+
+/* Returns how many there are, of which the list holds what fits. */
+static uint32_t collect(const struct addrinfo *ai, struct address_list *out)
+{
+    uint32_t n = 0;
     *out = (struct address_list){0};
-    for (; ai && out->n < RESOLVER_ADDRESSES_MAX; ai = ai->ai_next) {
+    for (; ai; ai = ai->ai_next) {
         if (ai->ai_family != AF_INET && ai->ai_family != AF_INET6) continue;
-        struct socket_address *a = &out->addresses[out->n++];
-        memcpy(&a->storage, ai->ai_addr, ai->ai_addrlen);
-        a->len = ai->ai_addrlen;
+        struct socket_address a = {.len = ai->ai_addrlen};
+        memcpy(&a.storage, ai->ai_addr, ai->ai_addrlen);
+        insert(out, &a);
+        n++;
     }
-    qsort(out->addresses, out->n, sizeof out->addresses[0], compare_addresses);
+    return n;
 }
 
 static bool lists_equal(const struct address_list *a, const struct address_list *b)
@@ -56,11 +69,12 @@ static void note_failure(struct resolver *r, const char *cause)
     loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
 }
 
-static void note_addresses(struct resolver *r, const struct address_list *found)
+static void note_addresses(struct resolver *r, const struct address_list *found, uint32_t n)
 {
     bool has_changed = !lists_equal(found, &r->last);
     if (has_changed || r->failures)
-        log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found->n));
+        log_info("resolved", KV_STR("host", r->host), KV_UINT("addresses", found->n),
+                 KV_UINT("left_out", n - found->n));
     r->failures = 0;
     r->last = *found;
     if (has_changed) r->on_changed(r, &r->last);
@@ -73,17 +87,17 @@ static void on_looked_up(struct job *job, enum err e)
     struct address_list found = {0};
     loop_turn(r->loop);
     set_busy(r, false);
-    collect(r->found, &found);
+    uint32_t n = collect(r->found, &found);
     if (r->found) freeaddrinfo(r->found);
     r->found = NULL;
     if (r->closing) {
         if (r->on_closed) r->on_closed(r);
     } else if (e) {
         note_failure(r, JOB_NO_THREAD);
-    } else if (found.n == 0) {
+    } else if (n == 0) {
         note_failure(r, r->result ? gai_strerror(r->result) : "no address");
     } else {
-        note_addresses(r, &found);
+        note_addresses(r, &found, n);
     }
 }
 
@@ -138,7 +152,7 @@ enum err resolver_lookup(const char *host, uint16_t port, struct address_list *o
     struct addrinfo *found = NULL;
     (void)snprintf(service, sizeof service, "%u", (unsigned)port);
     if (getaddrinfo(host, service, &hints, &found)) return ERR_NOT_FOUND;
-    collect(found, out);
+    uint32_t n = collect(found, out);
     freeaddrinfo(found);
-    return out->n ? ERR_OK : ERR_NOT_FOUND;
+    return n ? ERR_OK : ERR_NOT_FOUND;
 }

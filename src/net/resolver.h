@@ -25,6 +25,8 @@ enum {
 
 struct addrinfo;
 
+/* In an order of their own. Of more than fit, the first ones in that order, so that a name server which
+ * answers in another order each time brings the same ones. */
 struct address_list {
     uint32_t n; /* 1.. */
     struct socket_address addresses[RESOLVER_ADDRESSES_MAX];

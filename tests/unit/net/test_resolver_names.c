@@ -151,6 +151,25 @@ static void look_ups_have_a_bound(void **state)
         RUN_UNTIL(t, hanging[i].closed);
 }
 
+static void of_more_addresses_than_fit_always_the_same_are_used(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    naddresses = MANY;
+    rotation = MANY / 2;
+    asker_open(&a, t, "many");
+    RUN_UNTIL(t, a.changes);
+    assert_int_equal(a.resolver.last.n, RESOLVER_ADDRESSES_MAX);
+    for (uint32_t i = 0; i < RESOLVER_ADDRESSES_MAX; i++) {
+        const struct addr got = addr_from_sockaddr(&a.resolver.last.addresses[i].any);
+        assert_int_equal(got.v4, 0x0a000000 + i);
+    }
+    for (rotation = 0; rotation < MANY; rotation += 7)
+        ask_again(&a, t);
+    assert_int_equal(a.changes, 1);
+    asker_close(&a, t);
+}
+
 static void without_a_thread_it_is_asked_again(void **state)
 {
     struct net_test *t = *state;
@@ -174,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         NAMES_TEST(names_that_hang_hold_up_no_other),
         NAMES_TEST(look_ups_have_a_bound),
+        NAMES_TEST(of_more_addresses_than_fit_always_the_same_are_used),
         NAMES_TEST(without_a_thread_it_is_asked_again),
     };
     if (sem_init(&gate, 0, 0) != 0) return 1;
