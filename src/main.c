@@ -69,13 +69,6 @@ static void ignore_signals(void)
     (void)signal(SIGUSR2, SIG_IGN);
 }
 
-/* Before the first thread. libuv looks names up in half of its pool: four at once, so that the backends,
- * Redis and a backend that a reload names do not wait for each other's name servers. */
-static void size_pool(void)
-{
-    (void)setenv("UV_THREADPOOL_SIZE", "8", false); /* else it has four */
-}
-
 /* Memory of this process holds tokens in clear for moments: it goes into no core dump, and no other process
  * of the same user may look into it. */
 static void protect_memory(void)
@@ -132,7 +125,6 @@ static int run(const char *path)
     struct config *config;
     if (!hold_standard_descriptors()) return EXIT_CONFIG;
     ignore_signals();
-    size_pool();
     protect_memory();
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     return control_run(config, GW_VERSION, GW_COMMIT);

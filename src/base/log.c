@@ -462,7 +462,8 @@ enum err log_start(const struct log_options *o, struct errmsg *why)
     if (!sys && log_thread_attach("control")) sys = ENOMEM;
     if (!sys) sys = thread_start();
     if (sys) {
-        errmsg_set(why, 0, 0, "cannot start the log thread: %s", strerror(sys));
+        errmsg_set(why, 0, 0, "cannot start the log thread: %s%s", strerror(sys),
+                   sys == EAGAIN ? "; raise TasksMax or the limit of processes" : "");
         everything_close();
         return sys == ENOMEM ? ERR_NOMEM : ERR_IO;
     }

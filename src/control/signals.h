@@ -1,7 +1,6 @@
 /* signals.h - the signals that operators send, as events on control's loop.
  *
- * No other thread ever takes one: workers and the log thread block them, and libuv's pool is made here while
- * they are blocked, which its threads inherit.
+ * No other thread ever takes one: workers, jobs (net/job.h) and the log thread block them.
  *
  * Thread: [control].
  */
@@ -14,13 +13,12 @@ enum { SIGNALS_MAX = 6 }; /* TERM, INT, QUIT, HUP, USR1, USR2 */
 
 struct signals {
     uv_signal_t handles[SIGNALS_MAX];
-    uv_work_t first_work; /* makes libuv's pool */
     struct loop *loop;
     void (*on_signal)(int number, void *arg);
     void *arg;
 };
 
-/* Begins to listen. Before the first work is queued on the loop. Errors: ERR_IO (what was begun is ended by
+/* Begins to listen. Errors: ERR_IO (what was begun is ended by
  * signals_close()). */
 enum err signals_open(struct signals *s, struct loop *loop, void (*on_signal)(int number, void *arg),
                       void *arg);

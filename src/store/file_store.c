@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
+#include "net/job.h"
 #include "store/partner_apply.h"
 #include "store/partner_file.h"
 
@@ -18,9 +19,9 @@ const struct file_store_options file_store_defaults = {
 
 enum file_store_state {
     FILE_STORE_IDLE = 0, /* no load */
-    FILE_STORE_READING,  /* `load` is with the pool thread: only load->cancelled may be touched */
+    FILE_STORE_READING,  /* `load` is with its thread: only load->cancelled may be touched */
     FILE_STORE_APPLYING, /* `load` is ours; the idle handle applies it slice by slice */
-    FILE_STORE_CLOSING,  /* `load` is NULL or with the pool thread; handles are closing */
+    FILE_STORE_CLOSING,  /* `load` is NULL or with its thread; handles are closing */
 };
 
 /* What asked for a load; the larger wins when several wait. */
@@ -32,12 +33,12 @@ enum load_trigger {
 
 /* One load, from the request to the last partner applied. */
 struct load {
-    uv_work_t work;
+    struct job job; /* reads */
     struct file_store *owner;
     enum load_trigger trigger;
     uint64_t started_us;
     struct partner_file_seen last; /* what the load before saw */
-    atomic_bool cancelled;         /* shared: set by the loop, read by the pool thread */
+    atomic_bool cancelled;         /* shared: set by the loop, read by its thread */
     enum partner_file_outcome outcome;
     struct partner_file file;
     struct partner_apply apply;
@@ -161,7 +162,6 @@ static struct load *load_create(struct file_store *fs, enum load_trigger trigger
     struct load *load = calloc(1, sizeof *load);
     if (!load) return NULL;
     load->owner = fs;
-    load->work.data = load;
     load->trigger = trigger;
     load->started_us = clock_mono_us();
     load->last = fs->seen;
@@ -174,7 +174,7 @@ static void load_destroy(struct load *load)
     free(load);
 }
 
-/* [pool thread, or control at start] */
+/* [a thread of its own, or control at start] */
 static void load_read(struct load *load)
 {
     const struct partner_file_seen *last = load->trigger == LOAD_ALWAYS ? NULL : &load->last;
@@ -256,16 +256,19 @@ static void release_if_closed(struct file_store *fs)
     if (on_closed) on_closed(arg);
 }
 
-static void on_read_in_pool(uv_work_t *work)
+static void read_aside(struct job *job)
 {
-    load_read(work->data);
+    load_read(CONTAINER_OF(job, struct load, job));
 }
 
-static void on_read_done(uv_work_t *work, int status)
+static void on_read_done(struct job *job, enum err e)
 {
-    struct load *load = work->data;
+    struct load *load = CONTAINER_OF(job, struct load, job);
     struct file_store *fs = load->owner;
-    (void)status; /* UV_ECANCELED comes only while closing */
+    if (e) {
+        load->outcome = PARTNER_FILE_UNREADABLE;
+        record_messages_add(&load->file.report.faults, 0, 0, JOB_NO_THREAD);
+    }
     if (fs->state == FILE_STORE_CLOSING) {
         load_destroy(load);
         fs->load = NULL;
@@ -294,8 +297,7 @@ static void load_start(struct file_store *fs, enum load_trigger trigger)
         return;
     }
     set_state(fs, FILE_STORE_READING);
-    int rc = uv_queue_work(fs->loop, &fs->load->work, on_read_in_pool, on_read_done);
-    BUG_IF(rc, "uv_queue_work() fails only without a callback");
+    job_start(&fs->load->job, fs->loop, read_aside, on_read_done);
 }
 
 /* The first load: all of it at once, on this thread. */
@@ -360,8 +362,7 @@ static void file_store_close(struct store *s, void (*on_closed)(void *arg), void
         load_destroy(fs->load);
         fs->load = NULL;
     } else if (fs->state == FILE_STORE_READING) {
-        atomic_store(&fs->load->cancelled, true);
-        (void)uv_cancel((uv_req_t *)&fs->load->work); /* when it runs already it ends by the flag */
+        atomic_store(&fs->load->cancelled, true); /* its thread ends by it */
     }
     set_state(fs, FILE_STORE_CLOSING);
     fs->on_closed = on_closed;

@@ -13,7 +13,7 @@
  * Limits: PARTNER_FILE_BYTES_MAX, PARTNER_LINE_BYTES_MAX (room for two lists of PARTNER_CIDRS_MAX prefixes);
  * they bound the number of records to about a million.
  *
- * Thread: [any]; blocks on the disk, so it is called from a thread of libuv's pool, or at start.
+ * Thread: [any]; blocks on the disk, so it is called from a job (net/job.h), or at start.
  */
 #ifndef STORE_PARTNER_FILE_H
 #define STORE_PARTNER_FILE_H

@@ -1,7 +1,9 @@
 #include "store/redis_sync_state.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "base/log.h"
+#include "net/job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,11 +16,11 @@ enum {
     LAST_TRIES = 200, /* at the end, while another gateway writes: 2 s */
 };
 
-/* One snapshot being written: the loop packs a megabyte, a pool thread writes it, and so on. */
+/* One snapshot being written: the loop packs a megabyte, a thread writes it, and so on. */
 struct redis_copy {
-    uv_work_t work;
+    struct job job;
     struct redis_sync *sync;
-    /* the pool thread's while it works */
+    /* the thread's while it works */
     char *path; /* owned */
     struct snapshot_head head;
     struct snapshot_foot foot;
@@ -45,7 +47,7 @@ static void copy_free(struct redis_copy *copy)
     free(copy);
 }
 
-/* [pool thread; the loop at the end] */
+/* [its thread; the loop at the end] */
 static void write_chunk(struct redis_copy *copy)
 {
     if (!copy->writer) copy->error = snapshot_create(copy->path, &copy->head, &copy->writer, &copy->why);
@@ -56,10 +58,10 @@ static void write_chunk(struct redis_copy *copy)
     copy->writer = NULL;
 }
 
-/* [pool thread] */
-static void on_write_in_pool(uv_work_t *work)
+/* [its thread] */
+static void write_aside(struct job *job)
 {
-    write_chunk(work->data);
+    write_chunk(CONTAINER_OF(job, struct redis_copy, job));
 }
 
 static void report(struct redis_copy *copy)
@@ -93,11 +95,14 @@ static void finish(struct redis_copy *copy)
     }
 }
 
-static void on_written(uv_work_t *work, int status)
+static void on_written(struct job *job, enum err e)
 {
-    struct redis_copy *copy = work->data;
+    struct redis_copy *copy = CONTAINER_OF(job, struct redis_copy, job);
     loop_turn(copy->sync->loop);
-    (void)status; /* it is never cancelled */
+    if (e) {
+        copy->error = e;
+        errmsg_set(&copy->why, 0, 0, "snapshot %s: %s", copy->path, JOB_NO_THREAD);
+    }
     if (copy->error || copy->is_last || copy->is_aborted)
         finish(copy);
     else
@@ -130,8 +135,7 @@ static void pack_next(struct redis_copy *copy)
         finish(copy);
         return;
     }
-    int rc = uv_queue_work(&s->loop->uv, &copy->work, on_write_in_pool, on_written);
-    BUG_IF(rc, "uv_queue_work() fails only without a callback");
+    job_start(&copy->job, &s->loop->uv, write_aside, on_written);
 }
 
 static void write_head(const struct redis_sync *s, struct snapshot_head *head)
@@ -158,7 +162,6 @@ static void on_timer(uv_timer_t *timer)
         return;
     }
     copy->sync = s;
-    copy->work.data = copy;
     copy->path = path;
     copy->started_us = clock_mono_us();
     write_head(s, &copy->head);
@@ -179,7 +182,7 @@ void redis_copy_schedule(struct redis_sync *s)
 
 void redis_copy_abort(struct redis_sync *s)
 {
-    if (s->copy) s->copy->is_aborted = true; /* it ends when the pool thread is done with its chunk */
+    if (s->copy) s->copy->is_aborted = true; /* it ends when its thread is done with its chunk */
 }
 
 /* There is no later for the last one: another gateway that is writing is waited for, but not for long. */

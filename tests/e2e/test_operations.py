@@ -272,18 +272,36 @@ def test_others_of_the_same_user_cannot_look_into_it(other_user, start):
     assert process.stop() == EXIT_OK
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs a user of whom nothing else runs")
-@pytest.mark.parametrize("ends", [False, True], ids=["alone", "with a signal"])
-def test_too_few_threads(other_user, start, ends):
-    """It ends with those workers that did start, and a signal meanwhile makes no difference."""
+@pytest.fixture
+def start_with_few_threads(other_user, start):
+    """A gateway with 8 workers whose user may have only so many threads. A sanitizer may have one of its own, and one more
+    would look for leaks."""
     _, folder = other_user
-    # 10 threads and a sanitizer's own come before the 8 workers; one more would look for leaks.
-    limited = ["env", "ASAN_OPTIONS=detect_leaks=0", "prlimit", "--nproc=13"]
-    for _ in range(10 if ends else 1):
-        process = start(folder=folder, user=60000 + os.getpid() % 5000, prefix=limited, workers=8)
-        if ends:
-            wait_for(lambda: process.events("listening"), process.text)
-            process.process.send_signal(signal.SIGTERM)
+
+    def run(limit):
+        limited = ["env", "ASAN_OPTIONS=detect_leaks=0", "prlimit", f"--nproc={limit}"]
+        return start(folder=folder, user=60000 + os.getpid() % 5000, prefix=limited, workers=8)
+
+    return run
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a user of whom nothing else runs")
+@pytest.mark.parametrize("limit", range(2, 10))
+def test_too_few_threads(start_with_few_threads, limit):
+    """It takes one for itself, one for the log, and one a worker: whichever cannot be had, it ends with a sentence."""
+    process = start_with_few_threads(limit)
+    assert process.process.wait(DEADLINE_S) == EXIT_CONFIG, process.text()
+    (event,) = process.events("worker_not_started") or process.events("log_failed")
+    assert "TasksMax" in event.get("hint", event.get("cause")), process.text()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a user of whom nothing else runs")
+def test_too_few_threads_and_a_signal(start_with_few_threads):
+    """It ends with those workers that did start, and a signal meanwhile makes no difference."""
+    for _ in range(10):
+        process = start_with_few_threads(6)
+        wait_for(lambda: process.events("listening"), process.text)
+        process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(DEADLINE_S) == EXIT_CONFIG, process.text()
         assert "TasksMax" in process.events("worker_not_started")[0]["hint"]
 
