@@ -62,7 +62,7 @@ def test_the_new_process_serves_and_the_old_one_ends(proofgw, partner):
     assert is_passed(kept.exchange(fields=partner.authorization))["connection"] == "close"
     kept.expect_close()
     assert old.wait(DEADLINE_S) == 0
-    assert [event["upgrade"] for event in gateway.events("started")] == ["no", "yes"]
+    assert [event["upgrade"] for event in gateway.wait_event("started", 2)] == ["no", "yes"]
     get(gateway, partner)
 
 
