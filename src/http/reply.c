@@ -29,122 +29,118 @@ const struct reply_def *reply_def(enum reply_id id)
 static void special_fields_write(struct outbuf *o, enum reply_id id, const struct reply_options *opt)
 {
     unsigned status = defs[id].status;
-    if (id == REPLY_MISSING_TOKEN) outbuf_str(o, "WWW-Authenticate: Bearer realm=\"proof\"\r\n");
+    if (id == REPLY_MISSING_TOKEN) outbuf_span(o, SPAN("WWW-Authenticate: Bearer realm=\"proof\"\r\n"));
     if (id == REPLY_INVALID_TOKEN)
-        outbuf_str(o, "WWW-Authenticate: Bearer realm=\"proof\", error=\"invalid_token\"\r\n");
+        outbuf_span(o, SPAN("WWW-Authenticate: Bearer realm=\"proof\", error=\"invalid_token\"\r\n"));
     if (status == 429 || status == 503) {
-        outbuf_str(o, "Retry-After: ");
+        outbuf_span(o, SPAN("Retry-After: "));
         outbuf_u64(o, opt->retry_after_s ? opt->retry_after_s : 1);
-        outbuf_str(o, "\r\n");
+        outbuf_span(o, SPAN("\r\n"));
     }
-    if (status == 426) outbuf_str(o, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+    if (status == 426) outbuf_span(o, SPAN("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
 }
 
 static void connection_write(struct outbuf *o, enum reply_id id, bool closes)
 {
     bool upgrade = defs[id].status == 426;
     if (!closes && !upgrade) return;
-    outbuf_str(o, "Connection: ");
+    outbuf_span(o, SPAN("Connection: "));
     if (upgrade)
-        outbuf_str(o, closes ? "Upgrade, close" : "Upgrade");
+        outbuf_span(o, closes ? SPAN("Upgrade, close") : SPAN("Upgrade"));
     else
-        outbuf_str(o, "close");
-    outbuf_str(o, "\r\n");
+        outbuf_span(o, SPAN("close"));
+    outbuf_span(o, SPAN("\r\n"));
 }
 
 void reply_write(struct outbuf *o, enum reply_id id, const struct reply_options *opt)
 {
     const struct reply_def *def = reply_def(id);
-    outbuf_str(o, "HTTP/1.1 ");
+    outbuf_span(o, SPAN("HTTP/1.1 "));
     outbuf_u64(o, def->status);
     outbuf_char(o, ' ');
     outbuf_str(o, status_phrase(def->status));
-    outbuf_str(o, "\r\nDate: ");
-    http_date_write(o, opt->wall_ms);
-    outbuf_str(o, "\r\nContent-Type: application/json\r\nContent-Length: ");
+    outbuf_span(o, SPAN("\r\n"));
+    outbuf_span(o, opt->date_line);
+    outbuf_span(o, SPAN("Content-Type: application/json\r\nContent-Length: "));
     outbuf_u64(o, def->body.n);
-    outbuf_str(o, "\r\nCache-Control: no-store\r\nX-Request-Id: ");
+    outbuf_span(o, SPAN("\r\nCache-Control: no-store\r\nX-Request-Id: "));
     outbuf_span(o, opt->request_id);
-    outbuf_str(o, "\r\n");
+    outbuf_span(o, SPAN("\r\n"));
     special_fields_write(o, id, opt);
     connection_write(o, id, def->closes || !opt->keep_alive);
-    outbuf_str(o, "\r\n");
+    outbuf_span(o, SPAN("\r\n"));
     if (!opt->head) outbuf_span(o, def->body);
 }
 
 /* ---- reason phrases (RFC 9110 section 15 and the IANA registry) ---- */
 
-static const struct {
-    uint16_t status;
-    const char *phrase;
-} phrases[] = {
-    {100, "Continue"},
-    {101, "Switching Protocols"},
-    {102, "Processing"},
-    {103, "Early Hints"},
-    {200, "OK"},
-    {201, "Created"},
-    {202, "Accepted"},
-    {203, "Non-Authoritative Information"},
-    {204, "No Content"},
-    {205, "Reset Content"},
-    {206, "Partial Content"},
-    {207, "Multi-Status"},
-    {208, "Already Reported"},
-    {226, "IM Used"},
-    {300, "Multiple Choices"},
-    {301, "Moved Permanently"},
-    {302, "Found"},
-    {303, "See Other"},
-    {304, "Not Modified"},
-    {305, "Use Proxy"},
-    {307, "Temporary Redirect"},
-    {308, "Permanent Redirect"},
-    {400, "Bad Request"},
-    {401, "Unauthorized"},
-    {402, "Payment Required"},
-    {403, "Forbidden"},
-    {404, "Not Found"},
-    {405, "Method Not Allowed"},
-    {406, "Not Acceptable"},
-    {407, "Proxy Authentication Required"},
-    {408, "Request Timeout"},
-    {409, "Conflict"},
-    {410, "Gone"},
-    {411, "Length Required"},
-    {412, "Precondition Failed"},
-    {413, "Content Too Large"},
-    {414, "URI Too Long"},
-    {415, "Unsupported Media Type"},
-    {416, "Range Not Satisfiable"},
-    {417, "Expectation Failed"},
-    {421, "Misdirected Request"},
-    {422, "Unprocessable Content"},
-    {423, "Locked"},
-    {424, "Failed Dependency"},
-    {425, "Too Early"},
-    {426, "Upgrade Required"},
-    {428, "Precondition Required"},
-    {429, "Too Many Requests"},
-    {431, "Request Header Fields Too Large"},
-    {451, "Unavailable For Legal Reasons"},
-    {500, "Internal Server Error"},
-    {501, "Not Implemented"},
-    {502, "Bad Gateway"},
-    {503, "Service Unavailable"},
-    {504, "Gateway Timeout"},
-    {505, "HTTP Version Not Supported"},
-    {506, "Variant Also Negotiates"},
-    {507, "Insufficient Storage"},
-    {508, "Loop Detected"},
-    {511, "Network Authentication Required"},
+static const char *const phrases[] = {
+    [100] = "Continue",
+    [101] = "Switching Protocols",
+    [102] = "Processing",
+    [103] = "Early Hints",
+    [200] = "OK",
+    [201] = "Created",
+    [202] = "Accepted",
+    [203] = "Non-Authoritative Information",
+    [204] = "No Content",
+    [205] = "Reset Content",
+    [206] = "Partial Content",
+    [207] = "Multi-Status",
+    [208] = "Already Reported",
+    [226] = "IM Used",
+    [300] = "Multiple Choices",
+    [301] = "Moved Permanently",
+    [302] = "Found",
+    [303] = "See Other",
+    [304] = "Not Modified",
+    [305] = "Use Proxy",
+    [307] = "Temporary Redirect",
+    [308] = "Permanent Redirect",
+    [400] = "Bad Request",
+    [401] = "Unauthorized",
+    [402] = "Payment Required",
+    [403] = "Forbidden",
+    [404] = "Not Found",
+    [405] = "Method Not Allowed",
+    [406] = "Not Acceptable",
+    [407] = "Proxy Authentication Required",
+    [408] = "Request Timeout",
+    [409] = "Conflict",
+    [410] = "Gone",
+    [411] = "Length Required",
+    [412] = "Precondition Failed",
+    [413] = "Content Too Large",
+    [414] = "URI Too Long",
+    [415] = "Unsupported Media Type",
+    [416] = "Range Not Satisfiable",
+    [417] = "Expectation Failed",
+    [421] = "Misdirected Request",
+    [422] = "Unprocessable Content",
+    [423] = "Locked",
+    [424] = "Failed Dependency",
+    [425] = "Too Early",
+    [426] = "Upgrade Required",
+    [428] = "Precondition Required",
+    [429] = "Too Many Requests",
+    [431] = "Request Header Fields Too Large",
+    [451] = "Unavailable For Legal Reasons",
+    [500] = "Internal Server Error",
+    [501] = "Not Implemented",
+    [502] = "Bad Gateway",
+    [503] = "Service Unavailable",
+    [504] = "Gateway Timeout",
+    [505] = "HTTP Version Not Supported",
+    [506] = "Variant Also Negotiates",
+    [507] = "Insufficient Storage",
+    [508] = "Loop Detected",
+    [511] = "Network Authentication Required",
 };
 
 const char *status_phrase(unsigned status)
 {
-    for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++)
-        if (phrases[i].status == status) return phrases[i].phrase;
-    return "Unknown";
+    bool is_known = status < sizeof phrases / sizeof phrases[0] && phrases[status];
+    return is_known ? phrases[status] : "Unknown";
 }
 
 /* ---- date ---- */

@@ -64,7 +64,7 @@ struct reply_options {
     bool keep_alive;        /* false adds `Connection: close`; forced to false by a row that closes */
     bool head;              /* answer to HEAD: header only, Content-Length of the body it would have */
     uint32_t retry_after_s; /* Retry-After on 429 and 503; 0 = 1 */
-    uint64_t wall_ms;       /* for Date */
+    struct span date_line;  /* "Date: ...\r\n" */
 };
 
 /* Writes the whole answer: status line, Date, Content-Type, Content-Length, Cache-Control: no-store,

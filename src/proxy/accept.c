@@ -27,8 +27,9 @@ static void refuse(struct conn *c, enum limit_id limit)
     }
     uuid7_write(&w->random, w->loop.wall_ms, id);
     struct outbuf o = outbuf_of(text, sizeof text);
-    reply_write(&o, REPLY_UNAVAILABLE,
-                &(struct reply_options){.request_id = span_of(id, UUID_LEN), .wall_ms = w->loop.wall_ms});
+    reply_write(
+        &o, REPLY_UNAVAILABLE,
+        &(struct reply_options){.request_id = span_of(id, UUID_LEN), .date_line = worker_date_line(w)});
     struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
     if (stream_write(&c->stream, &iov, 1))
         conn_close(c);

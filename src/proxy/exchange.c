@@ -185,7 +185,7 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
                                         .keep_alive = keep,
                                         .head = x->method == METHOD_HEAD,
                                         .retry_after_s = x->retry_after_s,
-                                        .wall_ms = w->loop.wall_ms});
+                                        .date_line = worker_date_line(w)});
     BUG_IF(o.overflow, "an answer of the gateway is larger than its buffer");
     x->status = reply_def(id)->status;
     x->res = SIDE_DONE;

@@ -36,7 +36,9 @@ static size_t answer(enum reply_id id, const struct reply_options *opt, struct r
 
 static struct reply_options usual(void)
 {
-    return (struct reply_options){.request_id = SPAN("id-1"), .keep_alive = true, .wall_ms = 784111777000};
+    return (struct reply_options){.request_id = SPAN("id-1"),
+                                  .date_line = SPAN("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+                                  .keep_alive = true};
 }
 
 static void test_the_whole_text(void **state)
@@ -176,6 +178,8 @@ static void test_status_phrases(void **state)
     assert_string_equal(status_phrase(404), "Not Found");
     assert_string_equal(status_phrase(511), "Network Authentication Required");
     assert_string_equal(status_phrase(299), "Unknown");
+    assert_string_equal(status_phrase(0), "Unknown");
+    assert_string_equal(status_phrase(512), "Unknown");
 }
 
 /* docs/API-ERRORS.md is what the table says. */
