@@ -20,18 +20,31 @@ static inline bool may_follow_lf(char c)
     return c != ' ' && c != '\t' && c != ':';
 }
 
-/* Judges the control byte p[k]; every earlier control byte has been judged. Looks at p[k + 1] if it has
- * arrived, so that bytes which are not control bytes never need to be looked at one by one. */
-static inline enum step on_control(struct head_scan *s, const char *p, size_t n, size_t k)
+/* The LF at p[k], behind its CR: the end of a line, or of the head. Looks at p[k + 1] if it has arrived, so
+ * that bytes which are not control bytes never need to be looked at one by one. */
+static inline enum step on_line_end(struct head_scan *s, const char *p, size_t n, size_t k)
 {
+    if (k < 2) return STEP_REFUSE; /* an empty start line */
+    if (s->lf == k - 1) return STEP_END;
+    s->lf = (uint32_t)k + 1;
+    return k + 1 < n && !may_follow_lf(p[k + 1]) ? STEP_REFUSE : STEP_ON;
+}
+
+/* Judges the control byte p[k], a CR together with its LF; every earlier control byte has been judged.
+ * `*next` is the first byte behind. */
+static inline enum step on_control(struct head_scan *s, const char *p, size_t n, size_t k, size_t *next)
+{
+    *next = k + 1;
     switch (p[k]) {
+    case '\r':
+        if (k + 1 == n) {
+            s->cr = (uint32_t)n;
+            return STEP_ON;
+        }
+        *next = k + 2;
+        return p[k + 1] == '\n' ? on_line_end(s, p, n, k + 1) : STEP_REFUSE;
+    case '\n': return s->cr == k ? on_line_end(s, p, n, k) : STEP_REFUSE;
     case '\t': return STEP_ON;
-    case '\r': s->cr = (uint32_t)k + 1; return k + 1 < n && p[k + 1] != '\n' ? STEP_REFUSE : STEP_ON;
-    case '\n':
-        if (s->cr != k || k < 2) return STEP_REFUSE; /* bare LF, or an empty start line */
-        if (s->lf == k - 1) return STEP_END;
-        s->lf = (uint32_t)k + 1;
-        return k + 1 < n && !may_follow_lf(p[k + 1]) ? STEP_REFUSE : STEP_ON;
     default: return STEP_REFUSE;
     }
 }
@@ -44,19 +57,20 @@ static inline bool may_resume(const struct head_scan *s, const char *p, size_t n
     return s->lf != s->at || may_follow_lf(p[s->at]);
 }
 
-static enum scan_result scan_done(struct head_scan *s, size_t k)
+static enum scan_result scan_done(struct head_scan *s, size_t end)
 {
-    s->at = s->end = (uint32_t)k + 1;
+    s->at = s->end = (uint32_t)end;
     return SCAN_DONE;
 }
 
 /* Byte by byte over p[from..n). */
 static enum scan_result scan_bytes(struct head_scan *s, const char *p, size_t n, size_t from)
 {
-    for (size_t k = from; k < n; k++) {
-        if (!is_control((unsigned char)p[k])) continue;
-        enum step step = on_control(s, p, n, k);
-        if (step == STEP_END) return scan_done(s, k);
+    for (size_t k = from, next; k < n; k = next) {
+        enum step step = STEP_ON;
+        next = k + 1;
+        if (is_control((unsigned char)p[k])) step = on_control(s, p, n, k, &next);
+        if (step == STEP_END) return scan_done(s, next);
         if (step == STEP_REFUSE) return SCAN_REFUSE;
     }
     s->at = (uint32_t)n;
@@ -87,13 +101,15 @@ enum scan_result head_scan(struct head_scan *s, const char *p, size_t n)
     if (!may_resume(s, p, n)) return SCAN_REFUSE;
 
     size_t i = s->at;
-    for (; n - i >= BLOCK; i += BLOCK) {
-        for (unsigned mask = control_mask(p + i); mask; mask &= mask - 1) {
-            size_t k = i + (size_t)__builtin_ctz(mask);
-            enum step step = on_control(s, p, n, k);
-            if (step == STEP_END) return scan_done(s, k);
-            if (step == STEP_REFUSE) return SCAN_REFUSE;
+    while (n - i >= BLOCK) {
+        unsigned mask = control_mask(p + i);
+        if (!mask) {
+            i += BLOCK;
+            continue;
         }
+        enum step step = on_control(s, p, n, i + (size_t)__builtin_ctz(mask), &i);
+        if (step == STEP_END) return scan_done(s, i);
+        if (step == STEP_REFUSE) return SCAN_REFUSE;
     }
     return scan_bytes(s, p, n, i);
 }

@@ -25,7 +25,7 @@ enum scan_result {
 struct head_scan {
     uint32_t at;  /* first byte not looked at yet */
     uint32_t end; /* set with SCAN_DONE */
-    uint32_t cr;  /* offset + 1 of the last CR; 0 = none */
+    uint32_t cr;  /* offset + 1 of a CR whose LF had not come yet; 0 = none */
     uint32_t lf;  /* offset + 1 of the last LF; 0 = none */
 };
 
