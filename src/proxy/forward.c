@@ -14,6 +14,21 @@ static inline __attribute__((always_inline)) void write_field(struct outbuf *o, 
     memcpy(at + value.n, "\r\n", 2);
 }
 
+/* A field of the other side, in one piece where it stands there as we write it. */
+static inline void pass_field(struct outbuf *o, const struct http_field *f)
+{
+    const char *name_end = f->name.p + f->name.n;
+    if (f->value.p != name_end + 2 || name_end[1] != ' ') {
+        write_field(o, f->name, f->value);
+        return;
+    }
+    size_t n = f->name.n + 2 + f->value.n;
+    char *at = outbuf_take(o, n + 2);
+    if (!at) return;
+    memcpy(at, f->name.p, n);
+    memcpy(at + n, "\r\n", 2);
+}
+
 static bool is_removed_by_config(const struct config_identity *rules, struct span name)
 {
     for (uint32_t i = 0; i < rules->nremove; i++)
@@ -29,7 +44,7 @@ static void write_request_fields(struct outbuf *o, const struct req_head *req,
         if (f->drop || f->id == FIELD_HOST) continue;
         if (f->id == FIELD_AUTHORIZATION && !rules->pass_authorization) continue;
         if (rules->nremove && is_removed_by_config(rules, f->name)) continue;
-        write_field(o, f->name, f->value);
+        pass_field(o, f);
     }
 }
 
@@ -97,7 +112,7 @@ void forward_response(struct outbuf *o, const struct res_head *res, const struct
     for (uint32_t i = 0; i < res->nfields; i++) {
         const struct http_field *f = &res->fields[i];
         if (f->id == FIELD_DATE) has_date = true;
-        if (!f->drop) write_field(o, f->name, f->value);
+        if (!f->drop) pass_field(o, f);
     }
     if (a->upgrade) {
         outbuf_span(o, SPAN("Upgrade: websocket\r\nConnection: Upgrade\r\n"));

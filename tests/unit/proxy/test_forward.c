@@ -110,6 +110,16 @@ static void a_request_passes_with_our_fields_last(void **state)
                   "Accept: application/json\r\nUser-Agent: acme/1.0\r\n" IDENTITY("api.example.com"));
 }
 
+static void space_around_values_is_written_anew(void **state)
+{
+    check_request(*state,
+                  "GET /widget/a HTTP/1.1\r\nHost: h\r\nA:\tone\r\nB:  two \t\r\nC:\r\nD: \r\nE: three\r\n"
+                  "F: four \r\n\r\n",
+                  false,
+                  "GET /widget/a HTTP/1.1\r\nHost: h\r\nA: one\r\nB: two\r\nC: \r\nD: \r\nE: three\r\n"
+                  "F: four\r\n" IDENTITY("h"));
+}
+
 static void the_token_stays_at_the_gateway(void **state)
 {
     struct fixture *f = *state;
@@ -353,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FORWARD_TEST(a_request_passes_with_our_fields_last),
+        FORWARD_TEST(space_around_values_is_written_anew),
         FORWARD_TEST(the_token_stays_at_the_gateway),
         FORWARD_TEST(claims_of_the_client_are_removed),
         FORWARD_TEST(hop_by_hop_fields_stay_behind),
