@@ -262,8 +262,10 @@ void exchange_connected(struct exchange *x)
     x->body_since_ms = worker_of(x)->loop.now_ms; /* until now we did not take it */
     x->up_out_start = x->up_out_mark = x->up->stream.bytes_out;
     set_state(x, EXCHANGE_ACTIVE);
-    exchange_arm(x);
-    if (x->req == SIDE_DONE) exchange_push(x); /* else the body's first bytes travel with the head */
+    if (x->req == SIDE_DONE)
+        exchange_push(x);
+    else
+        exchange_arm(x); /* the body's first bytes travel with the head */
 }
 
 /* A failed write does not end the exchange: the backend may have answered early, and reading finds out. */
