@@ -30,7 +30,11 @@ static size_t decimal_length(uint64_t v)
 /* Two digits at a time, and none of that for most numbers of an access log line, which have one. */
 void outbuf_u64(struct outbuf *o, uint64_t v)
 {
-    size_t n = v < 10 ? 1 : decimal_length(v);
+    if (v < 10) {
+        outbuf_char(o, (char)('0' + v));
+        return;
+    }
+    size_t n = decimal_length(v);
     char *room = outbuf_take(o, n);
     if (!room) return;
     for (; v >= 100; v /= 100)
@@ -71,7 +75,7 @@ void outbuf_fmt(struct outbuf *o, const char *format, ...)
     int n = vsnprintf(o->p + o->n, room, format, ap);
     va_end(ap);
     if (n < 0 || (size_t)n >= room)
-        o->overflow = true;
+        outbuf_fail(o);
     else
         o->n += (size_t)n;
 }

@@ -17,7 +17,7 @@
 struct outbuf {
     char *p;       /* borrowed memory */
     size_t n;      /* bytes written */
-    size_t cap;    /* size of the memory */
+    size_t cap;    /* how far it may be written: after an overflow no further than it was */
     bool overflow; /* something did not fit; nothing was written since */
 };
 
@@ -26,11 +26,18 @@ static inline struct outbuf outbuf_of(char *p, size_t cap)
     return (struct outbuf){p, 0, cap, false};
 }
 
+/* Something does not fit: from now on nothing does. */
+static inline void outbuf_fail(struct outbuf *o)
+{
+    o->overflow = true;
+    o->cap = o->n;
+}
+
 /* Room for `n` bytes, which count as written: the caller fills them. NULL when they do not fit. */
 static inline char *outbuf_take(struct outbuf *o, size_t n)
 {
-    if (o->overflow || n > o->cap - o->n) {
-        o->overflow = true;
+    if (n > o->cap - o->n) {
+        outbuf_fail(o);
         return NULL;
     }
     char *room = o->p + o->n;

@@ -60,6 +60,7 @@ static enum err write_reference(const struct reference *ref, unsigned column, st
 
 enum err substitute(struct span text, struct outbuf *o, struct errmsg *why)
 {
+    const size_t bytes_max = o->cap;
     for (size_t i = 0; i < text.n;) {
         struct span rest = {text.p + i, text.n - i};
         unsigned column = (unsigned)i + 1;
@@ -81,6 +82,6 @@ enum err substitute(struct span text, struct outbuf *o, struct errmsg *why)
         }
     }
     if (!o->overflow) return ERR_OK;
-    errmsg_set(why, 0, 1, "the value is longer than %zu bytes", o->cap);
+    errmsg_set(why, 0, 1, "the value is longer than %zu bytes", bytes_max);
     return ERR_LIMIT;
 }

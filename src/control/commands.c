@@ -50,11 +50,12 @@ static const struct config *in_force(const struct commands_host *host)
 
 static void write_plan(struct outbuf *o, uint64_t generation, const char *plan)
 {
+    const struct outbuf before = *o;
     outbuf_fmt(o, "{\"generation\":%llu,", (unsigned long long)generation);
     outbuf_str(o, plan);
     outbuf_str(o, "}\n");
     if (!o->overflow) return;
-    *o = outbuf_of(o->p, o->cap); /* thousands of changes: the log has the first ones */
+    *o = before; /* thousands of changes: the log has the first ones */
     outbuf_fmt(o, "{\"generation\":%llu}\n", (unsigned long long)generation);
 }
 

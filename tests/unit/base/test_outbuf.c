@@ -104,6 +104,7 @@ static void formatted_text_fits_or_overflows(void **state)
     struct outbuf p = outbuf_of(mem, sizeof mem);
     outbuf_fmt(&p, "%s", "12345678");
     assert_true(p.overflow);
+    outbuf_char(&p, 'x'); /* would fit */
     assert_int_equal(p.n, 0);
 }
 
