@@ -59,33 +59,50 @@ static inline char ascii_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
-/* The same for eight bytes at once. */
-static inline uint64_t ascii_lower8(uint64_t v)
+#define SPAN_EACH(byte) ((byte)*UINT64_C(0x0101010101010101)) /* in all eight bytes of a word */
+
+/* 0x80 in place of each of eight bytes that is an ASCII letter. */
+static inline uint64_t ascii_letters8(uint64_t v)
 {
-    const uint64_t ones = UINT64_C(0x0101010101010101);
-    uint64_t low = v & 0x7f * ones; /* adding to these carries no bit into the next byte */
-    uint64_t is_upper = (low + (0x80 - 'A') * ones) & ~(low + (0x7f - 'Z') * ones) & ~v & 0x80 * ones;
-    return v | is_upper >> 2; /* 0x80 >> 2 is the bit that makes a letter small */
+    uint64_t low = (v | SPAN_EACH(0x20)) & SPAN_EACH(0x7f); /* adding to these carries into no other byte */
+    return (low + SPAN_EACH(0x80 - 'a')) & ~(low + SPAN_EACH(0x7f - 'z')) & ~v & SPAN_EACH(0x80);
 }
 
-/* Eight bytes at each place, equal but for ASCII case. */
+/* The first four and the last four of 4 to 8 bytes: some of them perhaps twice. */
+static inline uint64_t bytes_ends4(const char *p, size_t n)
+{
+    uint32_t first, last;
+    memcpy(&first, p, 4);
+    memcpy(&last, p + n - 4, 4);
+    return (uint64_t)first << 32 | last;
+}
+
+/* Eight bytes of each, equal but for ASCII case. */
+static inline bool words_ieq(uint64_t x, uint64_t y)
+{
+    uint64_t differ = x ^ y; /* 0x20 is what a small letter has and its capital has not */
+    if (differ == 0) return true;
+    return !(differ & ~SPAN_EACH(0x20)) && !(differ << 2 & ~ascii_letters8(x));
+}
+
 static inline bool bytes_ieq8(const char *a, const char *b)
 {
     uint64_t x, y;
     memcpy(&x, a, 8);
     memcpy(&y, b, 8);
-    return x == y || ascii_lower8(x) == ascii_lower8(y);
+    return words_ieq(x, y);
 }
 
 /* Equal but for ASCII case. */
 static inline bool span_ieq(struct span a, struct span b)
 {
     if (a.n != b.n) return false;
-    if (a.n < 8) {
+    if (a.n < 4) {
         for (size_t i = 0; i < a.n; i++)
             if (ascii_lower(a.p[i]) != ascii_lower(b.p[i])) return false;
         return true;
     }
+    if (a.n < 8) return words_ieq(bytes_ends4(a.p, a.n), bytes_ends4(b.p, b.n));
     for (size_t i = 0; i < a.n - 8; i += 8)
         if (!bytes_ieq8(a.p + i, b.p + i)) return false;
     return bytes_ieq8(a.p + a.n - 8, b.p + b.n - 8); /* may look at some bytes twice */
