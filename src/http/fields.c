@@ -92,12 +92,7 @@ bool field_is_identity(enum field_id id, struct span name)
     return rows[field_find_folded(name)].class == FIELD_CLASS_IDENTITY;
 }
 
-/* RFC 9110 section 5.6.2, without the two that some backends fold to '-'. */
-static const struct char_set plain_chars = {{
-    CHARS_DIGIT | CHAR_BIT_OF('!') | CHAR_BIT_OF('#') | CHAR_BIT_OF('$') | CHAR_BIT_OF('%') |
-        CHAR_BIT_OF('&') | CHAR_BIT_OF('\'') | CHAR_BIT_OF('*') | CHAR_BIT_OF('+') | CHAR_BIT_OF('-'),
-    CHARS_ALPHA | CHAR_BIT_OF('^') | CHAR_BIT_OF('`') | CHAR_BIT_OF('|') | CHAR_BIT_OF('~'),
-}};
+static const struct char_set plain_chars = {{CHARS_PLAIN_TOKEN}};
 
 enum name_kind field_name_kind(struct span name)
 {

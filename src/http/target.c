@@ -12,31 +12,22 @@ static int hex_value(char c)
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-/* A pchar of RFC 3986 section 3.3 without '%', which is handled apart, and without ';': some servers cut a
- * path segment there ("/..;/"), others do not. */
-static const struct char_set path_chars = {{
-    CHARS_DIGIT | CHAR_BIT_OF('!') | CHAR_BIT_OF('$') | CHAR_BIT_OF('&') | CHAR_BIT_OF('\'') |
-        CHAR_BIT_OF('(') | CHAR_BIT_OF(')') | CHAR_BIT_OF('*') | CHAR_BIT_OF('+') | CHAR_BIT_OF(',') |
-        CHAR_BIT_OF('-') | CHAR_BIT_OF('.') | CHAR_BIT_OF(':') | CHAR_BIT_OF('='),
-    CHARS_ALPHA | CHAR_BIT_OF('@') | CHAR_BIT_OF('_') | CHAR_BIT_OF('~'),
-}};
+/* RFC 3986 section 2.2, without ';': some servers cut a path segment there ("/..;/"), others do not. */
+#define SUB_DELIMS                                                                                           \
+    ['!'] = 1, ['$'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1, ['+'] = 1, [','] = 1,      \
+    ['='] = 1
+
+/* A pchar of RFC 3986 section 3.3 without '%', which is handled apart. */
+static const struct char_set path_chars = {{SUB_DELIMS, [':'] = 1, ['@'] = 1, CHARS_UNRESERVED}};
 
 /* RFC 3986 section 3.4. Brackets are outside its grammar, but every browser and client library sends
  * them unencoded in "ids[]=1", and nobody reads them in two ways. */
-static const struct char_set query_chars = {{
-    CHARS_DIGIT | CHAR_BIT_OF('!') | CHAR_BIT_OF('$') | CHAR_BIT_OF('&') | CHAR_BIT_OF('\'') |
-        CHAR_BIT_OF('(') | CHAR_BIT_OF(')') | CHAR_BIT_OF('*') | CHAR_BIT_OF('+') | CHAR_BIT_OF(',') |
-        CHAR_BIT_OF('-') | CHAR_BIT_OF('.') | CHAR_BIT_OF('/') | CHAR_BIT_OF(':') | CHAR_BIT_OF(';') |
-        CHAR_BIT_OF('=') | CHAR_BIT_OF('?'),
-    CHARS_ALPHA | CHAR_BIT_OF('@') | CHAR_BIT_OF('[') | CHAR_BIT_OF(']') | CHAR_BIT_OF('_') |
-        CHAR_BIT_OF('~'),
-}};
+static const struct char_set query_chars = {
+    {SUB_DELIMS, [';'] = 1, [':'] = 1, ['@'] = 1, ['/'] = 1, ['?'] = 1, ['['] = 1, [']'] = 1,
+     CHARS_UNRESERVED}};
 
 /* What names of hosts are made of, in the DNS and in practice. */
-static const struct char_set label_chars = {{
-    CHARS_DIGIT | CHAR_BIT_OF('-'),
-    CHARS_ALPHA | CHAR_BIT_OF('_'),
-}};
+static const struct char_set label_chars = {{['-'] = 1, ['_'] = 1, CHARS_DIGIT, CHARS_ALPHA}};
 
 /* The value of "%XX" at s.p[at], or -1 when it is broken. */
 static int percent_value(struct span s, size_t at)
@@ -75,10 +66,11 @@ static bool is_dot_segment(struct span segment)
  * never ends at 0. */
 static size_t segment_end(struct span path, size_t at)
 {
-    while (at < path.n && path.p[at] != '/') {
+    while (at < path.n) {
         if (char_in(&path_chars, path.p[at])) {
             at += 1;
         } else {
+            if (path.p[at] == '/') return at;
             if (path.p[at] != '%' || !is_plain_encoded(percent_value(path, at))) return 0;
             at += 3;
         }

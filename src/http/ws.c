@@ -25,10 +25,7 @@ static bool upgrades_to_websocket(const struct http_field *fields, uint32_t n)
 }
 
 /* RFC 4648 section 4. */
-static const struct char_set base64_chars = {{
-    CHARS_DIGIT | CHAR_BIT_OF('+') | CHAR_BIT_OF('/'),
-    CHARS_ALPHA,
-}};
+static const struct char_set base64_chars = {{['+'] = 1, ['/'] = 1, CHARS_DIGIT, CHARS_ALPHA}};
 
 /* 16 bytes in base64: 21 characters, one whose last four bits are zero, and "==". */
 static bool is_key(struct span key)

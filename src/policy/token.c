@@ -1,5 +1,7 @@
 #include "policy/token.h"
 
+#include "http/chars.h"
+
 #include <openssl/evp.h>
 
 #include <stdlib.h>
@@ -10,30 +12,16 @@ struct token_hasher {
     EVP_MD_CTX *work;
 };
 
-/* Sets of ASCII bytes, a bit for each. */
-#define BIT(c)      (UINT64_C(1) << ((c)&63))
-#define RANGE(a, b) (((UINT64_C(1) << ((b) - (a) + 1)) - 1) << ((a)&63))
-
 /* RFC 6750 section 2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=" */
-static const uint64_t token_bytes[2] = {BIT('-') | BIT('.') | BIT('+') | BIT('/') | RANGE('0', '9'),
-                                        BIT('_') | BIT('~') | RANGE('A', 'Z') | RANGE('a', 'z')};
+static const struct char_set token_chars = {{['+'] = 1, ['/'] = 1, CHARS_UNRESERVED}};
 
 /* RFC 9110 section 5.6.2: tchar, what the name of a scheme is made of. */
-static const uint64_t scheme_bytes[2] = {BIT('!') | BIT('#') | BIT('$') | BIT('%') | BIT('&') | BIT('\'') |
-                                             BIT('*') | BIT('+') | BIT('-') | BIT('.') | RANGE('0', '9'),
-                                         BIT('^') | BIT('_') | BIT('`') | BIT('|') | BIT('~') |
-                                             RANGE('A', 'Z') | RANGE('a', 'z')};
-
-static bool is_in(const uint64_t set[static 2], char c)
-{
-    uint8_t byte = (uint8_t)c;
-    return byte < 128 && (set[byte / 64] >> (byte % 64) & 1);
-}
+static const struct char_set scheme_chars = {{['.'] = 1, ['_'] = 1, CHARS_PLAIN_TOKEN}};
 
 static bool is_b64token(struct span s)
 {
     size_t i = 0;
-    while (i < s.n && is_in(token_bytes, s.p[i]))
+    while (i < s.n && char_in(&token_chars, s.p[i]))
         i++;
     if (i == 0) return false;
     while (i < s.n && s.p[i] == '=')
@@ -47,7 +35,7 @@ enum token_syntax token_parse_authorization(struct span value, struct span *toke
 
     if (value.n < scheme.n || !span_ieq(span_of(value.p, scheme.n), scheme)) return TOKEN_OTHER_SCHEME;
     struct span rest = span_of(value.p + scheme.n, value.n - scheme.n);
-    if (rest.n > 0 && is_in(scheme_bytes, rest.p[0]))
+    if (rest.n > 0 && char_in(&scheme_chars, rest.p[0]))
         return TOKEN_OTHER_SCHEME; /* a longer name, "Bearers" */
 
     size_t spaces = 0;
