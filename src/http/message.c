@@ -6,12 +6,13 @@ enum { CONNECTION_OPTIONS_MAX = 32 };
 void message_index(struct message *m, struct http_field *fields, uint32_t nfields, uint8_t minor)
 {
     *m = (struct message){.fields = fields, .nfields = nfields, .minor = minor};
-    for (struct http_field *f = fields; f < fields + nfields; f++) {
+    for (uint32_t i = 0; i < nfields; i++) {
+        struct http_field *f = &fields[i];
         f->id = field_find(f->name);
         if (f->id == FIELD_OTHER) continue;
         enum field_class class = field_class_of(f->id);
         f->drop = class == FIELD_CLASS_HOP || class == FIELD_CLASS_FRAMING;
-        if (m->count[f->id]++ == 0) m->first[f->id] = f;
+        if (m->count[f->id]++ == 0) m->first[f->id] = (uint16_t)i;
     }
 }
 
@@ -53,7 +54,7 @@ enum head_refusal message_connection(struct message *m)
 {
     struct connection c = {0};
     uint32_t left = m->count[FIELD_CONNECTION];
-    for (const struct http_field *f = m->first[FIELD_CONNECTION]; left; f++) {
+    for (const struct http_field *f = message_first(m, FIELD_CONNECTION); left; f++) {
         if (f->id != FIELD_CONNECTION) continue;
         left--;
         struct span rest = f->value;
@@ -75,14 +76,14 @@ enum head_refusal message_framing(struct message *m)
     if (ncoding) {
         /* "chunked" is the only coding we can take off again, and the only one whose end everybody sees in
          * the same place; HTTP/1.0 does not have it (RFC 9112 section 6.1). */
-        struct span coding = m->first[FIELD_TRANSFER_ENCODING]->value;
+        struct span coding = message_first(m, FIELD_TRANSFER_ENCODING)->value;
         if (ncoding > 1 || m->minor == 0 || !span_ieq(coding, SPAN("chunked")))
             return HEAD_REFUSAL_TRANSFER_ENCODING;
         m->is_chunked = true;
     }
     if (nlength) {
         /* Both at once, or a repeated length, "ought to be handled as an error" (RFC 9112 section 6.3). */
-        struct span length = m->first[FIELD_CONTENT_LENGTH]->value;
+        struct span length = message_first(m, FIELD_CONTENT_LENGTH)->value;
         if (nlength > 1 || ncoding || !span_to_u64(length, &m->content_length))
             return HEAD_REFUSAL_CONTENT_LENGTH;
         m->has_content_length = true;

@@ -13,8 +13,8 @@ struct message {
     uint8_t minor; /* HTTP/1.minor */
 
     /* message_index() */
-    struct http_field *first[FIELD_COUNT]; /* first field of each known name */
-    uint32_t count[FIELD_COUNT];
+    uint16_t count[FIELD_COUNT]; /* fields of each known name */
+    uint16_t first[FIELD_COUNT]; /* the first of them in `fields`, if there is one */
 
     /* message_connection() */
     bool keep_alive;
@@ -25,6 +25,12 @@ struct message {
     bool has_content_length;
     uint64_t content_length;
 };
+
+/* The first field of this name; one must be there. */
+static inline struct http_field *message_first(const struct message *m, enum field_id id)
+{
+    return &m->fields[m->first[id]];
+}
 
 /* Gives every field its identifier, and drops what by its class is not passed on: hop-by-hop and framing.
  * Identity fields are left to the caller. */

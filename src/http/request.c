@@ -100,7 +100,7 @@ static enum head_refusal host_read(const struct message *m, struct req_head *out
     bool is_absolute = out->parts.authority.p != NULL;
     if (nhost > 1 || (nhost == 0 && out->minor == 1)) return HEAD_REFUSAL_HOST;
     if (nhost == 1) {
-        out->host_field = m->first[FIELD_HOST]->value;
+        out->host_field = message_first(m, FIELD_HOST)->value;
         if (is_absolute && !span_ieq(out->host_field, out->parts.authority)) return HEAD_REFUSAL_HOST;
     } else if (is_absolute) {
         out->host_field = out->parts.authority;
@@ -124,8 +124,8 @@ static enum head_refusal body_read_framing(struct message *m, struct req_head *o
  * be kept: never for a client of HTTP/1.0, which does not know the status, nor without a body to wait for. */
 static enum head_refusal expect_read(const struct message *m, struct req_head *out)
 {
-    struct http_field *expect = m->first[FIELD_EXPECT];
-    if (!expect) return HEAD_REFUSAL_NONE;
+    if (m->count[FIELD_EXPECT] == 0) return HEAD_REFUSAL_NONE;
+    struct http_field *expect = message_first(m, FIELD_EXPECT);
     if (m->count[FIELD_EXPECT] > 1 || !span_ieq(expect->value, SPAN("100-continue")))
         return HEAD_REFUSAL_SYNTAX;
     out->expect_continue = out->minor == 1 && out->body != BODY_NONE;
@@ -146,7 +146,7 @@ static enum head_refusal fields_read(const struct head_limits *limits, struct re
 
     uint32_t nauthorization = m.count[FIELD_AUTHORIZATION];
     out->nauthorization = (uint8_t)(nauthorization < UINT8_MAX ? nauthorization : UINT8_MAX);
-    if (nauthorization == 1) out->authorization = m.first[FIELD_AUTHORIZATION]->value;
+    if (nauthorization == 1) out->authorization = message_first(&m, FIELD_AUTHORIZATION)->value;
     out->keep_alive = m.keep_alive;
     out->has_upgrade = m.has_upgrade;
     return HEAD_REFUSAL_NONE;
