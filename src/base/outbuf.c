@@ -18,31 +18,32 @@ void outbuf_str(struct outbuf *o, const char *s)
     outbuf_bytes(o, s, strlen(s));
 }
 
-/* How many decimal digits `v` has. */
+/* How many decimal digits `v` has. Most numbers of an access log line have one. */
 static size_t decimal_length(uint64_t v)
 {
     size_t n = 1;
+    if (v < 10) return n;
     for (; v >= 10000; v /= 10000)
         n += 4;
     return n + (v >= 10) + (v >= 100) + (v >= 1000);
 }
 
-/* Two digits at a time, and none of that for most numbers of an access log line, which have one. */
-void outbuf_u64(struct outbuf *o, uint64_t v)
+/* Writes the `n` digits of `v`, two at a time. */
+static void decimal_write(char *room, size_t n, uint64_t v)
 {
-    if (v < 10) {
-        outbuf_char(o, (char)('0' + v));
-        return;
-    }
-    size_t n = decimal_length(v);
-    char *room = outbuf_take(o, n);
-    if (!room) return;
     for (; v >= 100; v /= 100)
         memcpy(&room[n -= 2], &digit_pairs[v % 100 * 2], 2);
     if (n == 2)
         memcpy(room, &digit_pairs[v * 2], 2);
     else
         room[0] = (char)('0' + v);
+}
+
+void outbuf_u64(struct outbuf *o, uint64_t v)
+{
+    size_t n = decimal_length(v);
+    char *room = outbuf_take(o, n);
+    if (room) decimal_write(room, n, v);
 }
 
 void outbuf_hex(struct outbuf *o, uint64_t v)
@@ -57,13 +58,15 @@ void outbuf_hex(struct outbuf *o, uint64_t v)
 
 void outbuf_milli(struct outbuf *o, uint64_t v)
 {
+    uint64_t whole = v / 1000;
     unsigned rest = (unsigned)(v % 1000);
-    outbuf_u64(o, v / 1000);
-    char *room = outbuf_take(o, 4);
+    size_t n = decimal_length(whole);
+    char *room = outbuf_take(o, n + 4);
     if (!room) return;
-    room[0] = '.';
-    room[1] = (char)('0' + rest / 100);
-    memcpy(room + 2, &digit_pairs[rest % 100 * 2], 2);
+    decimal_write(room, n, whole);
+    room[n] = '.';
+    room[n + 1] = (char)('0' + rest / 100);
+    memcpy(room + n + 2, &digit_pairs[rest % 100 * 2], 2);
 }
 
 void outbuf_fmt(struct outbuf *o, const char *format, ...)

@@ -56,12 +56,12 @@ static void begin_line(struct outbuf *o, const struct worker *w, struct span eve
 static void write_client(struct outbuf *o, const struct conn *c)
 {
     char text[ADDR_TEXT_MAX];
-    const struct caller caller = conn_caller(c);
-    size_t n = addr_format(&caller.address, text);
+    enum caller_origin origin = c->named ? (enum caller_origin)c->named->origin : CALLER_SOCKET;
+    size_t n = addr_format(conn_address(c), text);
     write_text(o, KEY("client_ip"), span_of(text, n));
-    write_text(o, KEY("client_ip_source"), caller_origin_names[caller.origin]);
-    if (caller.origin == CALLER_SOCKET) return;
-    n = addr_format(&caller.peer, text);
+    write_text(o, KEY("client_ip_source"), caller_origin_names[origin]);
+    if (origin == CALLER_SOCKET) return;
+    n = addr_format(&c->named->peer, text);
     write_text(o, KEY("peer_ip"), span_of(text, n));
 }
 

@@ -68,7 +68,7 @@ static void write_identity(struct outbuf *o, const struct req_head *req, const s
     write_field(o, SPAN("X-Forwarded-Proto"), id->proto);
     write_field(o, SPAN("X-Forwarded-Host"), req->host_field);
     write_field(o, SPAN("X-Proof-Partner-Id"), partner_view_id(id->partner));
-    write_field(o, SPAN("X-Proof-Widget-Id"), span_str(widget));
+    write_field(o, SPAN("X-Proof-Widget-Id"), span_of(widget, UUID_LEN));
     write_field(o, SPAN("X-Proof-Environment"), span_str(environment_name(id->env)));
     write_field(o, SPAN("X-Proof-Off-Ramp"), id->partner->off_ramp ? SPAN("enabled") : SPAN("disabled"));
     write_field(o, SPAN("X-Proof-Token-Slot"), span_str(token_slot_name(id->slot)));
