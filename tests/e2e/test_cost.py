@@ -35,7 +35,7 @@ CALLS = {"GET": 2, "POST": 2, "401": 1, "echo": 2}  # of each of the three
 SLACK = 0.1  # random bytes come in blocks; a thread may start meanwhile
 
 COUNTED_WITH = {"gcc": "12.2", "openssl": "3.0", "libuv": "1.44"}
-INSTRUCTIONS = {"GET": 13_800, "POST": 15_700, "401": 11_300, "echo": 2_500}
+INSTRUCTIONS = {"GET": 13_000, "POST": 15_100, "401": 10_200, "echo": 2_500}
 
 
 def log_elsewhere(folder):
