@@ -1,5 +1,7 @@
 #include "base/outbuf.h"
 
+#include "base/utf8.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -83,25 +85,6 @@ void outbuf_fmt(struct outbuf *o, const char *format, ...)
         o->n += (size_t)n;
 }
 
-/* Length of the valid UTF-8 sequence of two to four bytes at `p`, or 0. Overlong forms, surrogates and
- * values above U+10FFFF are invalid (RFC 3629 section 4). */
-static size_t utf8_length(const unsigned char *p, size_t n)
-{
-    unsigned char first = p[0];
-    size_t length = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : 4;
-    if (first < 0xc2 || first > 0xf4 || n < length) return 0;
-
-    unsigned char low = 0x80, high = 0xbf; /* what the second byte may be */
-    if (first == 0xe0) low = 0xa0;
-    if (first == 0xed) high = 0x9f;
-    if (first == 0xf0) low = 0x90;
-    if (first == 0xf4) high = 0x8f;
-    if (p[1] < low || p[1] > high) return 0;
-    for (size_t i = 2; i < length; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    return length;
-}
-
 static bool is_json_plain(unsigned char c)
 {
     return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
@@ -128,10 +111,11 @@ void outbuf_json(struct outbuf *o, struct span s)
     outbuf_char(o, '"');
     const unsigned char *p = (const unsigned char *)s.p;
     for (size_t i = 0; i < s.n;) {
+        uint32_t code; /* not used: valid bytes are copied */
         size_t run = 0;
         while (i + run < s.n && is_json_plain(p[i + run]))
             run++;
-        if (run == 0 && p[i] >= 0x80) run = utf8_length(p + i, s.n - i);
+        if (run == 0 && p[i] >= 0x80) run = utf8_decode(s.p + i, s.n - i, &code);
         if (run) {
             outbuf_bytes(o, s.p + i, run);
             i += run;

@@ -1,5 +1,6 @@
 #include "config/report.h"
 
+#include "base/utf8.h"
 #include "config/text.h"
 
 #include <stdlib.h>

@@ -13,10 +13,6 @@
 
 struct report;
 
-/* Decodes the UTF-8 character at p[0..n), n > 0. Returns its length in bytes, 0 when it is malformed
- * (overlong, surrogate, cut off). Spec: RFC 3629 section 4. */
-size_t utf8_decode(const char *p, size_t n, uint32_t *code);
-
 /* A character that must not reach a terminal or a line of a file: C0, DEL and C1 controls. */
 bool code_is_control(uint32_t code);
 

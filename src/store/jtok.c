@@ -1,5 +1,7 @@
 #include "store/jtok.h"
 
+#include "base/utf8.h"
+
 static const char value_expected[] = "expected a JSON value; strings are written in double quotes";
 
 void jtok_init(struct jtok *r, struct span text)
@@ -38,20 +40,6 @@ static int32_t hex4(const char *p, const char *end)
 static bool is_surrogate(int32_t unit, int32_t first)
 {
     return unit >= first && unit < first + 0x400;
-}
-
-/* Bytes of the well-formed UTF-8 sequence at `p` (Unicode table 3-7), or 0. */
-static size_t utf8_length(const unsigned char *p, const unsigned char *end)
-{
-    size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (p[0] < 0xc2 || p[0] > 0xf4 || (size_t)(end - p) < n) return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    if (p[0] == 0xe0 && p[1] < 0xa0) return 0; /* overlong */
-    if (p[0] == 0xed && p[1] > 0x9f) return 0; /* surrogate */
-    if (p[0] == 0xf0 && p[1] < 0x90) return 0; /* overlong */
-    if (p[0] == 0xf4 && p[1] > 0x8f) return 0; /* beyond U+10FFFF */
-    return n;
 }
 
 /* Bytes of the well-formed escape at `p` (a backslash), both halves of a surrogate pair included; 0 with
@@ -99,7 +87,8 @@ static bool scan_string(struct jtok *r)
             n = escape_length(p, r->end, &problem);
         } else if ((unsigned char)*p >= 0x80) {
             problem = "this byte is not valid UTF-8; save the file as UTF-8";
-            n = utf8_length((const unsigned char *)p, (const unsigned char *)r->end);
+            uint32_t code; /* not used: only its length matters */
+            n = utf8_decode(p, (size_t)(r->end - p), &code);
         }
         if (n == 0) return bad(r, p, problem), false;
         p += n;

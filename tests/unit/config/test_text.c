@@ -11,51 +11,6 @@
 
 #include <cmocka.h>
 
-static void test_utf8_limits(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *bytes;
-        size_t n;
-        uint32_t code;
-    } good[] = {{"a", 1, 'a'},
-                {"\xc2\x80", 2, 0x80},
-                {"\xdf\xbf", 2, 0x7ff},
-                {"\xe0\xa0\x80", 3, 0x800},
-                {"\xed\x9f\xbf", 3, 0xd7ff},
-                {"\xee\x80\x80", 3, 0xe000},
-                {"\xf0\x90\x80\x80", 4, 0x10000},
-                {"\xf4\x8f\xbf\xbf", 4, 0x10ffff}};
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        uint32_t code = 0;
-        assert_int_equal(utf8_decode(good[i].bytes, good[i].n, &code), good[i].n);
-        assert_int_equal(code, good[i].code);
-        for (size_t cut = 1; cut < good[i].n; cut++)
-            assert_int_equal(utf8_decode(good[i].bytes, cut, &code), 0);
-    }
-}
-
-static void test_utf8_refuses(void **state)
-{
-    (void)state;
-    static const char *const bad[] = {"\x80",
-                                      "\xbf",
-                                      "\xc0\x80",
-                                      "\xc1\xbf",
-                                      "\xe0\x9f\xbf",
-                                      "\xed\xa0\x80",
-                                      "\xf0\x8f\xbf\xbf",
-                                      "\xf4\x90\x80\x80",
-                                      "\xf8\x88\x80\x80",
-                                      "\xff",
-                                      "\xc3(",
-                                      "\xe2\x82("};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        uint32_t code = 0;
-        assert_int_equal(utf8_decode(bad[i], strlen(bad[i]), &code), 0);
-    }
-}
-
 static void assert_line(struct span text, unsigned line, const char *expected)
 {
     assert_true(span_eq(text_line(text, line), span_str(expected)));
@@ -183,8 +138,6 @@ static void test_substitution_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_utf8_limits),
-        cmocka_unit_test(test_utf8_refuses),
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_long_text_is_cut_at_a_character),
         cmocka_unit_test(test_suggestions),
