@@ -59,6 +59,14 @@ static inline char ascii_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
+/* The value of a hexadecimal digit of either case, 0 to 15; -1 for any other character. */
+static inline int ascii_hex_value(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = ascii_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 #define SPAN_EACH(byte) ((byte)*UINT64_C(0x0101010101010101)) /* in all eight bytes of a word */
 
 /* 0x80 in place of each of eight bytes that is an ASCII letter. */

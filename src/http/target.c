@@ -5,13 +5,6 @@
 
 /* ---- characters ---- */
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    char lower = ascii_lower(c);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 /* RFC 3986 section 2.2, without ';': some servers cut a path segment there ("/..;/"), others do not. */
 #define SUB_DELIMS                                                                                           \
     ['!'] = 1, ['$'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1, ['+'] = 1, [','] = 1,      \
@@ -33,7 +26,7 @@ static const struct char_set label_chars = {{['-'] = 1, ['_'] = 1, CHARS_DIGIT, 
 static int percent_value(struct span s, size_t at)
 {
     if (s.n - at < 3) return -1;
-    int high = hex_value(s.p[at + 1]), low = hex_value(s.p[at + 2]);
+    int high = ascii_hex_value(s.p[at + 1]), low = ascii_hex_value(s.p[at + 2]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 

@@ -118,19 +118,12 @@ static enum err rotate(struct tls_tickets *t, uint64_t now_ms, struct errmsg *wh
 
 /* --- keys of a file -------------------------------------------------------------------------------- */
 
-static int hex_value(char c)
-{
-    c = ascii_lower(c);
-    if (c >= '0' && c <= '9') return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool parse_key(struct span line, struct tls_ticket_key *out)
 {
     uint8_t *to = (uint8_t *)out;
     if (line.n != HEX_DIGITS) return false;
     for (size_t i = 0; i < KEY_BYTES; i++) {
-        int high = hex_value(line.p[2 * i]), low = hex_value(line.p[2 * i + 1]);
+        int high = ascii_hex_value(line.p[2 * i]), low = ascii_hex_value(line.p[2 * i + 1]);
         if (high < 0 || low < 0) return false;
         to[i] = (uint8_t)(high << 4 | low);
     }

@@ -17,20 +17,13 @@ static enum jtok_kind bad(struct jtok *r, const char *at, const char *problem)
     return JTOK_BAD;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The code unit of the four digits after \u, or -1. */
 static int32_t hex4(const char *p, const char *end)
 {
     if (end - p < 4) return -1;
     int32_t unit = 0;
     for (int i = 0; i < 4; i++) {
-        int digit = hex_value(p[i]);
+        int digit = ascii_hex_value(p[i]);
         if (digit < 0) return -1;
         unit = unit * 16 + digit;
     }

@@ -50,6 +50,17 @@ static void case_is_ignored_at_every_place(void **state)
     }
 }
 
+static void only_hexadecimal_digits_have_a_value(void **state)
+{
+    (void)state;
+    static const char digits[] = "0123456789abcdef", capitals[] = "ABCDEF";
+    for (int c = 0; c <= UINT8_MAX; c++) {
+        const char *small = memchr(digits, c, 16), *capital = memchr(capitals, c, 6);
+        int value = small ? (int)(small - digits) : capital ? (int)(capital - capitals) + 10 : -1;
+        assert_int_equal(ascii_hex_value((char)c), value);
+    }
+}
+
 static void prefix_must_fit(void **state)
 {
     (void)state;
@@ -137,6 +148,7 @@ int main(void)
         cmocka_unit_test(equality_looks_at_length_and_bytes),
         cmocka_unit_test(case_is_ignored_for_ascii_letters_only),
         cmocka_unit_test(case_is_ignored_at_every_place),
+        cmocka_unit_test(only_hexadecimal_digits_have_a_value),
         cmocka_unit_test(prefix_must_fit),
         cmocka_unit_test(trim_takes_spaces_and_tabs_only),
         cmocka_unit_test(number_of_digits_decides),
