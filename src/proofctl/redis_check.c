@@ -5,6 +5,7 @@
  *   meta, seq -> log: the last entry of each id -> all records -> log from there on -> do they agree? */
 #include "proofctl/redis_state.h"
 
+#include "base/hash.h"
 #include "base/outbuf.h"
 #include "proofctl/redis_tokens.h"
 #include "store/redis_error.h"
@@ -142,24 +143,16 @@ static enum err read_kept(struct check *c)
 
 /* --- the log -------------------------------------------------------------------------------------- */
 
-/* FNV-1a. Against slips, not against somebody who wants to hide one: whoever may write records may write the
- * log as well. */
-static uint64_t hash_bytes(uint64_t hash, const char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ (unsigned char)p[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
-/* The same for the same names and values in any order, because Redis keeps none; never 0. */
+/* Does not depend on the order of the fields, because Redis keeps none; never 0. It finds accidents, not
+ * somebody who hides a change: whoever may write records may write the log as well. */
 static uint64_t hash_fields(const redisReply *pairs, size_t from)
 {
     uint64_t sum = 0;
     for (size_t i = from; i + 1 < pairs->elements; i += 2) {
         const redisReply *name = pairs->element[i], *value = pairs->element[i + 1];
         if (!name->str || !value->str || strcmp(name->str, "v") == 0) continue;
-        uint64_t hash = hash_bytes(UINT64_C(0xcbf29ce484222325), name->str, name->len + 1); /* with its NUL */
-        hash = hash_bytes(hash, value->str, value->len);
+        uint64_t hash = hash_fnv1a(HASH_FNV1A_BASIS, span_of(name->str, name->len + 1)); /* with its NUL */
+        hash = hash_fnv1a(hash, span_of(value->str, value->len));
         sum += hash ^ hash >> 29;
     }
     return sum ? sum : 1;

@@ -1,6 +1,7 @@
 #include "store/partner_file.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 
 #include <openssl/evp.h>
 
@@ -313,15 +314,6 @@ static enum err find_repeated(struct partner_file *f)
     return ERR_OK;
 }
 
-/* FNV-1a. */
-static uint64_t key_of_id(struct span id)
-{
-    uint64_t h = 0xcbf29ce484222325;
-    for (size_t i = 0; i < id.n; i++)
-        h = (h ^ (unsigned char)id.p[i]) * 0x100000001b3;
-    return h;
-}
-
 /* By one byte of each key after the other, from the lowest: the same work whatever the keys are, and a tenth
  * of qsort()'s for a million. Ends in `keys`, because the number of bytes is even. */
 static void sort_keys(uint64_t *keys, uint64_t *spare, size_t n)
@@ -358,7 +350,7 @@ static enum err check_unique(struct partner_file *f)
     uint64_t *keys = malloc(2 * room * sizeof *keys);
     if (!keys) return ERR_NOMEM;
     for (uint32_t i = 0; i < f->nentries; i++)
-        keys[n++] = key_of_id(partner_file_look(&f->entries[i]).id);
+        keys[n++] = hash_fnv1a(HASH_FNV1A_BASIS, partner_file_look(&f->entries[i]).id);
     bool is_repeated = has_repeated_key(keys, keys + room, n);
     n = 0;
     for (uint32_t i = 0; i < f->nentries; i++) {

@@ -1,5 +1,7 @@
 #include "store/stage.h"
 
+#include "base/hash.h"
+
 enum { SLOTS_FIRST = 1024 };
 
 /* A record that another version has replaced carries this instead of its flags. */
@@ -26,12 +28,10 @@ static struct packed look(const char *at)
     return r;
 }
 
-/* FNV-1a with a final mix, because the table takes the low bits. */
+/* With a final mix, because the table takes the low bits. */
 static size_t hash_of(struct span id)
 {
-    uint64_t h = 0xcbf29ce484222325;
-    for (size_t i = 0; i < id.n; i++)
-        h = (h ^ (unsigned char)id.p[i]) * 0x100000001b3;
+    uint64_t h = hash_fnv1a(HASH_FNV1A_BASIS, id);
     return (size_t)(h ^ h >> 32);
 }
 
