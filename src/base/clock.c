@@ -1,10 +1,16 @@
 #include "base/clock.h"
 
-#include <stdbool.h>
-#include <string.h>
 #include <time.h>
 
-enum { MS_PER_SECOND = 1000, S_PER_MINUTE = 60, S_PER_HOUR = 3600, S_PER_DAY = 86400 };
+enum {
+    NS_PER_US = 1000,
+    NS_PER_MS = 1000000,
+    US_PER_SECOND = 1000000,
+    MS_PER_SECOND = 1000,
+    S_PER_MINUTE = 60,
+    S_PER_HOUR = 3600,
+    S_PER_DAY = 86400,
+};
 
 static const uint64_t WALL_MS_MAX = UINT64_C(253402300799999); /* 9999-12-31T23:59:59.999Z */
 
@@ -12,14 +18,14 @@ uint64_t clock_mono_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t); /* cannot fail: the clock exists and `t` is ours */
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+    return (uint64_t)t.tv_sec * US_PER_SECOND + (uint64_t)t.tv_nsec / NS_PER_US;
 }
 
 uint64_t clock_wall_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t); /* cannot fail, as above */
-    return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * MS_PER_SECOND + (uint64_t)t.tv_nsec / 1000000;
+    return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * MS_PER_SECOND + (uint64_t)t.tv_nsec / NS_PER_MS;
 }
 
 static bool is_leap(unsigned year)
@@ -147,21 +153,21 @@ static bool date_take(struct reader *r, unsigned *days)
     return true;
 }
 
-int clock_parse_rfc3339(const char *p, size_t n, uint64_t *wall_ms)
+enum err clock_parse_rfc3339(struct span text, uint64_t *wall_ms)
 {
-    struct reader r = {p, p + n};
+    struct reader r = {text.p, text.p + text.n};
     unsigned days, hour, minute, second, ms;
     int64_t offset;
-    if (!date_take(&r, &days)) return -1;
-    if (!char_take(&r, 'T') && !char_take(&r, 't')) return -1;
-    if (!number_take(&r, 2, 0, 23, &hour) || !char_take(&r, ':')) return -1;
-    if (!number_take(&r, 2, 0, 59, &minute) || !char_take(&r, ':')) return -1;
-    if (!number_take(&r, 2, 0, 59, &second)) return -1;
-    if (!fraction_take(&r, &ms) || !offset_take(&r, &offset) || r.p != r.end) return -1;
+    if (!date_take(&r, &days)) return ERR_PARSE;
+    if (!char_take(&r, 'T') && !char_take(&r, 't')) return ERR_PARSE;
+    if (!number_take(&r, 2, 0, 23, &hour) || !char_take(&r, ':')) return ERR_PARSE;
+    if (!number_take(&r, 2, 0, 59, &minute) || !char_take(&r, ':')) return ERR_PARSE;
+    if (!number_take(&r, 2, 0, 59, &second)) return ERR_PARSE;
+    if (!fraction_take(&r, &ms) || !offset_take(&r, &offset) || r.p != r.end) return ERR_PARSE;
 
     int64_t instant = (int64_t)days * S_PER_DAY + (int64_t)hour * S_PER_HOUR +
                       (int64_t)minute * S_PER_MINUTE + (int64_t)second - offset;
-    if (instant < 0 || (uint64_t)instant > WALL_MS_MAX / MS_PER_SECOND) return -1;
+    if (instant < 0 || (uint64_t)instant > WALL_MS_MAX / MS_PER_SECOND) return ERR_PARSE;
     *wall_ms = (uint64_t)instant * MS_PER_SECOND + ms;
-    return 0;
+    return ERR_OK;
 }

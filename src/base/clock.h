@@ -1,9 +1,14 @@
-/* clock.h - the two clocks. Deadlines use the monotonic one, token expiry and logs the wall clock.
- * Thread: [any]. */
+/* clock.h - the two clocks, and the text of an instant (RFC 3339). Deadlines use the monotonic clock, token
+ * expiry and logs the wall clock.
+ *
+ * Thread: [any].
+ */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
-#include <stddef.h>
+#include "base/err.h"
+#include "base/span.h"
+
 #include <stdint.h>
 
 uint64_t clock_mono_us(void); /* CLOCK_MONOTONIC, microseconds */
@@ -15,9 +20,9 @@ enum { CLOCK_RFC3339_LEN = 24 }; /* "2026-11-21T13:25:03.123Z" */
  * after the year 9999 are written as its last millisecond. */
 void clock_rfc3339(uint64_t wall_ms, char out[static CLOCK_RFC3339_LEN]);
 
-/* Parses RFC 3339 with "Z" or a numeric offset, seconds with an optional fraction (cut to milliseconds),
- * instants from 1970 to 9999. Returns 0, or -1 when the text is anything else (impossible dates and leap
- * seconds included). */
-int clock_parse_rfc3339(const char *p, size_t n, uint64_t *wall_ms);
+/* Parses a date-time with "Z" or a numeric offset; a fraction of a second is cut to milliseconds. Errors:
+ * ERR_PARSE (anything else; impossible dates, leap seconds, and instants before 1970 or after 9999).
+ * Spec: RFC 3339 section 5.6. */
+enum err clock_parse_rfc3339(struct span text, uint64_t *wall_ms);
 
 #endif

@@ -191,7 +191,7 @@ static bool read_previous_expiry(struct checker *c, enum jtok_kind token)
 {
     struct span text;
     return take_text(c, token, &text) &&
-           clock_parse_rfc3339(text.p, text.n, &c->record.partner.previous_expires_ms) == 0;
+           clock_parse_rfc3339(text, &c->record.partner.previous_expires_ms) == ERR_OK;
 }
 
 static bool read_widget_id(struct checker *c, enum jtok_kind token)
