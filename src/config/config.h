@@ -10,6 +10,7 @@
 #define CONFIG_CONFIG_H
 
 #include "base/outbuf.h"
+#include "config/endpoint.h"
 #include "http/head.h"
 #include "policy/cidr.h"
 #include "policy/partner.h"
@@ -26,20 +27,6 @@ enum {
     CONFIG_SENTINELS_MAX = 16,
     CONFIG_CERTIFICATES_MAX = 64,
     CONFIG_NETWORKS_MAX = 64,
-};
-
-/* A place to listen on or to connect to. Text forms: "127.0.0.1:8080", "[::1]:8080", "*:8080" (listen only:
- * IPv6 and IPv4), "name:8080" (connect only), "unix:/path". Port 0 is allowed for listening: the kernel
- * chooses, and the log says which. */
-enum endpoint_kind { ENDPOINT_NONE = 0, ENDPOINT_IP, ENDPOINT_NAME, ENDPOINT_UNIX };
-
-struct endpoint {
-    enum endpoint_kind kind;
-    struct addr addr; /* ENDPOINT_IP; the any-address for "*" is :: */
-    bool wildcard;    /* "*" */
-    uint16_t port;
-    char host[256]; /* ENDPOINT_NAME: host name; ENDPOINT_UNIX: path (at most 107 bytes) */
-    char text[272]; /* as written, for logs */
 };
 
 enum store_kind { STORE_FILE = 0, STORE_REDIS };
@@ -250,9 +237,6 @@ enum err config_peek_control_socket(const char *path, char *out, size_t cap);
 
 /* SHA-256 of the content of a file, as in struct config. Errors: ERR_NOMEM. */
 enum err config_digest(struct span text, uint8_t digest[static 32]);
-
-/* Parses the text form of an endpoint. Errors: ERR_PARSE (`why` says what to write instead). */
-enum err endpoint_parse(struct span text, bool for_listening, struct endpoint *out, struct errmsg *why);
 
 /* The environment that serves this host (lower or upper case, no port); false when none does. */
 bool config_find_host(const struct config *c, struct span host, enum environment *env);

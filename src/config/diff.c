@@ -56,12 +56,6 @@ static bool strings_equal(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
-{
-    return a->kind == b->kind && a->wildcard == b->wildcard && a->port == b->port &&
-           (a->kind != ENDPOINT_IP || addr_eq(&a->addr, &b->addr)) && strcmp(a->host, b->host) == 0;
-}
-
 static bool values_equal(const struct schema_key *key, const void *a, const void *b)
 {
     if (schema_is_text_list(key)) {

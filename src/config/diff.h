@@ -37,9 +37,6 @@ void config_plan_text(const struct config *started, const struct config *running
 void config_plan_json(const struct config *started, const struct config *running, const struct config *next,
                       FILE *out);
 
-/* Both name the same place, however they are written. */
-bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
-
 /* The index in `before` of the listener that goes on as listener `i` of `next`, or -1. */
 int config_kept_listener(const struct config *before, const struct config *next, uint32_t i);
 

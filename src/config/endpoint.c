@@ -1,8 +1,6 @@
-#include "config/config.h"
+#include "config/endpoint.h"
 
 #include "config/hostname.h"
-
-enum { UNIX_PATH_MAX = 107 }; /* sun_path less its NUL */
 
 static enum err refuse(struct errmsg *why, const char *text)
 {
@@ -13,7 +11,8 @@ static enum err refuse(struct errmsg *why, const char *text)
 static enum err unix_parse(struct span path, struct endpoint *out, struct errmsg *why)
 {
     if (path.n == 0) return refuse(why, "the path of the socket is missing after \"unix:\"");
-    if (path.n > UNIX_PATH_MAX) return refuse(why, "the path of a unix socket has at most 107 bytes");
+    if (path.n > ENDPOINT_UNIX_PATH_MAX)
+        return refuse(why, "the path of a unix socket has at most 107 bytes");
     if (!span_to_cstr(path, out->host, sizeof out->host))
         return refuse(why, "the path of the socket has a NUL byte");
     out->kind = ENDPOINT_UNIX;
@@ -117,4 +116,10 @@ enum err endpoint_parse(struct span text, bool for_listening, struct endpoint *o
     }
     if (!e) *out = found;
     return e;
+}
+
+bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
+{
+    return a->kind == b->kind && a->wildcard == b->wildcard && a->port == b->port &&
+           (a->kind != ENDPOINT_IP || addr_eq(&a->addr, &b->addr)) && strcmp(a->host, b->host) == 0;
 }

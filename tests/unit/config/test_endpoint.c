@@ -1,5 +1,6 @@
 /* Endpoints and host names: every text form, and what is near it and refused. */
-#include "config/config.h"
+#include "config/endpoint.h"
+
 #include "config/hostname.h"
 
 #include <setjmp.h>
