@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -348,11 +347,6 @@ static struct span folder_of(const char *path)
     return slash == path ? SPAN("/.") : span_of(path, (size_t)(slash - path));
 }
 
-enum err config_digest(struct span text, uint8_t digest[static 32])
-{
-    return EVP_Digest(text.p, text.n, digest, NULL, EVP_sha256(), NULL) == 1 ? ERR_OK : ERR_NOMEM;
-}
-
 /* Reads what there is to read; every fault is in the report. Errors: ERR_NOMEM. */
 static enum err load(struct loader *l, const char *path, struct span text)
 {
@@ -452,42 +446,4 @@ enum err config_peek_control_socket(const char *path, char *out, size_t cap)
     unload(&l, true);
     free(bytes);
     return e;
-}
-
-static void release_fields(const struct schema_key *section, void *base)
-{
-    for (const struct schema_key *key = NULL; (key = schema_next(section, key)) != NULL;) {
-        if (key->type == SCHEMA_SECTION) release_fields(key, base);
-        if (!schema_is_container(key)) value_release(key, base);
-        if (key->type != SCHEMA_LIST) continue;
-        uint32_t n = *(uint32_t *)(void *)((char *)base + key->count_offset);
-        for (uint32_t i = 0; i < n; i++)
-            release_fields(key, (char *)value_field(key, base) + i * key->element_size);
-    }
-}
-
-struct config *config_retain(struct config *c)
-{
-    (void)atomic_fetch_add_explicit(&c->further, 1, memory_order_relaxed);
-    return c;
-}
-
-void config_destroy(struct config *c)
-{
-    if (c == NULL || atomic_fetch_sub_explicit(&c->further, 1, memory_order_acq_rel) > 0) return;
-    release_fields(NULL, c);
-    free(c->path);
-    free(c);
-}
-
-bool config_find_host(const struct config *c, struct span host, enum environment *env)
-{
-    for (unsigned e = 0; e < ENV_COUNT; e++) {
-        for (uint32_t i = 0; i < c->environments[e].nhosts; i++) {
-            if (!span_ieq(span_str(c->environments[e].hosts[i]), host)) continue;
-            *env = (enum environment)e;
-            return true;
-        }
-    }
-    return false;
 }
