@@ -115,7 +115,7 @@ static int check(const char *path)
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     enum err e = certificates_check(config, stderr);
     store_check(config, stderr);
-    config_destroy(config);
+    config_unref(config);
     if (e) return EXIT_CONFIG;
     return finish_output(printf("%s: ok\n", path) > 0);
 }

@@ -19,15 +19,15 @@ static void release_fields(const struct schema_key *section, void *base)
     }
 }
 
-struct config *config_retain(struct config *c)
+struct config *config_ref(struct config *c)
 {
-    (void)atomic_fetch_add_explicit(&c->further, 1, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
     return c;
 }
 
-void config_destroy(struct config *c)
+void config_unref(struct config *c)
 {
-    if (!c || atomic_fetch_sub_explicit(&c->further, 1, memory_order_acq_rel) > 0) return;
+    if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) return;
     release_fields(NULL, c);
     free(c->path);
     free(c);

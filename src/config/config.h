@@ -192,9 +192,9 @@ struct config_admin {
 };
 
 struct config {
-    _Atomic uint32_t further; /* references besides the first */
-    char *path;               /* of the file; owned */
-    uint8_t digest[32];       /* SHA-256 of its content */
+    _Atomic uint32_t refs; /* config_ref(), config_unref() */
+    char *path;            /* of the file; owned */
+    uint8_t digest[32];    /* SHA-256 of its content */
     uint32_t workers; /* resolved: "auto" is the number of processors available, at most CONFIG_WORKERS_MAX */
     uint32_t nlisteners;
     struct config_listener listeners[CONFIG_LISTENERS_MAX];
@@ -213,7 +213,7 @@ struct config {
 /* Reads and checks a configuration file. All errors of one run are written to `report`
  * (FILE:LINE:COLUMN: error: ..., the line, a caret, what was expected, "did you mean").
  * Relative file names in it are relative to its folder.
- * Owns: the caller, until config_destroy().
+ * Owns: the caller, one reference.
  * Errors: ERR_PARSE (something was reported), ERR_IO (the file cannot be read; reported), ERR_NOMEM. */
 enum err config_load(const char *path, struct config **out, FILE *report);
 
@@ -224,11 +224,11 @@ enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
 /* The same with the content of the file in memory; `path` is for messages and for relative names. */
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);
 
-/* One more reference, for a generation with the same configuration. Any thread. */
-struct config *config_retain(struct config *c);
+/* Takes a reference, for another generation with the same configuration. Returns `c`. Any thread. */
+struct config *config_ref(struct config *c);
 
-/* Gives a reference back; the last one frees. Any thread. NULL is fine. */
-void config_destroy(struct config *c);
+/* Gives a reference back; the last one frees. Any thread. NULL is allowed. */
+void config_unref(struct config *c);
 
 /* The value of admin.control_socket in a configuration that may be faulty elsewhere: who mends it wants to
  * ask the gateway that runs with the one before. "" = none. Errors: ERR_IO, ERR_NOMEM, ERR_RANGE (longer than

@@ -356,7 +356,10 @@ static enum err load(struct loader *l, const char *path, struct span text)
     enum err e = ERR_NOMEM;
     l->config = calloc(1, sizeof *l->config);
     l->report = report_create(path, l->text);
-    if (l->config) l->config->path = strdup(path);
+    if (l->config) {
+        atomic_init(&l->config->refs, 1);
+        l->config->path = strdup(path);
+    }
     if (l->report && l->config && l->config->path) e = config_digest(text, l->config->digest);
     if (!e) e = store_defaults(NULL, l->config);
     return e ? e : load_document(l);
@@ -366,7 +369,7 @@ static void unload(struct loader *l, bool with_config)
 {
     document_deinit(&l->doc);
     report_destroy(l->report);
-    if (with_config) config_destroy(l->config);
+    if (with_config) config_unref(l->config);
 }
 
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report)

@@ -420,7 +420,7 @@ static enum err start(struct control *c, struct config *config)
     d->on_backend_closed = on_backend_closed;
     d->first = generation_create(1, config);
     if (!d->first) {
-        config_destroy(config);
+        config_unref(config);
         return ERR_NOMEM;
     }
     policy_on_change(c->policy, on_policy_change, c);
@@ -444,8 +444,8 @@ static void deinit(struct control *c)
     struct deployment *d = &c->deployment;
     fleet_destroy(&d->fleet);
     deployment_remove_socket_files(d);
-    generation_release(d->current);
-    generation_release(d->first);
+    generation_unref(d->current);
+    generation_unref(d->first);
     admin_deinit(&c->admin);
     commands_deinit(&c->commands);
     free(c->worker_list);
@@ -456,7 +456,7 @@ int control_run(struct config *config, const char *version, const char *commit)
 {
     struct control *c = calloc(1, sizeof *c);
     if (!c || start_log(config)) {
-        config_destroy(config);
+        config_unref(config);
         free(c);
         return EXIT_CONFIG;
     }
@@ -488,7 +488,7 @@ int control_run(struct config *config, const char *version, const char *commit)
         log_info("stopped", KV_INT("exit_code", code));
     } else {
         log_error("start_failed", KV_STR("cause", "no memory or no event loop"));
-        config_destroy(config);
+        config_unref(config);
         policy_destroy(c->policy);
     }
     free(c);

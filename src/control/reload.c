@@ -231,10 +231,10 @@ static void build(struct reload *r, struct config *config)
     struct deployment *d = r->deployment;
     struct errmsg why;
     struct generation *next = generation_create(d->current->number + !is_renewal(r), config);
-    if (!next) config_destroy(config);
+    if (!next) config_unref(config);
     r->plan = next ? write_plan(d, config) : NULL;
     if (!r->plan) {
-        generation_release(next);
+        generation_unref(next);
         fail(r, "out of memory");
         return;
     }
@@ -274,7 +274,7 @@ static enum err load(const char *path, uint8_t digest[static 32], struct config 
     if (!out) return ERR_NOMEM;
     enum err e = read_and_load(path, digest, config, out);
     if (fclose(out) == 0) return e;
-    if (e == ERR_OK) config_destroy(*config);
+    if (e == ERR_OK) config_unref(*config);
     free(*report);
     *report = NULL;
     return ERR_NOMEM;
@@ -286,7 +286,7 @@ static void start(struct reload *r)
     char *report;
     r->started_us = clock_mono_us();
     if (is_renewal(r)) {
-        build(r, config_retain(r->deployment->current->config));
+        build(r, config_ref(r->deployment->current->config));
         return;
     }
     notify_reloading();
@@ -379,7 +379,7 @@ enum err reload_plan(const struct reload *r, char **plan, char **reasons)
         *plan = write_plan(r->deployment, config);
         e = *plan ? ERR_OK : ERR_NOMEM;
     }
-    config_destroy(config);
+    config_unref(config);
     return e;
 }
 
@@ -419,9 +419,9 @@ enum err reload_open(struct reload *r, struct deployment *d)
     certificate_watch_open(&r->certificates, d, on_certificates);
     memcpy(r->digest, d->first->config->digest, sizeof r->digest);
     r->path = d->first->config->path;
-    struct generation *next = generation_create(d->first->number, config_retain(d->first->config));
+    struct generation *next = generation_create(d->first->number, config_ref(d->first->config));
     if (!next) {
-        config_destroy(d->first->config); /* the reference that it would have taken */
+        config_unref(d->first->config); /* the reference that it would have taken */
         return ERR_NOMEM;
     }
     enum err e = rollout_prepare(&r->rollout, d, next, &why);

@@ -264,7 +264,7 @@ void rollout_abandon(struct rollout *r)
     if (current) remove_unix_sockets(r->next->config, current->config);
     log_outputs_discard(r->outputs);
     r->outputs = NULL;
-    generation_release(r->next);
+    generation_unref(r->next);
     r->next = NULL;
 }
 
@@ -292,7 +292,7 @@ static void finish(struct rollout *r)
     destroy_updates(r);
     close_sockets(r); /* nothing is left in them */
     if (r->before) remove_unix_sockets(r->before->config, r->deployment->current->config);
-    generation_release(r->before);
+    generation_unref(r->before);
     r->before = NULL;
     if (r->on_done) r->on_done(r);
 }

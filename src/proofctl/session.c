@@ -307,5 +307,5 @@ enum ctl_exit session_open(struct session *s, const struct args *args)
 void session_close(struct session *s)
 {
     if (s->backend) s->backend->ops->close(s->backend);
-    config_destroy(s->config);
+    config_unref(s->config);
 }

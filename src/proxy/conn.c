@@ -20,8 +20,8 @@ static void take_settings(struct conn *c)
 {
     struct worker_settings *before = c->settings;
     if (before == c->worker->settings) return;
-    c->settings = settings_retain(c->worker->settings);
-    settings_release(before);
+    c->settings = settings_ref(c->worker->settings);
+    settings_unref(before);
 }
 
 /* The one setter. What begins after an idle moment goes by the settings of now. */
@@ -381,8 +381,8 @@ static void on_closed(struct stream *s)
     struct conn *c = conn_of(s);
     struct worker *w = c->worker;
     input_drop(&c->input);
-    settings_release(c->settings);
-    worker_listener_release(c->listener);
+    settings_unref(c->settings);
+    worker_listener_unref(c->listener);
     free(c->client_certificate);
     free(c->named);
     free(c);
@@ -436,8 +436,8 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
     c->state = l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     if (l->tls) handshake_begin(w);
     c->worker = w;
-    c->listener = worker_listener_retain(l);
-    c->settings = settings_retain(w->settings);
+    c->listener = worker_listener_ref(l);
+    c->settings = settings_ref(w->settings);
     c->since_ms = w->loop.now_ms;
     wheel_entry_init(&c->timer, on_timer);
     c->next = w->conns;
@@ -457,9 +457,9 @@ void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_ev
     loop_deadline_clear(&c->worker->loop, &c->timer);
     c->timer.on_due = on_due;
     conn_forget_verdict(c);
-    settings_release(c->settings);
+    settings_unref(c->settings);
     c->settings = NULL;
-    worker_listener_release(c->listener);
+    worker_listener_unref(c->listener);
     c->listener = NULL;
     c->tunnel = t;
     c->stream.events = tunnel_events;

@@ -11,18 +11,18 @@ struct generation *generation_create(uint64_t number, struct config *config)
     return g;
 }
 
-struct generation *generation_retain(struct generation *g)
+struct generation *generation_ref(struct generation *g)
 {
-    /* Whoever retains has a reference already, so nothing needs to be ordered. */
+    /* The caller holds a reference already, so nothing has to be ordered. */
     (void)atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
     return g;
 }
 
-void generation_release(struct generation *g)
+void generation_unref(struct generation *g)
 {
-    /* What the others did with it happens before it is freed. */
+    /* Acquire and release: what other threads did with it happens before it is freed. */
     if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) return;
     tls_contexts_deinit(&g->tls);
-    config_destroy(g->config);
+    config_unref(g->config);
     free(g);
 }

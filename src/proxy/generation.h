@@ -29,9 +29,10 @@ struct generation {
  * memory is out. */
 struct generation *generation_create(uint64_t number, struct config *config);
 
-struct generation *generation_retain(struct generation *g);
+/* Takes another reference. Returns `g`. */
+struct generation *generation_ref(struct generation *g);
 
-/* Harmless with NULL. */
-void generation_release(struct generation *g);
+/* Gives a reference back; the last one frees. NULL is allowed. */
+void generation_unref(struct generation *g);
 
 #endif

@@ -75,7 +75,7 @@ static void on_closed(uv_handle_t *handle)
     struct greeting *g = handle->data;
     struct worker *w = g->listener->worker;
     loop_turn(&w->loop);
-    worker_listener_release(g->listener);
+    worker_listener_unref(g->listener);
     free(g);
     worker_object_closed(w);
 }
@@ -133,7 +133,7 @@ static void wait(struct worker_listener *l, int fd, const struct caller *caller,
         return;
     }
     g->poll.data = g;
-    g->listener = worker_listener_retain(l);
+    g->listener = worker_listener_ref(l);
     g->fd = fd;
     g->caller = *caller;
     g->header = *h;

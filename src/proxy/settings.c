@@ -28,20 +28,20 @@ struct worker_settings *settings_create(struct generation *g)
 {
     struct worker_settings *s = malloc(sizeof *s);
     if (!s) return NULL;
-    *s = (struct worker_settings){.refs = 1, .generation = generation_retain(g), .config = g->config};
+    *s = (struct worker_settings){.refs = 1, .generation = generation_ref(g), .config = g->config};
     derive_limits(s);
     return s;
 }
 
-struct worker_settings *settings_retain(struct worker_settings *s)
+struct worker_settings *settings_ref(struct worker_settings *s)
 {
     s->refs++;
     return s;
 }
 
-void settings_release(struct worker_settings *s)
+void settings_unref(struct worker_settings *s)
 {
     if (!s || --s->refs) return;
-    generation_release(s->generation);
+    generation_unref(s->generation);
     free(s);
 }

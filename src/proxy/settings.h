@@ -29,10 +29,10 @@ struct worker_settings {
 /* One reference, the caller's. Errors: NULL when memory is out. */
 struct worker_settings *settings_create(struct generation *g);
 
-/* One reference more. */
-struct worker_settings *settings_retain(struct worker_settings *s);
+/* Takes another reference. Returns `s`. */
+struct worker_settings *settings_ref(struct worker_settings *s);
 
-/* Harmless with NULL. */
-void settings_release(struct worker_settings *s);
+/* Gives a reference back; the last one frees. NULL is allowed. */
+void settings_unref(struct worker_settings *s);
 
 #endif

@@ -57,7 +57,7 @@ static void free_parts(struct worker *w)
         upstream_deinit(&w->upstreams[e]);
     token_hasher_destroy(w->hasher);
     http_parser_destroy(w->parser);
-    settings_release(w->settings);
+    settings_unref(w->settings);
     free(w->out);
     free(w);
 }

@@ -22,10 +22,10 @@ struct worker_listener *worker_listener_create(struct worker *w, int fd, struct 
     return l;
 }
 
-void worker_listener_release(struct worker_listener *l)
+void worker_listener_unref(struct worker_listener *l)
 {
     if (!l || --l->refs) return;
-    settings_release(l->settings);
+    settings_unref(l->settings);
     free(l);
 }
 
@@ -34,7 +34,7 @@ void worker_listener_discard(struct worker_listener *l)
     while (l) {
         struct worker_listener *more = l->more;
         (void)close(l->fd);
-        worker_listener_release(l);
+        worker_listener_unref(l);
         l = more;
     }
 }
@@ -47,10 +47,10 @@ static void on_accept(struct listener *listener, int fd, const struct sockaddr *
 static void set_settings(struct worker_listener *l, struct worker_settings *s, uint32_t index)
 {
     struct worker_settings *before = l->settings;
-    l->settings = settings_retain(s);
+    l->settings = settings_ref(s);
     l->config = &s->config->listeners[index];
     l->tls = s->generation->tls.listeners[index].server;
-    settings_release(before);
+    settings_unref(before);
 }
 
 static enum err open_one(struct worker_listener *l, struct worker_settings *s, uint32_t index)
@@ -59,7 +59,7 @@ static enum err open_one(struct worker_listener *l, struct worker_settings *s, u
     l->fd = -1; /* listener_open() owns it, also when it fails */
     set_settings(l, s, index);
     enum err e = listener_open(&l->listener, &l->worker->loop, fd, on_accept, NULL);
-    if (e) worker_listener_release(l);
+    if (e) worker_listener_unref(l);
     return e;
 }
 
@@ -90,7 +90,7 @@ void worker_listener_adopt(struct worker_listener *l, struct worker_settings *s,
 
 static void on_closed(struct listener *listener)
 {
-    worker_listener_release(CONTAINER_OF(listener, struct worker_listener, listener));
+    worker_listener_unref(CONTAINER_OF(listener, struct worker_listener, listener));
 }
 
 void worker_listener_close(struct worker_listener *l, bool take_queued)

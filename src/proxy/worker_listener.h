@@ -47,13 +47,14 @@ void worker_listener_adopt(struct worker_listener *l, struct worker_settings *s,
 /* Closes; with `take_queued` it accepts what is queued before. Freed when its last connection has let go. */
 void worker_listener_close(struct worker_listener *l, bool take_queued);
 
-static inline struct worker_listener *worker_listener_retain(struct worker_listener *l)
+/* Takes another reference. Returns `l`. */
+static inline struct worker_listener *worker_listener_ref(struct worker_listener *l)
 {
     l->refs++;
     return l;
 }
 
-/* Harmless with NULL. */
-void worker_listener_release(struct worker_listener *l);
+/* Gives a reference back; the last one frees. NULL is allowed. */
+void worker_listener_unref(struct worker_listener *l);
 
 #endif

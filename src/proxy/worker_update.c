@@ -32,7 +32,7 @@ void worker_update_destroy(struct worker_update *u)
     if (!u) return;
     for (uint32_t i = 0; i < CONFIG_LISTENERS_MAX; i++)
         worker_listener_discard(u->opened[i]);
-    settings_release(u->settings);
+    settings_unref(u->settings);
     free(u);
 }
 
@@ -76,7 +76,7 @@ static void apply(struct worker_update *u)
     }
     apply_listeners(u);
     conns_adopt(w);
-    settings_release(before);
+    settings_unref(before);
     if (u->nfailed) log_error("listen_failed", KV_UINT("worker", w->index), KV_UINT("listeners", u->nfailed));
     if (u->on_applied) u->on_applied(u);
 }

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     BUG_IF((e == ERR_OK) != (n == 0), "report and error disagree");
     for (size_t i = 0; i < n; i++)
         BUG_IF(report[i] != '\n' && (unsigned char)report[i] < ' ', "control in report");
-    config_destroy(config);
+    config_unref(config);
     free(report);
     return 0;
 }

@@ -14,7 +14,7 @@
  * it. */
 enum err load_reporting(const char *path, const char *text, struct config **out, char **report);
 
-/* Loads `text` as /etc/proofgw/gateway.yaml, which must be right. Owns: the caller, config_destroy(). */
+/* Loads `text` as /etc/proofgw/gateway.yaml, which must be right. Owns: the caller, config_unref(). */
 struct config *load_good(const char *text);
 
 /* Loads `text`, which must be refused. Returns the report; the caller frees it. */

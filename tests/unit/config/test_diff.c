@@ -34,9 +34,9 @@ static char *plan(const char *started, const char *before, const char *after,
     assert_non_null(out);
     write(s, a, b, out);
     assert_int_equal(fclose(out), 0);
-    config_destroy(s);
-    config_destroy(a);
-    config_destroy(b);
+    config_unref(s);
+    config_unref(a);
+    config_unref(b);
     return text;
 }
 
@@ -127,8 +127,8 @@ static void listeners_are_kept(void **state)
     (void)state;
     for (uint32_t i = 0; i < 5; i++)
         assert_int_equal(config_kept_listener(a, b, i), kept[i]);
-    config_destroy(a);
-    config_destroy(b);
+    config_unref(a);
+    config_unref(b);
 }
 
 /* Those keys are compared with what the process began with, the others with what is in force. */

@@ -16,7 +16,7 @@ static enum err load(struct span text)
 {
     struct config *c = NULL;
     enum err e = config_load_text("g.yaml", text, &c, nowhere);
-    config_destroy(c);
+    config_unref(c);
     return e;
 }
 

@@ -33,7 +33,7 @@ static void test_defaults(void **state)
     assert_string_equal(c->logs.level, "info");
     assert_int_equal(c->admin.address.kind, ENDPOINT_IP);
     assert_int_equal(c->admin.address.port, 9901);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_values_replace_defaults(void **state)
@@ -62,7 +62,7 @@ static void test_values_replace_defaults(void **state)
     assert_int_equal(c->timeouts.request_body_rate, 2048);
     assert_string_equal(c->logs.level, "debug");
     assert_int_equal(c->admin.address.kind, ENDPOINT_NONE);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_listeners_keep_their_order(void **state)
@@ -81,7 +81,7 @@ static void test_listeners_keep_their_order(void **state)
     assert_int_equal(c->listeners[2].address.kind, ENDPOINT_UNIX);
     assert_false(c->environments[ENV_PRODUCTION].present);
     assert_int_equal(c->environments[ENV_SANDBOX].upstream.kind, ENDPOINT_NAME);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_paths_are_relative_to_the_file(void **state)
@@ -97,7 +97,7 @@ static void test_paths_are_relative_to_the_file(void **state)
     assert_string_equal(c->store.file, "/etc/proofgw/data/p.ndjson");
     assert_string_equal(c->logs.access, "/etc/proofgw/access.log");
     assert_string_equal(c->logs.operations, "/var/log/ops.log");
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_folders_of_the_file(void **state)
@@ -110,7 +110,7 @@ static void test_folders_of_the_file(void **state)
         struct config *c = NULL;
         assert_int_equal(config_load_text(cases[i][0], span_str(CONFIG_REQUIRED), &c, stderr), ERR_OK);
         assert_string_equal(c->store.file, cases[i][1]);
-        config_destroy(c);
+        config_unref(c);
     }
 }
 
@@ -142,7 +142,7 @@ static void test_environment_variables(void **state)
     assert_int_equal(c->listeners[0].address.port, 8443);
     assert_string_equal(c->environments[ENV_PRODUCTION].hosts[0], "env.example");
     assert_string_equal(c->store.file, "/etc/proofgw/p$.ndjson");
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_environment_variables_are_never_structure(void **state)
@@ -172,7 +172,7 @@ static void test_hosts_find_their_environment(void **state)
     assert_false(config_find_host(c, SPAN("example.com"), &env));
     assert_false(config_find_host(c, SPAN("api.example.com."), &env));
     assert_false(config_find_host(c, SPAN(""), &env));
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_lists_up_to_their_limit(void **state)
@@ -191,13 +191,13 @@ static void test_lists_up_to_their_limit(void **state)
     struct config *c = load_good(text);
     assert_int_equal(c->nlisteners, CONFIG_LISTENERS_MAX);
     assert_int_equal(c->environments[ENV_PRODUCTION].nhosts, CONFIG_HOSTS_MAX);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_byte_order_mark_and_windows_line_ends(void **state)
 {
     (void)state;
-    config_destroy(load_good(
+    config_unref(load_good(
         "\xef\xbb\xbf---\r\nlisteners: [{address: \"127.0.0.1:8080\"}]\r\n"
         "# comment with a tab\there\r\n\r\n"
         "environments: {production: {hosts: [a], upstream: \"b:1\"}}\r\nstore: {file: p}\r\n...\r\n"));
@@ -206,7 +206,7 @@ static void test_byte_order_mark_and_windows_line_ends(void **state)
 static void test_commented_out_sections_are_empty(void **state)
 {
     (void)state;
-    config_destroy(load_good(CONFIG_REQUIRED "limits:\n#  head: 4KiB\ntimeouts:\n\nidentity: {}\n"));
+    config_unref(load_good(CONFIG_REQUIRED "limits:\n#  head: 4KiB\ntimeouts:\n\nidentity: {}\n"));
 }
 
 /* All workers together reach it, and how many "auto" is depends on the machine. */
@@ -225,8 +225,8 @@ static void test_an_address_may_have_more_connections_than_a_worker(void **state
 static void test_one_lowered_limit_is_no_contradiction(void **state)
 {
     (void)state;
-    config_destroy(load_good(CONFIG_REQUIRED
-                             "limits: {connections_per_worker: 4, upstream_connections: 1, head: 1KiB}\n"));
+    config_unref(load_good(CONFIG_REQUIRED
+                           "limits: {connections_per_worker: 4, upstream_connections: 1, head: 1KiB}\n"));
 }
 
 static void test_redis_store(void **state)
@@ -249,7 +249,7 @@ static void test_redis_store(void **state)
     assert_int_equal(r->connect_timeout_ms, 2000);
     assert_int_equal(r->max_staleness_ms, 3600000);
     assert_int_equal(r->deletion_limit, 20);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_sentinels(void **state)
@@ -266,13 +266,13 @@ static void test_sentinels(void **state)
     assert_int_equal(r->nsentinels, 2);
     assert_string_equal(r->sentinels[1].address.host, "sentinel.internal");
     assert_null(c->store.snapshot);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_destroy_nothing(void **state)
 {
     (void)state;
-    config_destroy(NULL);
+    config_unref(NULL);
 }
 
 static void load_path(const char *path, enum err expected, const char *text)
@@ -282,7 +282,7 @@ static void load_path(const char *path, enum err expected, const char *text)
     assert_int_equal(load_reporting(path, NULL, &c, &report), expected);
     if (strstr(report, text) == NULL) fail_msg("\"%s\" is not in: %s", text, report);
     free(report);
-    config_destroy(c);
+    config_unref(c);
 }
 
 static void test_files_that_cannot_be_read(void **state)

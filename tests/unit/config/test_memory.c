@@ -44,7 +44,7 @@ static bool load_with_failure(const char *path, long n)
     fclose(nowhere);
     assert_int_equal(e, is_through ? ERR_OK : ERR_NOMEM);
     if (!is_through) assert_null(c);
-    config_destroy(c);
+    config_unref(c);
     return is_through;
 }
 

@@ -47,8 +47,8 @@ static void test_gateway_yaml_loads_and_changes_nothing(void **state)
     assert_string_equal(full->admin.address.text, bare->admin.address.text);
     assert_int_equal(full->workers, bare->workers);
     assert_int_equal(full->fields.alias, bare->fields.alias);
-    config_destroy(full);
-    config_destroy(bare);
+    config_unref(full);
+    config_unref(bare);
     free(text);
 }
 
@@ -65,13 +65,13 @@ static void test_quickstart_yaml_loads(void **state)
     assert_string_equal(c->listeners[0].address.text, "127.0.0.1:8080");
     assert_true(config_find_host(c, SPAN("localhost"), &env) && env == ENV_PRODUCTION);
     assert_true(config_find_host(c, SPAN("sandbox.localhost"), &env) && env == ENV_SANDBOX);
-    config_destroy(c);
+    config_unref(c);
     setenv("PROOFGW_PORT", "18080", 1);
     setenv("PROOFGW_PARTNERS", "/tmp/p.ndjson", 1);
     c = load_good(text);
     assert_int_equal(c->listeners[0].address.port, 18080);
     assert_string_equal(c->store.file, "/tmp/p.ndjson");
-    config_destroy(c);
+    config_unref(c);
     free(text);
 }
 

@@ -301,7 +301,7 @@ static void what_is_not_valid_yet_comes_into_force_later(void **state)
     assert_string_equal(t->watch.status.last_error, "");
     assert_ptr_not_equal(t->generation.tls.listeners[0].server, before);
     shift_s = 0;
-    config_destroy(t->generation.config);
+    config_unref(t->generation.config);
     char path[64];
     snprintf(path, sizeof path, "%s/chain.pem", folder);
     assert_int_equal(unlink(path), 0);

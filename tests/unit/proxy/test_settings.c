@@ -30,7 +30,7 @@ static void settings_follow_from_the_configuration(void **state)
     (void)state;
     struct generation *g = make(1);
     struct worker_settings *s = settings_create(g);
-    generation_release(g); /* the settings hold it */
+    generation_unref(g); /* the settings hold it */
     assert_non_null(s);
     assert_int_equal(s->config->limits.body_bytes, 7);
     assert_int_equal(s->head_limits.fields_max, 9);
@@ -40,7 +40,7 @@ static void settings_follow_from_the_configuration(void **state)
     assert_int_equal(s->body_limits.body_bytes_max, 7);
     assert_int_equal(s->body_limits.trailer_bytes_max, 3);
     assert_true(s->response_body_limits.body_bytes_max == UINT64_MAX);
-    settings_release(s);
+    settings_unref(s);
 }
 
 static void the_last_reference_frees(void **state)
@@ -48,18 +48,18 @@ static void the_last_reference_frees(void **state)
     (void)state;
     struct generation *g = make(2);
     struct worker_settings *s = settings_create(g);
-    assert_ptr_equal(settings_retain(s), s);
+    assert_ptr_equal(settings_ref(s), s);
     assert_int_equal(atomic_load(&g->refs), 2);
-    settings_release(s);
+    settings_unref(s);
     assert_int_equal(atomic_load(&g->refs), 2);
-    settings_release(s);
+    settings_unref(s);
     assert_int_equal(atomic_load(&g->refs), 1);
-    assert_ptr_equal(generation_retain(g), g);
-    generation_release(g);
+    assert_ptr_equal(generation_ref(g), g);
+    generation_unref(g);
     assert_int_equal(g->number, 2);
-    generation_release(g);
-    generation_release(NULL);
-    settings_release(NULL);
+    generation_unref(g);
+    generation_unref(NULL);
+    settings_unref(NULL);
 }
 
 enum { THREADS = 4, ROUNDS = 10000 };
@@ -69,8 +69,8 @@ static void *hold_and_drop(void *arg)
     struct worker_settings *s = arg;
     struct generation *g = s->generation;
     for (int i = 0; i < ROUNDS; i++)
-        generation_release(generation_retain(g));
-    settings_release(s); /* one of these is the last */
+        generation_unref(generation_ref(g));
+    settings_unref(s); /* one of these is the last */
     return NULL;
 }
 
@@ -81,7 +81,7 @@ static void threads_let_go_at_any_time(void **state)
     (void)state;
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, hold_and_drop, settings_create(g)), 0);
-    generation_release(g);
+    generation_unref(g);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
 }
