@@ -77,8 +77,8 @@ static bool v4_parse(struct span s, uint32_t *out)
     return true;
 }
 
-/* What a hexadecimal digit is worth, plus 1; 0: it is none. A table, because whether a digit or a letter
- * comes next is nothing that a processor could foresee. */
+/* The value of a hexadecimal digit plus 1; 0 for any other character. A table, because a branch on digit or
+ * letter is mispredicted often. */
 static const uint8_t hex_value_plus1[UINT8_MAX + 1] = {
     ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
     ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
@@ -99,8 +99,8 @@ static void groups_push(struct groups *g, uint32_t bits, unsigned n)
     g->n[g->at] += n;
 }
 
-/* Reads the next group, or the dotted quad that must be the end of the text. A group's fifth digit stays
- * there and fails the caller. */
+/* Reads the next group, or the dotted quad that must be the end of the text. A fifth digit is left unread:
+ * the caller finds no separator there and fails. */
 static bool groups_add(struct groups *g, struct span *s)
 {
     unsigned v = 0, digit;

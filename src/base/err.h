@@ -1,7 +1,7 @@
 /* err.h - the closed list of results that functions of this project return.
  *
- * Third-party codes (errno, libuv, OpenSSL, llhttp, libyaml) become one of these where they enter; the
- * raw code goes into the log beside it. ERR_OK is 0, so `if (e)` reads as "if it failed".
+ * Third-party codes (errno, libuv, OpenSSL, llhttp, libyaml, hiredis) become one of these where they enter;
+ * the raw code goes into the log beside it. ERR_OK is 0, so `if (e)` reads as "if it failed".
  *
  * Thread: [any, pure].
  */

@@ -34,12 +34,13 @@ struct log_writer {
     char name[NAME_MAX_BYTES];
 };
 
-/* Two sinks on their way to the log thread. */
+/* New outputs on their way to the log thread. */
 struct log_outputs {
     struct log_sink ops, access;
     bool is_shared; /* both are the same place: `access` is closed */
     bool has_access;
-    unsigned nmarks; /* how far each ring was when they were wanted: what lies before is for the old ones */
+    unsigned nmarks; /* entries of `marks` */
+    /* Head of each ring at log_outputs_use(): the records before it belong to the old outputs. */
     uint64_t marks[WRITERS_MAX];
 };
 
@@ -58,8 +59,8 @@ static struct {
     atomic_bool has_access;
     atomic_bool is_sleeping; /* the log thread waits: whoever commits a record wakes it */
     atomic_bool is_reopening;
-    struct log_outputs *_Atomic next; /* owned by whoever takes it out */
-    _Atomic uint64_t stop_at_us;      /* 0: running; else clock_mono_us() after which nothing is waited for */
+    struct log_outputs *_Atomic next; /* to switch to; owned by whoever exchanges it for NULL */
+    _Atomic uint64_t stop_at_us;      /* 0: running; else the deadline for draining (clock_mono_us()) */
     _Atomic int level;                /* enum log_level */
     _Atomic uint64_t stderr_errors;
 
@@ -226,15 +227,15 @@ static bool sinks_flush(void)
 
 static void sink_reopen(struct log_sink *sink)
 {
-    (void)log_sink_flush(sink); /* lines of before belong into the old file; the rest goes to the new one */
+    (void)log_sink_flush(sink); /* what the old file does not take now goes to the new one */
     if (log_sink_reopen(sink) == ERR_OK) return;
     own_event(
         LOG_ERROR, "log_reopen_failed",
         (const struct kv[]){KV_STR("path", sink->path), KV_STR("text", strerror(errno)), {.kind = KV_END}});
 }
 
-/* Goes over to the outputs that control has opened. The switch for access lines is turned here and not there,
- * so that a line never meets an output that is still off. */
+/* Switches to the outputs that control has opened. has_access is set here and not by control, so that no
+ * access line arrives while the access output is still off. */
 static void outputs_switch(void)
 {
     struct log_outputs *next = atomic_exchange(&the_log.next, NULL);
@@ -252,8 +253,9 @@ static void outputs_switch(void)
     log_outputs_discard(next);
 }
 
-/* Says how many lines were lost since the last time: once a second, or at once when `is_last`. Returns how
- * long to wait for the next chance in milliseconds, -1 when there is nothing to say or no room to say it. */
+/* Reports how many lines were dropped since the last report: at most once a second, or at once when
+ * `is_last`. Returns the milliseconds until the next report is allowed, -1 when there is none to make or no
+ * room for it. */
 static int drops_report(uint64_t now_us, bool is_last)
 {
     uint64_t total = log_dropped_total();
@@ -269,8 +271,8 @@ static int drops_report(uint64_t now_us, bool is_last)
     return -1;
 }
 
-/* Says that an output takes no lines: in the operations log, or on stderr when it is the operations log
- * itself that is a file and cannot be written. */
+/* Reports that writes to `s` fail: in the operations log; or on stderr, when `s` is the operations log itself
+ * and a file. */
 static void failure_report(struct log_sink *s, uint64_t now_us)
 {
     uint64_t errors = atomic_load_explicit(&s->write_errors, memory_order_relaxed);
@@ -318,7 +320,7 @@ static void *log_thread(void *unused)
     (void)unused;
     (void)prctl(PR_SET_NAME, "log", 0L, 0L, 0L); /* for top -H, gdb */
     for (;;) {
-        /* Read before the rings: what was logged before log_stop() is then found below. */
+        /* Read before the rings are drained: so what was logged before log_stop() is drained too. */
         uint64_t stop_at_us = atomic_load(&the_log.stop_at_us);
         outputs_switch();
         if (atomic_exchange(&the_log.is_reopening, false)) {
@@ -329,7 +331,7 @@ static void *log_thread(void *unused)
         uint64_t now_us = clock_mono_us();
         int report_ms = drops_report(now_us, stop_at_us != 0);
         failure_report(&the_log.ops, now_us);
-        failure_report(the_log.access, now_us); /* when both are one: nothing new */
+        failure_report(the_log.access, now_us); /* no effect when both are the same sink */
         bool is_flushed = sinks_flush();
 
         if (stop_at_us) {
@@ -353,7 +355,7 @@ static const char *open_advice(int sys)
     return sys == EACCES ? "; the user of this process may not write there" : "";
 }
 
-/* Which of the two could not be opened is in `why`. */
+/* Opens both; `why` names the one that failed. Errors: ERR_IO, ERR_NOMEM. */
 static enum err outputs_open(struct log_outputs *o, const char *ops_path, const char *access_path,
                              struct errmsg *why)
 {
@@ -393,7 +395,7 @@ void log_outputs_use(struct log_outputs *o)
     o->nmarks = atomic_load(&the_log.nwriters);
     for (unsigned i = 0; i < o->nmarks; i++)
         o->marks[i] = ring_head(&the_log.writers[i]->ring);
-    log_outputs_discard(atomic_exchange(&the_log.next, o)); /* a log thread that hangs never saw those */
+    log_outputs_discard(atomic_exchange(&the_log.next, o)); /* outputs that a hanging log thread never took */
     event_post(the_log.wake_fd);
 }
 
@@ -405,7 +407,7 @@ void log_outputs_discard(struct log_outputs *o)
     free(o);
 }
 
-/* At the start there is no other thread yet. */
+/* Only from log_start(), when there is no other thread yet. */
 static void outputs_take(struct log_outputs *o)
 {
     the_log.ops = o->ops;
@@ -431,7 +433,8 @@ static void everything_close(void)
     if (the_log.done_fd >= 0) (void)close(the_log.done_fd);
 }
 
-/* Signals are for the control thread. SIGPIPE too: a blocked one leaves EPIPE as the only effect. */
+/* Blocks all signals in the log thread: they are for control. With SIGPIPE blocked, a broken pipe is an EPIPE
+ * of write(2) and nothing else. */
 static int thread_start(void)
 {
     sigset_t all, before;
@@ -490,7 +493,7 @@ void log_stop(unsigned wait_ms)
         if (poll(&done, 1, (int)((give_up_us - now) / 1000 + 1)) < 0)
             BUG_IF(errno != EINTR, "cannot wait for the log thread");
     if (!done.revents) {
-        /* It hangs inside a write (a dead disk). What it may still touch must stay: the process ends. */
+        /* It hangs in a write (a dead disk). What it may still touch is not freed: the process is ending. */
         self = NULL;
         return;
     }

@@ -83,47 +83,50 @@ void log_stop(unsigned wait_ms);
 /* Asks the log thread to open the files again (after rotation, SIGUSR1). */
 void log_reopen(void);
 
-/* Other outputs for a running log: opened aside, so that a file that cannot be opened changes nothing. */
+/* New outputs for a running log. They are opened before the old ones are closed: if that fails, nothing has
+ * changed. */
 struct log_outputs;
 
-/* Paths as in struct log_options. Owns: the caller, until one of the two below. Errors: ERR_IO, ERR_NOMEM
- * (`why` says which path). */
+/* Opens new outputs; paths as in struct log_options. Owns: the caller, until log_outputs_use() or
+ * log_outputs_discard(). Errors: ERR_IO, ERR_NOMEM (`why` says which path). */
 enum err log_outputs_open(const char *ops_path, const char *access_path, struct log_outputs **out,
                           struct errmsg *why);
 
-/* The log thread goes over to them at its next turn: lines of before are in the old outputs, except what
- * those would not take at once. */
+/* Hands `o` to the log thread, which switches at its next turn. Lines logged before this call go to the old
+ * outputs, except those that the old outputs do not take without waiting. */
 void log_outputs_use(struct log_outputs *o);
 
-/* They are not wanted after all. Harmless with NULL. */
+/* Closes and frees outputs that are not used after all. NULL is allowed. */
 void log_outputs_discard(struct log_outputs *o);
 
-/* Operations lines below it are not written from now on. */
+/* Sets the lowest level of the operations lines that are written from now on. */
 void log_set_level(enum log_level level);
 
-/* What log_set_level(), or log_start(), has said last. */
+/* The level set last, by log_start() or log_set_level(). */
 enum log_level log_get_level(void);
 
 /* Whether a line of this level would be written; the macros ask first. */
 bool log_enabled(enum log_level level);
+
 /* "debug", "info", "warn", "error". Never NULL. */
 const char *log_level_text(enum log_level level);
 
-/* One of those; false for anything else. */
+/* Parses one of those texts; false for anything else. */
 bool log_level_parse(struct span text, enum log_level *out);
 
 /* One operations line, whatever the level; `kv` ends with KV_END. Never waits: a line that finds no room is
  * dropped and counted. Called by the macros. */
 void log_event(enum log_level level, const char *event, const struct kv *kv);
 
-/* Room for one access-log line of at most `n_max` bytes (up to a quarter of the ring), or NULL when the
- * access log is off or the ring is full (then counted). Ends with log_access_commit(). The line must end with
- * '\n'. */
+/* Room for one access-log line of at most `n_max` bytes (up to a quarter of the ring), to be written in place
+ * and published with log_access_commit(); it must end with '\n'. NULL when the access log is off, or when the
+ * ring is full (the line is then counted as dropped). */
 char *log_access_reserve(size_t n_max);
 void log_access_commit(size_t n);
 
 /* Lines dropped since the start, all threads, both streams. */
 uint64_t log_dropped_total(void);
+
 /* Failed writes since the start (disk full, broken pipe). */
 uint64_t log_write_errors_total(void);
 

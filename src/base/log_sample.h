@@ -1,4 +1,4 @@
-/* log_sample.h - a bound on how often one kind of log line is written, for what anybody outside can cause.
+/* log_sample.h - a rate limit for one kind of log line, where anybody outside can cause it.
  *
  *   if (log_sample_take(&s, now_ms, &unlogged)) log_info("event", ..., KV_UINT("unlogged", unlogged));
  *
@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LOG_SAMPLE_MS = 1000 }; /* one line in this time */
+enum { LOG_SAMPLE_MS = 1000 }; /* at most one line in this time */
 
 struct log_sample {
     uint64_t next_ms;  /* no line before this */

@@ -11,7 +11,7 @@
 
 enum { FILE_MODE = 0640 };
 
-static void count(_Atomic uint64_t *counter, uint64_t n)
+static void counter_add(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
@@ -108,7 +108,7 @@ bool log_sink_put(struct log_sink *s, const char *p, size_t n)
 {
     if (s->fd < 0) return true;
     if (!log_sink_has_room(s, n)) {
-        count(&s->dropped, 1);
+        counter_add(&s->dropped, 1);
         return false;
     }
     /* Nothing pending and yet in the middle of a line: its rest was lost with a failed write. */
@@ -136,27 +136,27 @@ static size_t chunk_size(const struct log_sink *s)
     return newline ? (size_t)(newline - first) + 1 : PIPE_BUF;
 }
 
-/* Counts what is pending as dropped. */
-static void count_lines(struct log_sink *s)
+/* Counts the pending lines as dropped. */
+static void pending_count_dropped(struct log_sink *s)
 {
     uint64_t lines = 0;
     for (size_t i = s->start; i < s->end; i++)
         lines += s->pending[i] == '\n';
-    count(&s->dropped, lines);
+    counter_add(&s->dropped, lines);
 }
 
 /* Gives up what is pending after a failed write. */
 static void pending_drop(struct log_sink *s)
 {
-    count_lines(s);
-    count(&s->write_errors, 1);
+    pending_count_dropped(s);
+    counter_add(&s->write_errors, 1);
     s->start = s->end = 0;
 }
 
 void log_sink_replace(struct log_sink *s, struct log_sink *other)
 {
-    (void)log_sink_flush(s); /* lines of before belong into the old file */
-    if (other->fd < 0 && s->start < s->end) count_lines(s);
+    (void)log_sink_flush(s); /* lines that are pending belong in the old file */
+    if (other->fd < 0 && s->start < s->end) pending_count_dropped(s);
     if (s->path && s->fd >= 0) (void)close(s->fd); /* as in log_sink_close() */
     free(s->path);
     s->fd = other->fd;

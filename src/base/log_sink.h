@@ -23,7 +23,7 @@ struct log_sink {
     int fd;          /* -1: off, lines vanish */
     char *path;      /* of a file that we opened; NULL: descriptor of the process or off. Owned */
     bool is_regular; /* a regular file: never blocks for long, takes everything at once */
-    bool is_midline; /* what was written last does not end with a newline */
+    bool is_midline; /* the last byte that was written is not a newline */
 
     char *pending; /* LOG_SINK_BYTES; owned */
     size_t start, end;
@@ -32,26 +32,29 @@ struct log_sink {
     _Atomic uint64_t write_errors; /* failed writes */
 
     int sys;              /* errno of the last failed write */
-    uint64_t errors_told; /* of write_errors, when log.c looked last */
-    uint64_t told_at_us;  /* when log.c has said so last; 0 = never */
+    uint64_t errors_told; /* write_errors as log.c saw it last */
+    uint64_t told_at_us;  /* when log.c last reported a failed write; 0 = never */
 };
 
 /* `path`: as in struct log_options. Errors: ERR_IO (errno tells), ERR_NOMEM. */
 enum err log_sink_open(struct log_sink *s, const char *path);
+
+/* Closes a file that was opened, and frees; pending lines are lost. Idempotent. */
 void log_sink_close(struct log_sink *s);
 
 /* Opens the path again and closes the old file. On ERR_IO the old file stays in use. Does nothing for
  * descriptors of the process. */
 enum err log_sink_reopen(struct log_sink *s);
 
-/* Goes on with the output of `other`, which is empty and ends here: what is pending goes there. Counters and
- * pending lines stay; lines for an output that is off from now on are dropped and counted. */
+/* Moves the output of `other` into `s` and leaves `other` closed; nothing may be pending in it. `s` keeps its
+ * counters and its pending lines, which go to the new output; when that is off they are counted as dropped.
+ */
 void log_sink_replace(struct log_sink *s, struct log_sink *other);
 
-/* Both write to the same file, pipe or terminal. */
+/* True when both write to the same file, pipe or terminal. */
 bool log_sink_is_same(const struct log_sink *a, const struct log_sink *b);
 
-/* `n` bytes would be taken now. */
+/* True when log_sink_put() would take `n` bytes now. May write pending lines to make room. */
 bool log_sink_has_room(struct log_sink *s, size_t n);
 
 /* Adds whole lines. False (and counted) when there is no room. */

@@ -169,7 +169,7 @@ enum {
         METRICS_CELLS
 };
 
-/* One row of the table, as the update functions need it. With a constant metric it vanishes. */
+/* One row of the table, as the update functions need it. The compiler folds it where `m` is a constant. */
 struct metric_shape {
     uint16_t at;     /* first cell */
     uint16_t cells;  /* how many */
@@ -186,7 +186,7 @@ static const struct metric_shape metric_shapes[METRIC_COUNT] = {
 /* The counters of one thread. */
 struct metrics_block {
     _Alignas(64) _Atomic uint64_t cells[METRICS_CELLS]; /* written by the owner only */
-    struct metrics_block *next;                         /* all blocks; set once */
+    struct metrics_block *next;                         /* list of all blocks; set once */
 };
 
 /* The values of one label, in the order of the owner's enum. Borrowed for as long as metrics are written. */
@@ -206,7 +206,7 @@ struct metrics_labels {
     struct metrics_label_values tls_failure;   /* enum tls_failure */
 };
 
-/* Says which texts the labels have. Call once, before the first metrics_write(). */
+/* Sets the values of the labels that belong to higher floors. Call once, before the first metrics_write(). */
 void metrics_init(const struct metrics_labels *labels);
 
 /* Frees all blocks. No thread may count after this. */
@@ -251,7 +251,7 @@ static inline void metrics_gauge_add(struct metrics_block *b, enum metric m, uns
     metrics_cell_add(metrics_cell(b, m, label, 0), (uint64_t)n);
 }
 
-/* Gauge: this thread's share. */
+/* Gauge: sets this thread's share of the sum. */
 static inline void metrics_gauge_set(struct metrics_block *b, enum metric m, unsigned label, int64_t v)
 {
     atomic_store_explicit(metrics_cell(b, m, label, 0), (uint64_t)v, memory_order_relaxed);
@@ -260,7 +260,7 @@ static inline void metrics_gauge_set(struct metrics_block *b, enum metric m, uns
 /* Index of LABEL_CODE for a status; statuses without a value of their own share "other". */
 unsigned metrics_code(unsigned status);
 
-/* METRIC_HTTP_REQUESTS. */
+/* Counts one request in METRIC_HTTP_REQUESTS: the only family with four labels. */
 static inline void metrics_count_request(struct metrics_block *b, unsigned env, unsigned route,
                                          unsigned method, unsigned status)
 {

@@ -34,7 +34,7 @@ enum err ring_init(struct ring *r, size_t size);
 void ring_deinit(struct ring *r);
 
 /* Room for a record of at most `n_max` bytes, or NULL (counted as dropped) when there is none or n_max is
- * more than a quarter of the ring. A reservation that is not committed is simply made again. */
+ * more than a quarter of the ring. A reservation that is not committed is void with the next one. */
 char *ring_reserve(struct ring *r, size_t n_max);
 
 /* Publishes the reserved record with its true size `n` <= n_max; `kind` is the caller's, not UINT32_MAX.
@@ -43,10 +43,12 @@ void ring_commit(struct ring *r, uint32_t kind, size_t n);
 
 /* The oldest record, or NULL when empty. Valid until ring_release(). */
 const char *ring_peek(struct ring *r, uint32_t *kind, size_t *n);
+
+/* Drops the record that ring_peek() has returned. */
 void ring_release(struct ring *r);
 
-/* Places in the stream of all records, in bytes since the start: behind the newest one, and of the oldest
- * one. */
+/* Positions in the stream of all records, in bytes since the start: ring_head() behind the newest record,
+ * ring_tail() at the oldest. */
 static inline uint64_t ring_head(const struct ring *r)
 {
     return atomic_load(&((struct ring *)r)->head);

@@ -36,8 +36,8 @@ static inline bool span_eq(struct span a, struct span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Equal, in a time that depends on the length only: for what must not be guessed piece by piece. Eight bytes
- * at a time; CRYPTO_memcmp() takes a step per byte, which is felt at once per request. */
+/* Compares in constant time, which depends on `n` only: for secrets and their digests. Eight bytes at a time,
+ * because CRYPTO_memcmp() goes byte by byte, which shows in a profile at one call per request. */
 static inline bool bytes_equal_secret(const char *a, const char *b, size_t n)
 {
     uint64_t differ = 0;
@@ -93,6 +93,7 @@ static inline bool words_ieq(uint64_t x, uint64_t y)
     return !(differ & ~SPAN_EACH(0x20)) && !(differ << 2 & ~ascii_letters8(x));
 }
 
+/* True when the eight bytes at `a` and at `b` are equal but for ASCII case. */
 static inline bool bytes_ieq8(const char *a, const char *b)
 {
     uint64_t x, y;

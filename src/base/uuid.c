@@ -3,16 +3,16 @@
 #include <stddef.h>
 #include <string.h>
 
-/* Where the two digits of each byte stand in the text; dashes between. */
+/* Offsets in the text: of the first digit of each byte, and of the dashes. */
 static const uint8_t digits_at[UUID_BYTES] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 static const uint8_t dashes_at[] = {8, 13, 18, 23};
 
-/* The value of a hexadecimal digit and 1, or 0. */
+/* The value of a lower-case hexadecimal digit plus 1; 0 for any other character. */
 static const uint8_t hex_plus1[UINT8_MAX + 1] = {
     ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16,
 };
 
-/* Both digits of a byte at once: two identifiers are written for each request. */
+/* The two digits of every byte value. A table, because two identifiers are written for each request. */
 #define ROW(d) d "0" d "1" d "2" d "3" d "4" d "5" d "6" d "7" d "8" d "9" d "a" d "b" d "c" d "d" d "e" d "f"
 static const char hex_pairs[] = ROW("0") ROW("1") ROW("2") ROW("3") ROW("4") ROW("5") ROW("6") ROW("7")
     ROW("8") ROW("9") ROW("a") ROW("b") ROW("c") ROW("d") ROW("e") ROW("f");
