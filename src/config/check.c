@@ -11,7 +11,7 @@ struct checker {
 };
 
 /* The node to blame for a contradiction between two fields: the second if the file sets it, else the first.
- * NULL when one of them is faulty already (then its value here is only a stand-in), or both are defaults. */
+ * NULL when one of them is faulty already (its value here is then the default), or both are defaults. */
 static const struct node *blame(const struct checker *c, const void *first, const void *second)
 {
     const struct node *a = document_find_field(c->doc, first), *b = document_find_field(c->doc, second);
@@ -19,7 +19,7 @@ static const struct node *blame(const struct checker *c, const void *first, cons
     return b ? b : a;
 }
 
-/* A worker finds a whole head in its read buffer, behind the rest of the message before it. */
+/* A whole head must fit into the read buffer behind the rest of the message before it. */
 static void check_head(const struct checker *c, const uint64_t *head_bytes, const char *name)
 {
     const uint64_t *buffer_bytes = &c->config->limits.buffer_bytes;
@@ -61,7 +61,8 @@ static bool is_loopback(const struct addr *a)
     return a->v6.hi == 0 && a->v6.lo == 1;
 }
 
-/* A socket bound to `a` also receives what is sent to `b`: "*" everything, 0.0.0.0 and [::] their family. */
+/* True when a socket bound to `a` also receives what is sent to `b`: "*" covers every address, 0.0.0.0 and
+ * [::] those of their family. */
 static bool covers(const struct endpoint *a, const struct endpoint *b)
 {
     if (a->wildcard || addr_eq(&a->addr, &b->addr)) return true;
@@ -69,7 +70,7 @@ static bool covers(const struct endpoint *a, const struct endpoint *b)
     return a->addr.family == ADDR_V4 ? a->addr.v4 == 0 : (a->addr.v6.hi | a->addr.v6.lo) == 0;
 }
 
-/* Both would bind the same place. */
+/* True when the two cannot both be bound. */
 static bool is_same_place(const struct endpoint *listener, const struct endpoint *e)
 {
     if (listener->kind != e->kind || e->kind == ENDPOINT_NONE) return false;
@@ -78,14 +79,14 @@ static bool is_same_place(const struct endpoint *listener, const struct endpoint
     return covers(listener, e) || covers(e, listener);
 }
 
-/* Connecting to `e` certainly reaches the listener. */
+/* True when connecting to `e` reaches the listener for certain: the gateway would be its own backend. */
 static bool leads_to(const struct endpoint *listener, const struct endpoint *e)
 {
     if (!is_same_place(listener, e)) return false;
     return e->kind == ENDPOINT_UNIX || addr_eq(&listener->addr, &e->addr) || is_loopback(&e->addr);
 }
 
-/* Reports `text` at `e` when `collides` says so of one of the first `n` listeners. */
+/* Reports `text` at `e` when it collides with one of the first `n` listeners. */
 static void check_collision(const struct checker *c, const struct endpoint *e, uint32_t n,
                             bool (*collides)(const struct endpoint *, const struct endpoint *),
                             const char *text)
@@ -204,7 +205,7 @@ static bool is_faulty(const struct checker *c, const void *field)
     return node && node->faulty;
 }
 
-/* Exactly one way to the server. */
+/* The server must be named exactly once: by its address or through Sentinels. */
 static void check_redis_server(const struct checker *c)
 {
     const struct config_redis *r = &c->config->store.redis;
@@ -238,7 +239,8 @@ static void check_redis_tls(const struct checker *c)
     }
 }
 
-/* While nothing changes, the gateway hears of it only every few seconds. */
+/* While nothing changes, the gateway has its data confirmed only every few seconds: a shorter limit would be
+ * exceeded all the time. */
 static void check_staleness(const struct checker *c)
 {
     enum { SHORTEST_STALENESS_MS = 15000 };
@@ -282,7 +284,7 @@ static void check_listener_tls(const struct checker *c, const struct config_list
                     "who may have signed them? client_ca_file is missing");
 }
 
-/* Whoever connects over a unix socket has no address that could be listed. */
+/* A listener that believes proxies must list them; on a unix socket they have no address to list. */
 static void check_listener_proxies(const struct checker *c, const struct config_listener *l)
 {
     const bool *field = l->proxy_protocol ? &l->proxy_protocol : &l->forwarded_for;
@@ -304,7 +306,7 @@ static void check_listeners(const struct checker *c)
     }
 }
 
-/* Both or none, and none without TLS. */
+/* Certificate and key belong together, and a CA file is of no use without TLS. */
 static void check_tls_client(const struct checker *c, const struct config_tls_client *t)
 {
     const struct node *certificate = document_find_field(c->doc, &t->certificate_file);
@@ -318,7 +320,7 @@ static void check_tls_client(const struct checker *c, const struct config_tls_cl
         node_report(c->report, ca, "TLS is not enabled: write enabled: true beside it");
 }
 
-/* What certificate could belong to a path? */
+/* The path of a unix socket is no name that a certificate could be for. */
 static void check_upstream_tls(const struct checker *c, const struct config_environment *env)
 {
     const struct node *node = document_find_field(c->doc, &env->upstream_tls.enabled);

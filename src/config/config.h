@@ -67,8 +67,8 @@ struct config_tls {
     uint32_t ncertificates;
     enum tls_minimum minimum;
     enum tls_unknown_names unknown_names; /* SNI that no certificate has */
-    char *ticket_keys_file;               /* NULL = own random keys; owned */
-    uint64_t ticket_rotation_ms;          /* of own keys */
+    char *ticket_keys_file;               /* NULL = random keys of this process; owned */
+    uint64_t ticket_rotation_ms;          /* of the random keys */
 };
 
 /* The gateway as a TLS client. */
@@ -108,7 +108,7 @@ struct config_limits {
     uint32_t tunnels_per_worker;
     /* Of one partner, by all workers together; 0 = no limit. */
     uint32_t rate_per_partner;        /* requests per second */
-    uint32_t burst_per_partner;       /* how many of them at once; 0 = those of one second */
+    uint32_t burst_per_partner;       /* requests let in at once; 0 = rate_per_partner */
     uint32_t concurrency_per_partner; /* requests under way */
     uint32_t tunnels_per_partner;
     uint32_t tls_handshakes_per_worker; /* going on at the same time */
@@ -148,7 +148,7 @@ struct config_fields {
     uint32_t nalias_allowed;
 };
 
-/* One process of the group that watches the Redis servers. */
+/* One Redis Sentinel. */
 struct config_sentinel {
     struct endpoint address;
 };
@@ -217,8 +217,8 @@ struct config {
  * Errors: ERR_PARSE (something was reported), ERR_IO (the file cannot be read; reported), ERR_NOMEM. */
 enum err config_load(const char *path, struct config **out, FILE *report);
 
-/* Reads the whole file, at most a byte more than a configuration may have. Owns: the caller frees. Errors:
- * ERR_IO, ERR_NOMEM (reported). */
+/* Reads the whole file, but at most one byte more than a configuration may have. Owns: the caller frees.
+ * Errors: ERR_IO, ERR_NOMEM (reported). */
 enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
 
 /* The same with the content of the file in memory; `path` is for messages and for relative names. */
@@ -230,8 +230,8 @@ struct config *config_ref(struct config *c);
 /* Gives a reference back; the last one frees. Any thread. NULL is allowed. */
 void config_unref(struct config *c);
 
-/* The value of admin.control_socket in a configuration that may be faulty elsewhere: who mends it wants to
- * ask the gateway that runs with the one before. "" = none. Errors: ERR_IO, ERR_NOMEM, ERR_RANGE (longer than
+/* Reads admin.control_socket from a file that may be faulty elsewhere: an operator who is mending it still
+ * has to reach the running gateway. Writes "" for none. Errors: ERR_IO, ERR_NOMEM, ERR_RANGE (longer than
  * `cap`). */
 enum err config_peek_control_socket(const char *path, char *out, size_t cap);
 

@@ -19,12 +19,12 @@ struct config_change {
     const char *path;   /* "limits.body", "listeners[127.0.0.1:8080].shield" */
     const char *before; /* as it would stand in a file; NULL: the entry is new */
     const char *after;  /* NULL: the entry is gone */
-    bool live;          /* a reload is enough; else the process has to be started again */
+    bool live;          /* a reload applies it; else the process must be restarted */
 };
 
 typedef void (*config_change_fn)(const struct config_change *change, void *arg);
 
-/* Calls `fn` for every difference, in the order of the schema. The change dies when `fn` returns. */
+/* Calls `fn` for every difference, in the order of the schema. The change is valid until `fn` returns. */
 void config_diff(const struct config *started, const struct config *running, const struct config *next,
                  config_change_fn fn, void *arg);
 

@@ -102,7 +102,7 @@ static enum err on_scalar(struct builder *b, const yaml_event_t *event)
     enum err e = add_node(b, NODE_SCALAR, event, text, &node);
     if (node == NULL) return e;
     node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    bool in_block = b->open && !b->open->flow; /* in brackets, a missing one is the likelier fault */
+    bool in_block = b->open && !b->open->flow; /* inside brackets a missing bracket is more likely */
     if (node->plain && in_block && event->end_mark.line > event->start_mark.line) {
         node->faulty = true;
         b->folded_until = (unsigned)event->end_mark.line + 1;
@@ -174,10 +174,10 @@ static enum err on_event(struct builder *b, const yaml_event_t *event)
     return ERR_OK;
 }
 
-/* libyaml's problem texts (0.2.x) in the words of somebody who edits a configuration. */
+/* libyaml's problem texts (0.2.x), and what to say instead to somebody who edits a configuration. */
 static const struct {
     const char *theirs, *ours;
-    bool at_context; /* the fault is where the construct began */
+    bool at_context; /* report it where the construct began */
 } syntax_texts[] = {
     {"mapping values are not allowed in this context",
      "a ':' where no key can stand: is the line indented too far, or does a text with ': ' need quotes?",
@@ -212,7 +212,7 @@ static void report_syntax(const struct builder *b, const yaml_parser_t *parser)
     }
     struct place at = place_between(mark, mark);
     if (report_has_line(b->report, at.line) || at.line <= b->folded_until)
-        return; /* the cause is explained */
+        return; /* the fault behind it is reported already */
     report_add(b->report, at, "", "%s", problem);
 }
 

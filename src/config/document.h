@@ -1,7 +1,7 @@
 /* document.h - a YAML file as a tree of nodes that know where they stand.
  *
  * Built from libyaml's events, not by its own document loader, for three reasons: anchors are invisible
- * there, the depth is not ours to bound, and a single syntax error leaves nothing. Here the part before a
+ * there, the depth cannot be bounded, and one syntax error leaves no document at all. Here the part before a
  * syntax error is kept, so that it is checked in the same run.
  *
  *   root (mapping) --first--> node "workers" --next--> node "limits" --next--> ...
@@ -39,7 +39,7 @@ struct node {
     bool faulty;       /* set by the loader: the value was reported */
     unsigned index;    /* in the parent, from 0 */
     struct place at;   /* of the value */
-    const void *field; /* set by the loader: where the value went; NULL = nowhere */
+    const void *field; /* set by the loader: the field it was stored into; NULL = none */
     struct node *key;  /* in a mapping: its key */
     struct node *parent, *first, *last, *next;
     struct node *older; /* chain of all nodes, for freeing */
@@ -54,8 +54,8 @@ struct document {
     bool complete; /* false: reading stopped early (reported), what comes after is unknown */
 };
 
-/* Parses `text`, which text_check() has passed. `doc` is valid, and to be released, whatever is returned.
- * Errors: ERR_NOMEM. Faults of the text are in the report. */
+/* Parses `text`, which text_check() has passed. Owns: the caller, until document_deinit(), whatever is
+ * returned. Errors: ERR_NOMEM. Faults of the text are in the report. */
 enum err document_parse(struct span text, struct report *report, struct document *doc);
 void document_deinit(struct document *doc);
 

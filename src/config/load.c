@@ -29,7 +29,7 @@ struct loader {
 static enum err walk_section(struct loader *l, const struct schema_key *section, void *base,
                              const struct node *node);
 
-/* Says below the last finding what may stand there. */
+/* Adds to the last finding which values are allowed. */
 static void report_allowed(struct loader *l, const struct schema_key *key)
 {
     char text[320];
@@ -42,8 +42,8 @@ static void report_allowed(struct loader *l, const struct schema_key *key)
 
 /* ---- single values ---- */
 
-/* The place of byte `offset` of a scalar's text; the scalar's own where escapes or folding moved the bytes.
- */
+/* The place in the file of byte `offset` of a scalar; that of the whole scalar where escapes or folding have
+ * moved its bytes. */
 static struct place place_inside(const struct loader *l, const struct node *node, size_t offset)
 {
     struct span line = text_line(l->text, node->at.line);
@@ -78,7 +78,7 @@ static void report_value(struct loader *l, const struct schema_key *key, const s
     bool is_substituted = !span_eq(text, node_text(node));
     node_report(l->report, node, "\"%s\"%s: %s", text_shown(text, shown),
                 is_substituted ? " (after substitution)" : "", why);
-    if (!schema_is_text_list(key)) report_allowed(l, key); /* of a list's entry, `why` says it all */
+    if (!schema_is_text_list(key)) report_allowed(l, key); /* for an entry of a list `why` is enough */
 }
 
 /* Stores one scalar; into the list when `key` is a list of names. */
@@ -226,7 +226,7 @@ static void report_missing(struct loader *l, const struct schema_key *section, c
     report_expected(l->report, "write for example %s: %s", name, key->value);
 }
 
-/* Whether the word that the key depends on, if any, is the one that was chosen. */
+/* True unless the key depends on another one (only_with) that has a different word. */
 static bool is_applicable(const struct schema_key *section, const struct schema_key *key, void *base)
 {
     const struct schema_key *choice = schema_next(section, NULL);
@@ -238,7 +238,7 @@ static bool is_applicable(const struct schema_key *section, const struct schema_
     return strcmp(choice->words[word], key->only_with) == 0;
 }
 
-/* Everything that is required and absent. Says nothing when the file could be read in part only. */
+/* Reports the required keys that are missing; nothing when the file could be read in part only. */
 static void check_required(struct loader *l, const struct schema_key *section, void *base,
                            const struct node *node, const struct node *const *seen)
 {
@@ -279,7 +279,7 @@ static enum err walk_section(struct loader *l, const struct schema_key *section,
 
 /* ---- the whole file ---- */
 
-/* `environments` without any; a wrong name below it is an unknown key. */
+/* Reports `environments` without any; a wrong name below it has been reported as an unknown key. */
 static void check_environments(struct loader *l)
 {
     for (const struct node *node = l->doc.root->first; node && l->doc.complete; node = node->next) {
@@ -320,7 +320,7 @@ static enum err load_document(struct loader *l)
     return e;
 }
 
-/* They were parsed once before, to find out whether they are right. */
+/* Cannot fail: the texts were parsed when they were checked. */
 static void parse_networks(struct config_listener *listener)
 {
     struct errmsg why;
@@ -329,7 +329,7 @@ static void parse_networks(struct config_listener *listener)
                          &why);
 }
 
-/* What follows from the values and is not in the file. */
+/* Fills in what is derived from the values of the file. */
 static void complete(struct config *c)
 {
     if (c->workers == 0) c->workers = cpus_available();
@@ -347,7 +347,7 @@ static struct span folder_of(const char *path)
     return slash == path ? SPAN("/.") : span_of(path, (size_t)(slash - path));
 }
 
-/* Reads what there is to read; every fault is in the report. Errors: ERR_NOMEM. */
+/* Reads as much as can be read; every fault goes to the report. Errors: ERR_NOMEM. */
 static enum err load(struct loader *l, const char *path, struct span text)
 {
     *l = (struct loader){.text = text, .folder = folder_of(path)};

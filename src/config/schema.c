@@ -12,8 +12,8 @@
 #define HOUR   (60 * MINUTE)
 #define DAY    (24 * HOUR)
 
-/* The timer wheel ticks every 100 ms: a shorter time would not mean what it says. */
-#define SHORTEST ((uint64_t)100)
+/* One tick of the timer wheel: a shorter time would be rounded up to it. */
+#define TICK_MS ((uint64_t)100)
 
 #define MEMBER(type, member)        .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
 #define FIELD(member)               MEMBER(struct config, member)
@@ -274,48 +274,48 @@ const struct schema_key schema_keys[] = {
     {"timeouts", SCHEMA_SECTION, RELOAD,
      .help = "How long somebody may do nothing. They are kept to about a tenth of a second."},
     {"timeouts.proxy_header", SCHEMA_DURATION, RELOAD, FIELD(timeouts.proxy_header_ms),
-     RANGE(SHORTEST, 5 * MINUTE),
+     RANGE(TICK_MS, 5 * MINUTE),
      .value = "3s",
      .help = "From a connection to the end of its PROXY header, on listeners with proxy_protocol."},
     {"timeouts.tls_handshake", SCHEMA_DURATION, RELOAD, FIELD(timeouts.tls_handshake_ms),
-     RANGE(SHORTEST, 5 * MINUTE),
+     RANGE(TICK_MS, 5 * MINUTE),
      .value = "10s",
      .help = "A TLS handshake with a client. One with a backend is part of upstream_connect."},
     {"timeouts.request_head", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_head_ms),
-     RANGE(SHORTEST, 5 * MINUTE),
+     RANGE(TICK_MS, 5 * MINUTE),
      .value = "10s",
      .help = "From the first byte of a request head to its last. Longer is answered with 408."},
     {"timeouts.request_body", SCHEMA_DURATION, RELOAD, FIELD(timeouts.request_body_ms),
-     RANGE(SHORTEST, 1 * HOUR),
+     RANGE(TICK_MS, 1 * HOUR),
      .value = "10s",
      .help = "A request body may take this long before request_body_rate applies, and may pause this long."},
     {"timeouts.request_body_rate", SCHEMA_SIZE, RELOAD, FIELD(timeouts.request_body_rate), RANGE(1, 1 * GIB),
      .value = "500", .per = " per second",
      .help = "The slowest a request body may arrive on average, in bytes per second."},
-    {"timeouts.keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.keep_alive_ms), RANGE(SHORTEST, 1 * DAY),
+    {"timeouts.keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.keep_alive_ms), RANGE(TICK_MS, 1 * DAY),
      .value = "75s",
      .help = "An idle client connection is closed after it; also a new one that sends nothing."},
     {"timeouts.upstream_connect", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_connect_ms),
-     RANGE(SHORTEST, 5 * MINUTE), .value = "3s",
+     RANGE(TICK_MS, 5 * MINUTE), .value = "3s",
      .help = "Waiting for a connection to the backend and connecting."},
     {"timeouts.upstream_response", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_response_ms),
-     RANGE(SHORTEST, 1 * HOUR), .value = "30s",
+     RANGE(TICK_MS, 1 * HOUR), .value = "30s",
      .help = "From the end of the request to the first byte of the backend's answer. Longer is answered "
              "with 504."},
     {"timeouts.upstream_idle", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_idle_ms),
-     RANGE(SHORTEST, 1 * HOUR),
+     RANGE(TICK_MS, 1 * HOUR),
      .value = "30s",
      .help = "Between two bytes of the backend's answer, and while it does not read the request."},
     {"timeouts.upstream_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_keep_alive_ms),
-     RANGE(SHORTEST, 1 * DAY), .value = "60s",
+     RANGE(TICK_MS, 1 * DAY), .value = "60s",
      .help = "An idle connection to the backend is closed after it. Keep it below the backend's own "
              "keep-alive time."},
     {"timeouts.client_write", SCHEMA_DURATION, RELOAD, FIELD(timeouts.client_write_ms),
-     RANGE(SHORTEST, 1 * HOUR),
+     RANGE(TICK_MS, 1 * HOUR),
      .value = "30s",
      .help = "A client that takes no byte of its answer for so long is cut off."},
     {"timeouts.tunnel_idle", SCHEMA_DURATION, RELOAD, FIELD(timeouts.tunnel_idle_ms),
-     RANGE(SHORTEST, 7 * DAY),
+     RANGE(TICK_MS, 7 * DAY),
      .value = "1h",
      .help = "A tunnel in which no byte moves either way is closed after it. WebSocket pings count."},
     {"timeouts.linger", SCHEMA_DURATION, RELOAD, FIELD(timeouts.linger_ms), RANGE(0, 1 * MINUTE),
@@ -336,7 +336,7 @@ const struct schema_key schema_keys[] = {
      .value = "30s",
      .help = "After SIGTERM or SIGINT, what is in flight may take this long. Keep it below the "
              "supervisor's own limit."},
-    {"timeouts.upgrade", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upgrade_ms), RANGE(SHORTEST, 1 * HOUR),
+    {"timeouts.upgrade", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upgrade_ms), RANGE(TICK_MS, 1 * HOUR),
      .value = "60s",
      .help = "After SIGUSR2, the new process has this long to load its partners and serve; else it is ended and nothing has changed."},
 
@@ -365,10 +365,10 @@ const struct schema_key schema_keys[] = {
     {"store.redis.tag", SCHEMA_NAME, RESTART, FIELD(store.redis.tag), .value = "cfg",
      .help = "Every key begins with gw:{TAG}: so that several sets of partners can share a server."},
     {"store.redis.connect_timeout", SCHEMA_DURATION, RESTART, FIELD(store.redis.connect_timeout_ms),
-     RANGE(SHORTEST, 1 * MINUTE), .value = "2s",
+     RANGE(TICK_MS, 1 * MINUTE), .value = "2s",
      .help = "Connecting and logging in."},
     {"store.redis.command_timeout", SCHEMA_DURATION, RESTART, FIELD(store.redis.command_timeout_ms),
-     RANGE(SHORTEST, 5 * MINUTE), .value = "5s",
+     RANGE(TICK_MS, 5 * MINUTE), .value = "5s",
      .help = "A server that takes longer for an answer is given up, and connected to again."},
     {"store.redis.max_staleness", SCHEMA_DURATION, RESTART, FIELD(store.redis.max_staleness_ms),
      RANGE(0, 365 * DAY), .value = "0s",

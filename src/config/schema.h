@@ -69,7 +69,8 @@ const struct schema_key *schema_next(const struct schema_key *section, const str
 /* The last part of the path: "head" of "limits.head". */
 const char *schema_name(const struct schema_key *key);
 
-/* The nearest known key for a word that is none ("limits.body" when it exists elsewhere), or NULL. */
+/* The known key that an unknown word probably means ("limits.body" when it stands in another section), or
+ * NULL. */
 const char *schema_suggest(const struct schema_key *section, struct span word);
 
 static inline bool schema_is_container(const struct schema_key *key)

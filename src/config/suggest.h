@@ -11,9 +11,9 @@ struct suggestion {
     unsigned distance;
 };
 
-/* Offers a known word; it is kept when it is nearer than what was offered before and near enough to be meant:
- * one mistake in three letters (a missing, additional, wrong or swapped letter; case and '-' for '_' are
- * free). */
+/* Offers a known word. It is kept when it is nearer than those offered before, and near enough to be meant:
+ * at most one mistake (a missing, additional, wrong or swapped letter) in three letters. Case, and '-' for
+ * '_', is no mistake. */
 void suggestion_offer(struct suggestion *s, const char *candidate);
 
 #endif

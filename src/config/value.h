@@ -25,8 +25,7 @@ const char *value_size_text(uint64_t bytes, char out[static VALUE_TEXT_MAX]);
 const char *value_duration_text(uint64_t ms, char out[static VALUE_TEXT_MAX]);
 
 /* Parses `text` as a value of `key` and stores it into the field of `base`. Relative paths are put behind
- * `folder`
- * ("" = the current one). A string stored before is freed.
+ * `folder` ("" = the current one). A string that was stored before is freed.
  * Owns: strings belong to the field; value_release() frees them.
  * Errors: ERR_PARSE, ERR_RANGE (`why` says what is wrong with it), ERR_NOMEM. The field is then unchanged. */
 enum err value_store(const struct schema_key *key, struct span text, struct span folder, void *base,
