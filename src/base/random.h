@@ -21,8 +21,8 @@ enum err random_bytes(void *out, size_t n);
 /* Makes it empty: the first random_take() fills it. */
 void random_source_init(struct random_source *r);
 
-/* Takes `n` <= 64 bytes from the pool, refilling it when it has fewer. The kernel must have randomness
- * (main() has checked): BUG otherwise. */
+/* Takes `n` <= 64 bytes from the pool, refilling it when it has fewer. BUG when the kernel gives none:
+ * start-up has drawn from it before (random_bytes()). */
 void random_take(struct random_source *r, void *out, size_t n);
 
 /* Writes a version 7 UUID (RFC 9562 section 5.7), lower case, UUID_LEN bytes, no NUL. */

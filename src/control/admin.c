@@ -29,7 +29,7 @@ static struct admin_conn *conn_of(struct stream *s)
     return (struct admin_conn *)s;
 }
 
-/* A call that waits goes on without it. */
+/* A call that is not answered yet outlives the connection. */
 static void close_conn(struct admin_conn *c)
 {
     if (c->stream.state != STREAM_OPEN) return;
@@ -178,8 +178,8 @@ static enum head_refusal parse(struct admin_conn *c)
     return http_parse_request(c->admin->parser, c->bytes, c->head_bytes, &limits, c->admin->req);
 }
 
-/* See the header. HTTP/1.0 may come without a Host; a browser does not. */
-static bool is_named_well(const struct admin *a)
+/* The guard against DNS rebinding, see the header. Without a Host it is HTTP/1.0, which no browser sends. */
+static bool is_host_allowed(const struct admin *a)
 {
     struct span host = a->req->host;
     struct addr address;
@@ -191,8 +191,8 @@ static bool is_named_well(const struct admin *a)
 static void answer(struct admin_conn *c)
 {
     struct admin *a = c->admin;
-    (void)parse(c); /* again: others have used the scratch meanwhile */
-    if (!is_named_well(a)) {
+    (void)parse(c); /* again: another connection may have used the scratch since */
+    if (!is_host_allowed(a)) {
         send_text(c, 421, "ask by address, or as localhost\n");
         return;
     }
@@ -217,7 +217,7 @@ static void answer(struct admin_conn *c)
         send_text(c, 404, "not found: try /healthz, /readyz or /metrics\n");
 }
 
-/* The head is complete: how long is the whole request? */
+/* The head is complete: finds out how long the whole request is, or refuses it. */
 static void measure(struct admin_conn *c)
 {
     c->head_bytes = c->scan.end;
@@ -237,7 +237,7 @@ static void measure(struct admin_conn *c)
 static void on_read(struct stream *s, const char *p, size_t n)
 {
     struct admin_conn *c = conn_of(s);
-    if (c->answered || c->call) return; /* dropped */
+    if (c->answered || c->call) return; /* bytes behind the request are dropped */
     if (n > sizeof c->bytes - c->n) {
         send_text(c, 431, "request too large\n");
         return;
@@ -254,7 +254,7 @@ static void on_read(struct stream *s, const char *p, size_t n)
 
 /* --- connections ----------------------------------------------------------------------------------- */
 
-/* A client may end its side as soon as it has asked. */
+/* A client may send its FIN as soon as it has asked: it is answered all the same. */
 static void on_eof(struct stream *s)
 {
     if (!stream_is_blocked(s) && !conn_of(s)->call) close_conn(conn_of(s)); /* else on_drained does */
@@ -300,7 +300,8 @@ static void on_timer(struct wheel_entry *e)
         close_conn(c);
 }
 
-/* The mode of the socket says the same, but it is only as good as the folder around it. */
+/* Checks the user at the other end as well, because the mode of the socket protects no better than that of
+ * its folder. */
 static bool may_ask(const struct admin *a, int fd)
 {
     uid_t uid;

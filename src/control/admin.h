@@ -11,9 +11,9 @@
  * At most ADMIN_CALLS_MAX calls wait, half of the places: so those that somebody who hangs never answers hold
  * up no other call, and what they hold has a bound. One more gets 503.
  *
- * A web page can lead a browser of this machine to a TCP socket, by a name of its own that points to
- * loopback, and would then read what it is answered (DNS rebinding). So the Host has to be an address or
- * "localhost" there, which no name of somebody else is; 421 to others. Browsers do not come to unix sockets.
+ * A web page can point a name of its own to loopback, and so make a browser on this machine connect to a TCP
+ * socket and read the answers (DNS rebinding). So over TCP the Host has to be an IP address or "localhost",
+ * which nobody else's name can be; others get 421. Browsers do not connect to unix sockets.
  *
  * A call outlives its connection: a client that goes away, or has waited for too long, is noticed by nobody
  * but admin_answer().
@@ -81,7 +81,7 @@ enum err admin_open(struct admin *a, struct loop *loop, int fd, const struct adm
 /* Answers a call for which the route said ADMIN_LATER; the call is gone then. */
 void admin_answer(struct admin_call *call, unsigned status);
 
-/* The value of a parameter of a query ("limit=10&env=sandbox"), not decoded: those who ask send plain words.
+/* The value of a parameter of a query ("limit=10&env=sandbox"), not decoded: no value of ours needs it.
  * An empty span when it is not there. */
 struct span admin_parameter(struct span query, const char *name);
 

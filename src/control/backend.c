@@ -27,7 +27,7 @@ struct backend *backend_create(struct loop *loop, enum environment env, const st
     b->addresses.n = 1;
     if (e->kind == ENDPOINT_IP)
         b->addresses.addresses[0] = socket_address_ip(&e->addr, e->port);
-    else /* endpoint_parse() has seen to the length of the path */
+    else /* cannot fail: endpoint_parse() has checked the length of the path */
         BUG_IF(socket_address_unix(e->host, &b->addresses.addresses[0]), "the path of a socket is too long");
     return b;
 }

@@ -1,4 +1,4 @@
-/* backend.h - where one environment's backend is: its addresses, followed while its name is resolved anew.
+/* backend.h - the addresses of one environment's backend, kept up to date while its name is resolved again.
  *
  * One object per configured address: when a reload names another backend, the next one resolves beside the
  * one in force, and takes its place when it has an answer.
@@ -21,13 +21,14 @@ struct backend {
     void *arg;
 };
 
-/* Begins to resolve a name; on_addresses comes with each new list. Other addresses are there at once, without
- * a call. Owns: itself, until backend_close(). Errors: NULL when memory is out. */
+/* Begins to resolve a name; on_addresses is called with each new list. For an IP address or a unix socket
+ * `addresses` is filled at once, without a call. Owns: itself, until backend_close(). Errors: NULL when
+ * memory is out. */
 struct backend *backend_create(struct loop *loop, enum environment env, const struct endpoint *e,
                                void (*on_addresses)(struct backend *b), void *arg);
 
-/* Stops and frees, after on_closed (may be NULL), which comes when the name server has let go of it. Harmless
- * with NULL. */
+/* Stops. When no look-up of its name is under way any more, calls on_closed (may be NULL) and frees. NULL is
+ * allowed. */
 void backend_close(struct backend *b, void (*on_closed)(struct backend *b));
 
 #endif

@@ -37,7 +37,8 @@ static enum err sum_end(struct sum *s, uint8_t digest[static TLS_DIGEST_BYTES])
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
-/* Name and content; of one that cannot be read, why. A secret that everybody may read is such a one. */
+/* Adds the name of a file and its content, or why it cannot be read (a secret that everybody may read
+ * cannot). */
 static void sum_add_file(struct sum *s, const char *file, bool is_secret)
 {
     struct tls_file f = {0};
@@ -66,7 +67,7 @@ static enum err digest_listener(const struct config *c, const struct config_list
     return sum_end(&s, digest);
 }
 
-/* Whom the certificate must be for. */
+/* The name or address that the backend's certificate must be for. */
 static void choose_host(const struct config_environment *env, char out[static TLS_HOST_BYTES])
 {
     char text[ADDR_TEXT_MAX];
@@ -79,7 +80,7 @@ static void choose_host(const struct config_environment *env, char out[static TL
     (void)snprintf(out, TLS_HOST_BYTES, "%s", host); /* the configuration has no longer ones */
 }
 
-/* The host belongs to it: sessions that were made for one are not resumed for another. */
+/* Includes the host: a session that was made for one host must not be resumed for another. */
 static enum err digest_backend(const struct config_environment *env, uint8_t digest[static TLS_DIGEST_BYTES])
 {
     const struct config_tls_client *t = &env->upstream_tls;
@@ -175,7 +176,7 @@ static enum err build_tickets(const struct build *b, uint64_t now_ms)
                               &b->out->tickets);
 }
 
-/* Listeners that differ in other things still share the certificates: the first one's warnings are enough. */
+/* All listeners have the same certificates: the warnings of the first one are enough. */
 static bool is_first_server(const struct build *b)
 {
     for (uint32_t i = 0; i < b->config->nlisteners; i++)
@@ -249,7 +250,8 @@ static enum err build_listener(const struct build *b, uint32_t i)
     const struct config_listener *l = &b->config->listeners[i];
     struct tls_listener *to = &b->out->listeners[i];
     if (!l->tls) return ERR_OK;
-    /* Before the files are read in earnest: one that changes in between is found changed later. */
+    /* Digested before they are loaded: a file that changes in between will differ from its digest at the next
+     * look. */
     if (digest_listener(b->config, l, b->out->tickets, to->digest)) return fail_nomem(b->why);
     struct tls_server *same = find_server(b->out, to->digest);
     if (!same) same = find_server(b->present, to->digest);

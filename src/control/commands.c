@@ -59,7 +59,7 @@ static void write_plan(struct outbuf *o, uint64_t generation, const char *plan)
     outbuf_fmt(o, "{\"generation\":%llu}\n", (unsigned long long)generation);
 }
 
-/* The call, while the reload runs. */
+/* A call that waits for the result of its reload. */
 struct reload_job {
     struct reload_waiter waiter;
     struct admin_call *call;
@@ -114,8 +114,8 @@ static unsigned answer_reload_plan(void *arg, struct admin_call *call)
 
 /* --- deletions ------------------------------------------------------------------------------------- */
 
-/* `partners`, if it is given, must be the number that is held: what somebody has looked at, and not what has
- * taken its place meanwhile. */
+/* `partners`, if given, must be the number that is held: so that an operator confirms the load that they have
+ * seen, and not one that has taken its place since. */
 static unsigned answer_confirm_deletions(void *arg, struct admin_call *call)
 {
     const struct commands *c = arg;
@@ -337,7 +337,7 @@ static unsigned answer_log_level(void *arg, struct admin_call *call)
     if (!log_level_parse(admin_parameter(call->query, "level"), &level))
         return refuse(call, 400, "level is debug, info, warn or error");
     log_set_level(level);
-    /* Whatever the two are: it says why lines are missing, or so many. */
+    /* log_event(), which no level suppresses: the line explains why others begin or cease. */
     log_event(LOG_INFO, "log_level_changed",
               (const struct kv[]){KV_STR("from", log_level_text(before)),
                                   KV_STR("to", log_level_text(level)),

@@ -52,7 +52,7 @@ struct control {
     struct service service;
     struct upgrade_origin origin; /* the process that this one takes over from */
     struct wheel_entry wait;      /* CONTROL_STARTING */
-    uv_timer_t exit_bound;        /* for a name server that does not answer while we want to end */
+    uv_timer_t exit_bound;        /* so that a name server that does not answer cannot hold up the exit */
     struct signals signals;
     struct wheel_entry collect;
     enum control_phase phase;
@@ -94,7 +94,7 @@ static const struct admin_route admin_routes[] = {
 
 /* --- end ------------------------------------------------------------------------------------------- */
 
-/* What a look-up of a name can hold up. */
+/* Something is closing that can only finish when its last name look-up has. */
 static bool is_closing(const struct control *c)
 {
     return c->deployment.nclosing || c->store;
@@ -117,8 +117,8 @@ static void on_backend_closed(struct deployment *d)
     unbind_exit(CONTAINER_OF(d, struct control, deployment));
 }
 
-/* getaddrinfo() cannot be interrupted: end without it, and without the snapshot that the store may still owe.
- * While no name is looked up it is only that what lasts, and it is waited for. */
+/* getaddrinfo() cannot be interrupted: exits without waiting for it, even if the store has not written its
+ * last snapshot. While no look-up is under way only that snapshot can be late, and it is waited for. */
 static void on_exit_bound(uv_timer_t *timer)
 {
     struct control *c = timer->data;
@@ -164,10 +164,10 @@ static void on_fleet_stopped(void *arg)
     begin_close(c);
 }
 
-/* The end begins, at once or in order. */
+/* Begins to stop: cuts everything (`now`), or drains first. */
 static void end(struct control *c, bool now)
 {
-    if (c->phase == CONTROL_STARTING) { /* nobody is served yet */
+    if (c->phase == CONTROL_STARTING) { /* no request has been accepted yet */
         if (c->deployment.fleet.nrunning == 0)
             begin_close(c); /* else the start has failed: on_fleet_stopped() */
         return;
@@ -181,11 +181,12 @@ static void end(struct control *c, bool now)
     service_stop(&c->service);
 }
 
-/* Whoever asks how the gateway is, and tells it what to do, now reaches the new process only. */
+/* The new process serves: closes the admin listener and the control socket, so that operators reach the new
+ * process only, and drains. */
 static void on_taken_over(void *arg)
 {
     struct control *c = arg;
-    reload_close(&c->reload); /* first: who waits for it is answered on the control socket */
+    reload_close(&c->reload); /* first: its waiters are answered on the control socket */
     admin_close(&c->admin);
     commands_close(&c->commands);
     drain_end(&c->drain, 0);
@@ -387,8 +388,8 @@ static void fail_start(struct control *c, enum err e)
     fleet_set_mode(&c->deployment.fleet, WORKER_CUTTING);
 }
 
-/* The new process of an upgrade: while the old one can serve and this one cannot, it must not take
- * connections. The old one sees to it that this does not last for ever. */
+/* The new process of an upgrade: while the old one can serve and this one cannot, this one must not accept
+ * connections. The old one ends the wait with a time limit. */
 static void on_wait(struct wheel_entry *entry)
 {
     struct control *c = CONTAINER_OF(entry, struct control, wait);
@@ -410,9 +411,9 @@ static enum err take_over_sockets(struct control *c)
     return e;
 }
 
-/* Everything in order; the first failure ends the start. The admin page is up before the workers, so that a
- * start that takes long can be watched; in an upgrade, the old process goes on answering it. Takes `config`
- * over. */
+/* Starts everything in order; the first failure ends the start. The admin page is up before the workers, so
+ * that a start that takes long can be watched; in an upgrade, the old process goes on answering it. Takes
+ * `config` over. */
 static enum err start(struct control *c, struct config *config)
 {
     struct deployment *d = &c->deployment;

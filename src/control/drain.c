@@ -12,7 +12,7 @@ const char *drain_state_text(enum drain_state s)
     return text[s];
 }
 
-/* The one setter: what a state means to the workers is told here. */
+/* The one setter; it also tells the workers what the new state means to them. */
 static void set_state(struct drain *d, enum drain_state to)
 {
     static const uint8_t moves[] = {
@@ -51,8 +51,8 @@ void drain_init(struct drain *d, struct loop *loop, struct fleet *fleet)
     wheel_entry_init(&d->timer, on_timer);
 }
 
-/* By way of `delay`, unless there is none (left). */
-static void go(struct drain *d, enum drain_state delay, enum drain_state after, uint64_t delay_ms)
+/* Enters `delay` for `delay_ms`, which `after` follows; `after` at once when that is 0. */
+static void enter(struct drain *d, enum drain_state delay, enum drain_state after, uint64_t delay_ms)
 {
     set_state(d, delay_ms ? delay : after);
     if (delay_ms) loop_deadline(d->loop, &d->timer, delay_ms);
@@ -62,7 +62,7 @@ void drain_begin(struct drain *d, uint64_t delay_ms)
 {
     if (d->state != DRAIN_NONE) return;
     log_info("draining", KV_STR("exit", "no"), KV_UINT("delay_ms", delay_ms));
-    go(d, DRAIN_DELAY, DRAIN_ON, delay_ms);
+    enter(d, DRAIN_DELAY, DRAIN_ON, delay_ms);
 }
 
 bool drain_undo(struct drain *d)
@@ -80,7 +80,7 @@ void drain_end(struct drain *d, uint64_t delay_ms)
     if (drain_is_final(d)) return;
     uint64_t left_ms = delay_ms > waited_ms ? delay_ms - waited_ms : 0;
     log_info("draining", KV_STR("exit", "yes"), KV_UINT("delay_ms", left_ms));
-    go(d, DRAIN_LEAVING, DRAIN_ENDING, left_ms);
+    enter(d, DRAIN_LEAVING, DRAIN_ENDING, left_ms);
 }
 
 void drain_now(struct drain *d)

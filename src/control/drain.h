@@ -42,13 +42,14 @@ void drain_begin(struct drain *d, uint64_t delay_ms);
 /* Serves again. False when the end has begun. */
 bool drain_undo(struct drain *d);
 
-/* Drains and ends. What it has drained already counts for the delay. Harmless when the end has begun. */
+/* Drains, then ends. The time it has been draining already is taken off the delay. No effect when the end has
+ * begun. */
 void drain_end(struct drain *d, uint64_t delay_ms);
 
 /* Ends at once. */
 void drain_now(struct drain *d);
 
-/* There is no way back. */
+/* True when the process is going to end. */
 static inline bool drain_is_final(const struct drain *d)
 {
     return d->state >= DRAIN_LEAVING;

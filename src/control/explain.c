@@ -7,7 +7,7 @@
 #include "proxy/partner_limits.h"
 #include "proxy/sources.h"
 
-/* What is known once decide() has spoken. */
+/* What the steps are written from: the question, and what decide() said. */
 struct findings {
     const struct explain_query *query;
     const struct policy *policy;
@@ -44,7 +44,7 @@ static void compare(struct closest *best, const struct cidr *c)
 {
     if (c->net.family != best->address->family) return;
     int common = common_bits(&c->net, best->address);
-    if (common > c->len) common = c->len; /* more would be chance */
+    if (common > c->len) common = c->len; /* bits beyond the prefix say nothing */
     bool is_inside = cidr_contains(c, best->address);
     if (best->common >= 0 && common <= best->common && !is_inside) return;
     best->common = common;

@@ -43,9 +43,8 @@ struct fleet {
 enum err fleet_create(struct fleet *f, struct loop *loop, const struct config *c, struct policy *policy,
                       void (*on_stopped)(void *arg), void *arg);
 
-/* Allows as many descriptors as the system lets us have, and warns when that is fewer than the limits
- * promise.
- */
+/* Raises the limit of open descriptors to the hard limit, and warns when that is too low for the connections
+ * that the configuration allows. */
 void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers);
 
 /* After each worker's first update. Those started before an error run. Errors: ERR_IO (logged). */
@@ -60,7 +59,7 @@ void fleet_set_addresses(struct fleet *f, enum environment env, const struct add
 /* A partner (index) has changed; the workers hear of it at the end of the turn. */
 void fleet_partner_changed(struct fleet *f, uint32_t index);
 
-/* A worker had to cut connections when its drain bound was met. After the last one has ended. */
+/* True when a worker had to cut connections because its time to drain was over. Call when all have ended. */
 bool fleet_was_cut(const struct fleet *f);
 
 /* After all have ended. */

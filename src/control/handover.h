@@ -4,8 +4,8 @@
  *      the new process serves:  on_taken_over(), which drains this process
  *      anything else:           a line `upgrade_failed`, a count, and everything goes on as before
  *
- * No reload takes place meanwhile: a listener that comes or goes would be missed. What is asked for is done
- * after an upgrade that has failed; the new process reads the file anyway.
+ * No reload takes place meanwhile: a listener that comes or goes would be missed. A reload that is requested
+ * then runs after an upgrade that has failed; after one that succeeds the new process has read the file.
  *
  * Thread: [control].
  */
@@ -62,8 +62,8 @@ void handover_open(struct handover *h, const struct handover_host *host);
 /* Begins; the result is in the log and in the counts. */
 void handover_request(struct handover *h);
 
-/* Gives up what is going on, and ends the new process with it. Idempotent; harmless when it was never opened.
- */
+/* Gives up an upgrade that is under way, and kills the new process. Idempotent; no effect when it was never
+ * opened. */
 void handover_close(struct handover *h);
 
 /* "done", ...: metric upgrades_total. */

@@ -25,7 +25,7 @@ void inherited_name(enum inherited_role role, const struct endpoint *e, char out
     (void)snprintf(out, INHERITED_NAME_MAX, "%s %s", roles[role], e->text);
 }
 
-/* Gives it what every socket here has; TCP_NODELAY is for those that are accepted from it. */
+/* Sets what every listening socket of ours has; accepted sockets inherit TCP_NODELAY. */
 static bool prepare(int fd)
 {
     int flags = fcntl(fd, F_GETFL), on = 1;

@@ -14,10 +14,10 @@ enum { MESSAGE_BYTES_MAX = 512 };
 
 static struct {
     struct sockaddr_un address;
-    socklen_t n; /* 0: nobody wants to know */
-    int fd;      /* with n > 0; kept, because a gateway without descriptors left is not one that hangs */
+    socklen_t n; /* 0: no service manager asked for messages */
+    int fd;      /* with n > 0; kept open, so that WATCHDOG=1 is still sent when descriptors have run out */
     uint64_t watchdog_ms;
-    bool is_ready; /* it has heard READY=1 */
+    bool is_ready; /* READY=1 was sent */
 } manager;
 
 static bool env_number(const char *name, uint64_t *out)
@@ -59,7 +59,7 @@ static void send_message(const char *text)
                  manager.n);
 }
 
-/* A second line would be another assignment. */
+/* Only the first line of `status`: a second one would be another assignment. */
 static void send_with_status(const char *state, const char *status)
 {
     char text[MESSAGE_BYTES_MAX];

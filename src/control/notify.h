@@ -21,7 +21,7 @@
  */
 void notify_init(void);
 
-/* Nobody listens from here on. Idempotent. */
+/* Closes the descriptor; later messages go nowhere. Idempotent. */
 void notify_deinit(void);
 
 /* Each sends one message; what cannot be delivered is lost, as with every notification. Of a text, the first

@@ -53,8 +53,8 @@ static void answer(struct reload *r, struct reload_waiter **list, enum reload_ou
     }
 }
 
-/* Starts the one that was asked for meanwhile. */
-static void go_on(struct reload *r)
+/* Starts the reload that was requested while another one ran. */
+static void start_next(struct reload *r)
 {
     if (!r->again || r->state != RELOAD_IDLE) return;
     r->trigger = r->again;
@@ -64,7 +64,7 @@ static void go_on(struct reload *r)
     start(r);
 }
 
-/* Ends the one that runs. */
+/* Ends the reload that runs: counts it and answers its waiters. */
 static void conclude(struct reload *r, enum reload_outcome outcome, const char *text)
 {
     if (!is_renewal(r)) {
@@ -74,7 +74,7 @@ static void conclude(struct reload *r, enum reload_outcome outcome, const char *
     }
     if (r->state == RELOAD_RESOLVING || r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
     answer(r, &r->waiters, outcome, text);
-    go_on(r);
+    start_next(r);
 }
 
 /* One line per error. The lines of a report that are indented (the excerpt, what was expected) belong to the
@@ -135,7 +135,7 @@ static void log_certificate(const struct tls_certificate *c, void *arg)
              KV_SPAN("not_after", span_of(until, sizeof until)));
 }
 
-/* Every worker goes by it. */
+/* Every worker has acknowledged the generation. */
 static void on_done(struct rollout *rollout)
 {
     struct reload *r = CONTAINER_OF(rollout, struct reload, rollout);
@@ -144,7 +144,7 @@ static void on_done(struct rollout *rollout)
     certificate_watch_follow(&r->certificates);
     if (!plan) { /* the start */
         if (r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
-        go_on(r);
+        start_next(r);
         return;
     }
     if (is_renewal(r)) {
@@ -254,7 +254,7 @@ static enum err read_and_load(const char *path, uint8_t digest[static 32], struc
 {
     char *bytes;
     size_t n;
-    memset(digest, 0, 32); /* of none: one that cannot be read now is news when it can be */
+    memset(digest, 0, 32); /* no digest: a file that cannot be read now counts as changed once it can be */
     enum err e = config_read(path, &bytes, &n, report);
     if (e) return e;
     struct span text = span_of(bytes, n);
@@ -299,7 +299,7 @@ static void start(struct reload *r)
 
 static void note_refused(struct reload *r, const char *trigger)
 {
-    if (trigger == renewal) return; /* nobody has asked for it */
+    if (trigger == renewal) return; /* there are no waiters */
     r->status.total[RELOAD_REFUSED]++;
     log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
 }
@@ -328,7 +328,8 @@ static bool has_changed(const struct reload *r)
     char *bytes;
     size_t n;
     uint8_t digest[sizeof r->digest];
-    FILE *nowhere = fopen("/dev/null", "we"); /* a file that is missing while it is replaced is no news */
+    FILE *nowhere =
+        fopen("/dev/null", "we"); /* a file that is missing while it is being replaced is not reported */
     if (!nowhere) return false;
     bool changed = false;
     if (config_read(r->path, &bytes, &n, nowhere) == ERR_OK) {
@@ -359,7 +360,7 @@ void reload_resume(struct reload *r)
 {
     if (r->state != RELOAD_PAUSED) return;
     set_state(r, RELOAD_IDLE);
-    go_on(r);
+    start_next(r);
 }
 
 enum err reload_plan(const struct reload *r, char **plan, char **reasons)

@@ -11,7 +11,7 @@
  * known.
  *
  * New certificates go the same way, with the configuration in force instead of the file
- * (certificate_watch.h). They are no reload to those who count: the number of the generation stays.
+ * (certificate_watch.h). They are not counted as a reload: the number of the generation stays.
  *
  * The file is watched (net/file_watch.h). With reload_on_change, a content that is not the one read last is a
  * request; a file that is faulty is thus reported once, and again when it has changed or is asked for.

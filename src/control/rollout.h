@@ -24,11 +24,11 @@ struct deployment {
     struct fleet fleet;
     struct inherited inherited; /* sockets that another process handed over; empty after the start */
     struct generation *first; /* the configuration of the start, without TLS: its keys marked `restart` are in
-                                 force for good */
+                                 force until the process ends */
     struct generation *current;          /* NULL before the first rollout is published */
     struct backend *backends[ENV_COUNT]; /* NULL: no such environment */
     struct rollout *pending;             /* prepared and not published */
-    unsigned nclosing;                   /* backends that a name server has not let go of */
+    unsigned nclosing;                   /* backends whose last name look-up has not returned */
     void (*on_backend_closed)(struct deployment *d);
 };
 

@@ -6,8 +6,8 @@
  *      one has not        ->  nothing, and a line `worker_silent`: the service manager ends a process that
  *                             hangs. /healthz and /readyz answer 503 for whoever else looks after it
  *
- * At once, because the process before an upgrade may have been heard last almost an INTERVAL ago: together
- * that would be all that the service manager grants.
+ * The first question is asked at once: before an upgrade the old process may have sent its last WATCHDOG=1
+ * almost an INTERVAL ago, and two of them are all the time that the service manager grants.
  *
  * READY=1 comes when requests can be answered, and after SERVICE_READY_WAIT_MS in any case: a store that is
  * away must not make the start fail, and what is known of it is in STATUS= and on /readyz.

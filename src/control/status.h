@@ -43,8 +43,8 @@ bool status_write_ready(const struct status *s, struct outbuf *o);
 
 enum { STATUS_JSON_MAX = 128 * 1024 };
 
-/* Everything at a glance, for `proofctl status`: one JSON object and a line break, at most STATUS_JSON_MAX.
- */
+/* The state of the process for `proofctl status`: one JSON object and a line break, at most STATUS_JSON_MAX
+ * bytes. */
 void status_write_json(const struct status *s, struct outbuf *o);
 
 /* Families of control, after those of the workers: store, policy, build, process. */

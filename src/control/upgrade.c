@@ -85,7 +85,7 @@ static void finish(struct upgrade *u, enum upgrade_result result)
     if (!u->is_cancelled) u->done(u, result);
 }
 
-/* Its end is waited for: a process that nobody waits for stays behind as a zombie. */
+/* Kills the new process and waits for it to exit (on_exit_of_new()), so that no zombie stays. */
 static void kill_new(struct upgrade *u, enum upgrade_result result)
 {
     u->state = UPGRADE_KILLING;
@@ -128,17 +128,18 @@ static ssize_t send_message(int channel, const char *text, int fd)
 
 static void on_channel(uv_poll_t *poll, int status, int events);
 
-/* A new process that lets go of the channel is about to end, and how it ends says more. */
+/* When the new process has closed the channel it is about to exit, and its exit status says more than that.
+ */
 static void on_channel_failed(struct upgrade *u)
 {
     if (errno == EAGAIN || errno == EINTR) return;
     if (errno == EPIPE || errno == ECONNRESET)
-        (void)uv_poll_stop(&u->poll); /* its end, or the timeout, follows */
+        (void)uv_poll_stop(&u->poll); /* its exit, or the timeout, follows */
     else
         kill_new(u, UPGRADE_BROKEN);
 }
 
-/* The next socket, which is not ours any more then, or the last message. False when it has to wait or has
+/* Sends the next socket, and closes our copy, or else the last message. False when the channel is full or has
  * failed. */
 static bool send_next(struct upgrade *u)
 {
@@ -183,7 +184,7 @@ static void hear(struct upgrade *u)
 static void on_timeout(struct wheel_entry *e)
 {
     struct upgrade *u = CONTAINER_OF(e, struct upgrade, timer);
-    if (u->state == UPGRADE_WAITING) hear(u); /* its word may have come in this very moment */
+    if (u->state == UPGRADE_WAITING) hear(u); /* it may have answered in this very moment */
     if (u->state == UPGRADE_SENDING || u->state == UPGRADE_WAITING) kill_new(u, UPGRADE_TIMED_OUT);
 }
 

@@ -45,7 +45,7 @@ struct upgrade_offer {
 enum upgrade_state {
     UPGRADE_IDLE = 0, /* the handles are closed; upgrade_start() may be called */
     UPGRADE_SENDING,  /* the new process runs; sockets are on their way */
-    UPGRADE_WAITING,  /* all sent; its word is awaited */
+    UPGRADE_WAITING,  /* all sent; waits for "ready" */
     UPGRADE_KILLING,  /* it has been killed; `result` is known */
     UPGRADE_CLOSING,  /* done was called; libuv lets go of the handles */
 };
@@ -59,7 +59,7 @@ struct upgrade {
     unsigned nsockets, nsent;
     unsigned nhandles; /* that libuv still knows */
     int channel;
-    bool is_cancelled;          /* nobody wants to know any more */
+    bool is_cancelled;          /* `done` is not called any more */
     enum upgrade_result result; /* UPGRADE_KILLING */
     bool is_ready;              /* as offered */
     int64_t exit_status;        /* UPGRADE_ENDED */
