@@ -352,7 +352,7 @@ static void open_handover(struct control *c)
     handover_open(&c->handover, &host);
 }
 
-/* Begins to serve; nothing can fail after that. */
+/* Begins to serve: the last part of the start that can fail. */
 static enum err serve(struct control *c)
 {
     struct deployment *d = &c->deployment;

@@ -61,16 +61,29 @@ void upgrade_remember(char **argv)
 
 /* --- the old process ------------------------------------------------------------------------------- */
 
+static void set_state(struct upgrade *u, enum upgrade_state to)
+{
+    static const uint8_t moves[] = {
+        [UPGRADE_IDLE] = 1 << UPGRADE_SENDING,
+        [UPGRADE_SENDING] = 1 << UPGRADE_WAITING | 1 << UPGRADE_KILLING | 1 << UPGRADE_CLOSING,
+        [UPGRADE_WAITING] = 1 << UPGRADE_KILLING | 1 << UPGRADE_CLOSING,
+        [UPGRADE_KILLING] = 1 << UPGRADE_CLOSING,
+        [UPGRADE_CLOSING] = 1 << UPGRADE_IDLE,
+    };
+    BUG_IF(!(moves[u->state] & 1 << to), "upgrade: impossible change of state");
+    u->state = to;
+}
+
 static void on_handle_closed(uv_handle_t *handle)
 {
     struct upgrade *u = handle->data;
     loop_turn(u->loop);
-    if (--u->nhandles == 0) u->state = UPGRADE_IDLE;
+    if (--u->nhandles == 0) set_state(u, UPGRADE_IDLE);
 }
 
 static void close_all(struct upgrade *u)
 {
-    u->state = UPGRADE_CLOSING;
+    set_state(u, UPGRADE_CLOSING);
     loop_deadline_clear(u->loop, &u->timer);
     upgrade_sockets_free(u->sockets, u->nsockets);
     u->sockets = NULL;
@@ -88,7 +101,7 @@ static void finish(struct upgrade *u, enum upgrade_result result)
 /* Kills the new process and waits for it to exit (on_exit_of_new()), so that no zombie stays. */
 static void kill_new(struct upgrade *u, enum upgrade_result result)
 {
-    u->state = UPGRADE_KILLING;
+    set_state(u, UPGRADE_KILLING);
     u->result = result;
     loop_deadline_clear(u->loop, &u->timer);
     (void)uv_poll_stop(&u->poll);                /* cannot fail */
@@ -164,7 +177,7 @@ static void send_more(struct upgrade *u)
 {
     while (u->nsent <= u->nsockets)
         if (!send_next(u)) return;
-    u->state = UPGRADE_WAITING;
+    set_state(u, UPGRADE_WAITING);
     (void)uv_poll_start(&u->poll, UV_READABLE, on_channel); /* fails only on a bad fd, which is ours */
 }
 
@@ -291,7 +304,7 @@ enum err upgrade_start(struct upgrade *u, struct loop *loop, const struct upgrad
     }
     u->sockets = offer->sockets;
     u->nsockets = offer->n;
-    u->state = UPGRADE_SENDING;
+    set_state(u, UPGRADE_SENDING);
     u->nhandles = 2; /* uv_spawn() takes the handle also when it fails */
     int r = spawn(u, other);
     (void)close(other);

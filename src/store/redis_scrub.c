@@ -50,10 +50,23 @@ void redis_scrub_schedule(struct redis_sync *s)
     (void)uv_timer_start(&s->timers[SYNC_SCRUB], redis_scrub_on_timer, ms, 0); /* fails only while closing */
 }
 
+static void set_phase(struct redis_scrub *scrub, enum scrub_phase to)
+{
+    static const uint8_t moves[] = {
+        [SCRUB_CONNECTING] = 1 << SCRUB_READING | 1 << SCRUB_OVER,
+        [SCRUB_READING] = 1 << SCRUB_ASKING | 1 << SCRUB_OVER,
+        [SCRUB_ASKING] = 1 << SCRUB_SETTLING | 1 << SCRUB_OVER,
+        [SCRUB_SETTLING] = 1 << SCRUB_OVER,
+        [SCRUB_OVER] = 0,
+    };
+    BUG_IF(!(moves[scrub->phase] & 1 << to), "scrub: impossible change of phase");
+    scrub->phase = to;
+}
+
 static void end(struct redis_scrub *scrub)
 {
     if (scrub->phase == SCRUB_OVER) return;
-    scrub->phase = SCRUB_OVER;
+    set_phase(scrub, SCRUB_OVER);
     redis_close(scrub->conn);
 }
 
@@ -164,7 +177,7 @@ static void on_sequence(struct redis_conn *c, const redisReply *reply, void *arg
         give_up(scrub, "HGET", "the answer is malformed");
         return;
     }
-    scrub->phase = SCRUB_SETTLING;
+    set_phase(scrub, SCRUB_SETTLING);
     redis_scrub_on_progress(scrub->sync);
 }
 
@@ -218,7 +231,7 @@ static void examine(struct redis_scrub *scrub)
         finish(scrub);
         return;
     }
-    scrub->phase = SCRUB_ASKING;
+    set_phase(scrub, SCRUB_ASKING);
     for (unsigned i = 0; i < scrub->nsuspects && scrub->phase == SCRUB_ASKING; i++)
         fetch_send(scrub, span_str(scrub->suspects[i].id), on_version, true);
     const char *const argv[] = {"HGET", s->keys.meta, "seq"};
@@ -336,7 +349,7 @@ static void on_conn_ready(struct redis_conn *c, void *user)
     struct redis_sync *s = scrub->sync;
     (void)c;
     if (scrub->phase == SCRUB_OVER) return;
-    scrub->phase = SCRUB_READING;
+    set_phase(scrub, SCRUB_READING);
     scrub->began_at = s->position.sequence;
     ledger_unmark(&s->ledger);
     memcpy(scrub->cursor, "0", sizeof "0");

@@ -45,6 +45,17 @@ static void sentinel_free(struct redis_sentinel *s)
     free(s);
 }
 
+static void set_state(struct redis_sentinel *s, enum sentinel_state to)
+{
+    static const uint8_t moves[] = {
+        [SENTINEL_IDLE] = 1 << SENTINEL_ASKING,
+        [SENTINEL_ASKING] = 1 << SENTINEL_IDLE | 1 << SENTINEL_CLOSING,
+        [SENTINEL_CLOSING] = 0,
+    };
+    BUG_IF(!(moves[s->state] & 1 << to), "sentinel: impossible change of state");
+    s->state = to;
+}
+
 /* --- one answer ------------------------------------------------------------------------------------- */
 
 static size_t index_of_current(const struct redis_sentinel *s)
@@ -125,7 +136,7 @@ static void on_conn_ready(struct redis_conn *c, void *user)
 
 static void finish(struct redis_sentinel *s)
 {
-    s->state = SENTINEL_IDLE;
+    set_state(s, SENTINEL_IDLE);
     if (s->is_found) {
         s->first = index_of_current(s);
         s->on_answer(s, ERR_OK, &s->master, "", s->user);
@@ -193,7 +204,7 @@ enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_addres
     s->naddresses = n;
     s->asked = 0;
     s->is_found = false;
-    s->state = SENTINEL_ASKING;
+    set_state(s, SENTINEL_ASKING);
     if (!dial_next(s)) loop_deadline(s->loop, &s->later, 0);
     return ERR_OK;
 }
@@ -236,7 +247,7 @@ void redis_sentinel_close(struct redis_sentinel *s)
 {
     if (!s) return;
     if (s->conn) {
-        s->state = SENTINEL_CLOSING;
+        set_state(s, SENTINEL_CLOSING);
         redis_close(s->conn);
     } else {
         sentinel_free(s);
