@@ -2,9 +2,8 @@
  *
  *   first -> [ record record record ... ] -> [ record ... ] -> last
  *
- * Records are added at the end and given up from the front, so that what is taken out of here may grow
- * elsewhere at the same pace. malloc() would keep what a load leaves behind. All of it is zero when it comes,
- * and 8-aligned.
+ * Records are added at the end and given up from the front, so that memory is returned here as fast as the
+ * records grow elsewhere; malloc() would keep it. All of it is zeroed at first, and aligned to 8 bytes.
  *
  * Thread: [any]; one at a time.
  */

@@ -24,7 +24,7 @@ enum file_store_state {
     FILE_STORE_CLOSING,  /* `load` is NULL or with its thread; handles are closing */
 };
 
-/* What asked for a load; the larger wins when several wait. */
+/* What asked for a load; the largest wins when several wait. */
 enum load_trigger {
     LOAD_NONE = 0,
     LOAD_IF_CHANGED, /* a directory event, or the regular look */
@@ -95,7 +95,7 @@ static struct errmsg place_of(const char *path, const struct errmsg *m)
     return place;
 }
 
-/* What a failed load is remembered by. */
+/* The message that a failed load leaves in the status. */
 static struct errmsg summary_of(const struct file_store *fs, const struct record_messages *faults)
 {
     struct errmsg summary, place = place_of(fs->path, &faults->list[0]);
@@ -119,12 +119,12 @@ static void log_messages(const struct file_store *fs, enum log_level level, cons
     if (m->total > shown) LOG_AT(level, event, KV_UINT("and_more", m->total - shown));
 }
 
-/* Notes a load that failed; what was loaded before stays. */
+/* Logs and counts a load that failed; what was loaded before stays in force. */
 static void load_failed(struct file_store *fs, const struct load *load)
 {
     const struct record_messages *faults = &load->file.report.faults;
     struct errmsg summary = summary_of(fs, faults);
-    /* A file that is missing is found missing at every look: that is said once. */
+    /* A missing file is found missing at every look: it is logged once. */
     bool is_known = load->outcome == PARTNER_FILE_UNREADABLE && load->trigger == LOAD_IF_CHANGED &&
                     !fs->status.up && strcmp(summary.text, fs->status.last_error) == 0;
     if (is_known) return;
@@ -193,7 +193,8 @@ static void load_end(struct file_store *fs)
     if (waiting != LOAD_NONE) load_start(fs, waiting);
 }
 
-/* An empty file is what a rewrite in place looks like at its start, and never what an operator means. */
+/* An empty file is what a rewrite in place looks like at its start; no operator means to remove everybody so.
+ */
 static bool would_remove_all(const struct file_store *fs, struct load *load)
 {
     struct policy_stats loaded;

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-/* An entry: the version, shifted, and two marks. */
+/* An entry is the version, shifted left by MARK_BITS, and two marks. */
 enum { MARK_REFUSED = 1, MARK_SEEN = 2, MARK_BITS = 2, ENTRIES_FIRST = 1024 };
 
 void ledger_init(struct ledger *l, struct policy *policy, struct redis_hasher *hasher)
@@ -52,8 +52,8 @@ static bool is_refused(const struct ledger *l, struct span id)
     return (entry_at(l, policy_find(l->policy, id)) & MARK_REFUSED) || stage_has(&l->strays, id);
 }
 
-/* Writes down a version at the partner's index, or among the strays when it has none. */
-static enum err book(struct ledger *l, struct span id, uint64_t version, bool refused)
+/* Records a version at the partner's index, or among the strays when it has none. */
+static enum err version_put(struct ledger *l, struct span id, uint64_t version, bool refused)
 {
     uint32_t index = policy_find(l->policy, id);
     stage_forget(&l->strays, id);
@@ -69,8 +69,8 @@ static enum err book(struct ledger *l, struct span id, uint64_t version, bool re
     return ERR_OK;
 }
 
-/* Takes a partner's entry out and gives its version, 0 = none. */
-static uint64_t unbook(struct ledger *l, struct span id)
+/* Removes a partner's entry and returns its version, 0 = there was none. */
+static uint64_t version_take(struct ledger *l, struct span id)
 {
     uint64_t version = ledger_version(l, id);
     uint32_t index = policy_find(l->policy, id);
@@ -104,7 +104,7 @@ enum err ledger_set(struct ledger *l, struct span id, uint64_t version, const st
     *changed = false;
     *refused = true;
     enum err e = partner ? apply(l, partner, changed, refused, why) : ERR_OK;
-    if (!e) e = book(l, id, version, *refused);
+    if (!e) e = version_put(l, id, version, *refused);
     if (e) return e;
     if (old) l->digest ^= redis_hasher_record(l->hasher, id, old);
     l->digest ^= redis_hasher_record(l->hasher, id, version);
@@ -117,7 +117,7 @@ enum err ledger_set(struct ledger *l, struct span id, uint64_t version, const st
 enum err ledger_remove(struct ledger *l, struct span id)
 {
     bool was_refused = is_refused(l, id);
-    uint64_t old = unbook(l, id);
+    uint64_t old = version_take(l, id);
     enum err e = policy_remove(l->policy, id);
     if (e && e != ERR_NOT_FOUND) return e;
     if (old) l->digest ^= redis_hasher_record(l->hasher, id, old);
@@ -150,8 +150,8 @@ static enum err put_partner(struct ledger *l, const struct packed *r, bool *chan
     return e;
 }
 
-/* Lets a partner stay as it is, because its new record was refused. When another one has its token by now, it
- * cannot: it goes at once, because what is booked of it then stands among the strays. */
+/* Keeps a partner as it is, because its new record was refused. It cannot stay when another partner has its
+ * token by now: then it is removed at once, and its version is kept among the strays. */
 static enum err keep_old(struct ledger *l, struct span id, bool *changed)
 {
     const struct partner_view *view = policy_view(l->policy, policy_find(l->policy, id));
@@ -177,7 +177,7 @@ enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed
         refused = true;
         e = keep_old(l, r->id, changed);
     }
-    if (!e) e = book(l, r->id, r->version, refused);
+    if (!e) e = version_put(l, r->id, r->version, refused);
     if (!e) l->refused += refused;
     return e;
 }

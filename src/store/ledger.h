@@ -1,4 +1,4 @@
-/* ledger.h - which version of which partner is in force: the policy's book-keeping for a store with versions.
+/* ledger.h - which version of each partner is in force: what the policy itself does not keep.
  *
  *   policy index -> version, refused?, seen by the scrub?        8 bytes per partner
  *   ids without a partner -> version                             records that were refused from the start
@@ -6,7 +6,7 @@
  *
  * All changes of the policy go through here, so that count and digest always belong to what is in force.
  *
- * A record that the validator refuses, or whose token belongs to another partner, is booked with its version
+ * A record that the validator refuses, or whose token belongs to another partner, is entered with its version
  * and marked; the last good version of that partner, if there is one, stays in force: a slip in one field
  * must not cut off a partner, and nothing is let in that was not let in before.
  *
@@ -39,15 +39,14 @@ void ledger_deinit(struct ledger *l);
 /* The newest version that is known of this id; 0 = none. */
 uint64_t ledger_version(const struct ledger *l, struct span id);
 
-/* Books version `version` of a partner and brings it into force. `partner`: NULL when its record was refused
- * already.
- * `*changed`: what is in force is not what it was. `*refused`: it is booked, but not in force; `why` says why
- * when `partner` was not NULL. Errors: ERR_NOMEM, ERR_LIMIT: the ledger is not in step any more, only a full
+/* Enters version `version` of a partner and brings it into force. `partner`: NULL when its record was refused
+ * already. `*changed`: what is in force has changed. `*refused`: it is entered, but not in force; `why` says
+ * why when `partner` was not NULL. Errors: ERR_NOMEM, ERR_LIMIT: the ledger is out of step, and only a full
  * synchronisation helps. */
 enum err ledger_set(struct ledger *l, struct span id, uint64_t version, const struct partner *partner,
                     bool *changed, bool *refused, struct errmsg *why);
 
-/* Errors: as ledger_set(). An id that is not there is none. */
+/* Removes a partner. Errors: as ledger_set(); an id that is not there is no error. */
 enum err ledger_remove(struct ledger *l, struct span id);
 
 /* A full synchronisation, like policy_sync_begin() and policy_sync_end(): what is not put between the two is

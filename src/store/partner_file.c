@@ -53,7 +53,7 @@ static enum err look_at(int fd, struct partner_file_seen *out)
     return ERR_OK;
 }
 
-/* What can be said without reading it; LOADED when it must be read. */
+/* Judges the file without reading it; PARTNER_FILE_LOADED means that it must be read. */
 static enum partner_file_outcome look_first(int fd, const struct partner_file_seen *last,
                                             struct partner_file *f)
 {
@@ -212,7 +212,7 @@ static enum err read_through(int fd, struct partner_file *f, struct text *t, EVP
     return EVP_DigestFinal_ex(digest, f->seen.digest, NULL) == 1 ? ERR_OK : ERR_NOMEM;
 }
 
-/* The same contents as those of `last`: a file is read for that alone first, because a load costs more. */
+/* Whether the contents are those of `last`. Reads the file for that alone, because a load costs more. */
 static enum err is_as_before(int fd, struct partner_file *f, struct text *t, EVP_MD_CTX *digest,
                              const struct partner_file_seen *last, const atomic_bool *cancelled, bool *same)
 {
@@ -314,8 +314,8 @@ static enum err find_repeated(struct partner_file *f)
     return ERR_OK;
 }
 
-/* By one byte of each key after the other, from the lowest: the same work whatever the keys are, and a tenth
- * of qsort()'s for a million. Ends in `keys`, because the number of bytes is even. */
+/* Radix sort, from the lowest byte: the same work whatever the keys are, and a tenth of qsort()'s for a
+ * million. The result is in `keys`, because the number of passes is even. */
 static void sort_keys(uint64_t *keys, uint64_t *spare, size_t n)
 {
     for (unsigned shift = 0; shift < 64; shift += 8) {
@@ -340,9 +340,10 @@ static bool has_repeated_key(uint64_t *keys, uint64_t *spare, size_t n)
     return false;
 }
 
-/* Equal things have equal keys: without two equal keys all is well, and a million records take a fifth of the
- * memory and a tenth of the time that sorting the things themselves does. With two, which may be chance, that
- * is done. Sorted keys rather than a hash table: no input can make this slow. Errors: ERR_NOMEM. */
+/* Finds ids and digests that two records share. First only 64-bit keys of them are sorted, which takes a
+ * fifth of the memory and a tenth of the time for a million records: without two equal keys nothing is
+ * shared. With two, which may be chance, ids and digests themselves are sorted. No hash table, so that no
+ * input can make this slow. Errors: ERR_NOMEM. */
 static enum err check_unique(struct partner_file *f)
 {
     if (f->nentries == 0) return ERR_OK;

@@ -146,7 +146,7 @@ static enum err pending_push(struct redis_conn *c, redis_reply_fn fn, void *arg)
     return ERR_OK;
 }
 
-/* Takes the oldest one out and answers it. */
+/* Takes the oldest pending command out and calls its callback. */
 static void pending_answer(struct redis_conn *c, const redisReply *reply)
 {
     struct pending *p = c->first;
@@ -170,7 +170,7 @@ static enum err format_command(int argc, const char *const *argv, const size_t *
     return ERR_OK;
 }
 
-/* The command of the handshake; all of it has one deadline. */
+/* Sends a command of the handshake, which has one deadline as a whole. */
 static void handshake_command(struct redis_conn *c, redis_reply_fn fn, int argc, const char *const *argv)
 {
     char *bytes;
@@ -339,7 +339,7 @@ static void on_read(struct stream *s, const char *p, size_t n)
 static void on_eof(struct stream *s)
 {
     struct redis_conn *c = conn_of(s);
-    const char *when = redis_reader_is_amid(&c->reader) ? " in the middle of a reply" : "";
+    const char *when = redis_reader_is_partial(&c->reader) ? " in the middle of a reply" : "";
     fail(c, ERR_EOF, "the server closed the connection%s; %zu commands waited", when, c->npending);
 }
 

@@ -68,7 +68,7 @@ static void report(struct redis_copy *copy)
 {
     struct redis_sync *s = copy->sync;
     uint64_t took_ms = (clock_mono_us() - copy->started_us) / 1000;
-    if (copy->error == ERR_AGAIN) { /* it is tried again, and what the other one writes is as good */
+    if (copy->error == ERR_AGAIN) { /* another process is writing it: as good, and tried again later */
         log_info("store_snapshot_postponed", KV_STR("cause", copy->why.text));
     } else if (copy->error) {
         s->status.snapshot_failures_total++;
@@ -201,7 +201,7 @@ void redis_copy_flush(struct redis_sync *s)
     if (!s->is_copy_due || !s->position.is_known || !s->config->snapshot) return;
     struct redis_copy *copy = calloc(1, sizeof *copy);
     char *path = strdup(s->config->snapshot);
-    if (!copy || !path) { /* the one before stays, and is taken up at its own position */
+    if (!copy || !path) { /* the file before it stays, and can be loaded at its own position */
         free(copy);
         free(path);
         return;

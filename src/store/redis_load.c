@@ -63,8 +63,8 @@ static enum err put_packed(struct redis_sync *s, struct span id)
     return ERR_OK;
 }
 
-/* A data set that is faulty as a whole must not fill the log: its first records are named, the rest counted.
- */
+/* A data set that is faulty as a whole must not fill the log: the first faulty records are named, the others
+ * are counted. */
 static bool may_name(struct redis_load *load)
 {
     bool may = load->named < RECORDS_NAMED_MAX;
@@ -145,7 +145,7 @@ static void finish(struct redis_sync *s)
     redis_copy_schedule(s);
 }
 
-/* Memory is out: some of it is in force, and nothing is known. */
+/* Memory has run out: part of the load is in force, so our position is unknown. */
 static void give_up(struct redis_sync *s)
 {
     ledger_sync_abort(&s->ledger);
@@ -156,7 +156,7 @@ static void give_up(struct redis_sync *s)
     if (s->conn)
         redis_sync_drop(s, "out of memory while the partners were applied");
     else
-        redis_sync_rest(s);
+        redis_sync_retry(s);
 }
 
 /* Applies records until the time is up. Errors: ERR_AGAIN, those of ledger_sync_put() and ledger_sync_end().
@@ -192,7 +192,7 @@ void redis_load_apply(struct redis_sync *s)
     if (s->conn)
         redis_follow_tail(s);
     else
-        redis_sync_rest(s);
+        redis_sync_retry(s);
 }
 
 static void on_idle(uv_idle_t *idle)
@@ -212,7 +212,7 @@ static void begin_apply(struct redis_sync *s)
 
 /* --- judging ---------------------------------------------------------------------------------------- */
 
-/* Compares what was read with what Redis says of it. False: it is to be read again. */
+/* Compares the records that were read with the count and digest that Redis keeps. False: read them again. */
 static bool is_consistent(struct redis_sync *s)
 {
     const struct redis_load *load = s->load;
@@ -231,7 +231,7 @@ static bool is_consistent(struct redis_sync *s)
     return is_known;
 }
 
-/* A load that would drop many partners is more likely an accident than what somebody wants. */
+/* False when the load would drop so many partners that an accident is more likely than intent. */
 static bool may_drop(struct redis_sync *s)
 {
     struct policy_stats stats;

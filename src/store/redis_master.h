@@ -1,4 +1,4 @@
-/* redis_master.h - where is the server? From the configuration: an address, a name, or Sentinels to ask.
+/* redis_master.h - finds the address of the Redis server: configured, resolved, or asked of the Sentinels.
  *
  *   redis_master_ask -> address or socket: at once
  *                    -> name: from the resolver, the next of its addresses at each asking
@@ -30,10 +30,10 @@ enum err redis_master_ask(struct redis_master *m, struct socket_address *out);
  * long as the configuration. */
 const char *redis_master_name(const struct redis_master *m);
 
-/* The address that was given last is not the master's, or nobody is there. */
+/* Reports that the address that was given last is not the master's, or does not answer. */
 void redis_master_distrust(struct redis_master *m);
 
-/* The answer may change while we are connected, without the connection showing it: ask from time to time. */
+/* True when the master may change without the connection to the old one ending: ask from time to time. */
 bool redis_master_may_move(const struct redis_master *m);
 
 /* `on_closed` comes when no resolver is busy any more; possibly at once. */

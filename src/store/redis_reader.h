@@ -63,11 +63,11 @@ enum err redis_reader_feed(struct redis_reader *r, const char *p, size_t n);
  * redis_reader_take(). */
 enum err redis_reader_next(struct redis_reader *r, redisReply **out);
 
-/* What was wrong, for the log; holds at most one character of the server's. Valid until deinit. */
+/* What was wrong, for the log; quotes at most one character of what the server sent. Valid until deinit. */
 const char *redis_reader_fault(const struct redis_reader *r);
 
-/* Some bytes of a reply have come, but not all. */
-static inline bool redis_reader_is_amid(const struct redis_reader *r)
+/* True when a reply has come in part. */
+static inline bool redis_reader_is_partial(const struct redis_reader *r)
 {
     return r->bytes > 0;
 }

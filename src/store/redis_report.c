@@ -39,7 +39,7 @@ struct redis_report {
     bool is_refused;         /* Redis does not take it; said once */
     bool is_closing;
     /* the timer */
-    bool is_hurried;      /* it runs out sooner than the interval asks */
+    bool is_hurried;      /* it expires before the regular interval is over */
     uint64_t last_try_ms; /* loop time */
 };
 

@@ -139,32 +139,34 @@ static void suspect_add(struct span id, void *arg)
     added->version = 0;
 }
 
-/* A suspect that still is none of ours, although all changes up to the moment of reading are in force. */
-static bool is_guilty(const struct redis_scrub *scrub, const struct suspect *x)
+/* True when the record still differs from ours although every change up to the reading is in force here. */
+static bool is_divergent(const struct redis_scrub *scrub, const struct suspect *x)
 {
     uint64_t ours = ledger_version(&scrub->sync->ledger, span_str(x->id));
     return ours != x->version && ours <= scrub->settled_at;
 }
 
-static void convict(struct redis_scrub *scrub)
+/* All changes that the suspects may have waited for are in force: reports those that are divergent. */
+static void judge_suspects(struct redis_scrub *scrub)
 {
     struct redis_sync *s = scrub->sync;
-    unsigned nguilty = 0;
+    unsigned ndivergent = 0;
     for (unsigned i = 0; i < scrub->nsuspects; i++) {
-        if (!is_guilty(scrub, &scrub->suspects[i])) continue;
-        nguilty++;
+        if (!is_divergent(scrub, &scrub->suspects[i])) continue;
+        ndivergent++;
         log_error("store_scrub_repair", KV_STR("partner", scrub->suspects[i].id),
                   KV_STR("problem", "its record was replaced or deleted by hand, past the script"));
     }
-    scrub->repairs += nguilty;
-    if ((nguilty || scrub->is_crowded) && s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_SCRUB;
+    scrub->repairs += ndivergent;
+    if ((ndivergent || scrub->is_crowded) && s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_SCRUB;
     finish(scrub);
 }
 
 void redis_scrub_on_progress(struct redis_sync *s)
 {
     struct redis_scrub *scrub = s->scrub;
-    if (scrub && scrub->phase == SCRUB_SETTLING && s->position.sequence >= scrub->settled_at) convict(scrub);
+    if (scrub && scrub->phase == SCRUB_SETTLING && s->position.sequence >= scrub->settled_at)
+        judge_suspects(scrub);
 }
 
 static void on_sequence(struct redis_conn *c, const redisReply *reply, void *arg)
@@ -222,8 +224,8 @@ static void fetch_send(struct redis_scrub *scrub, struct span id, redis_reply_fn
     end(scrub);
 }
 
-/* Every record was compared. */
-static void examine(struct redis_scrub *scrub)
+/* Every record was compared: asks for the versions of the suspects once more. */
+static void recheck_suspects(struct redis_scrub *scrub)
 {
     struct redis_sync *s = scrub->sync;
     ledger_each_unmarked(&s->ledger, scrub->began_at, suspect_add, scrub);
@@ -238,19 +240,19 @@ static void examine(struct redis_scrub *scrub)
     if (scrub->phase == SCRUB_ASKING) command(scrub, on_sequence, scrub, 3, argv);
 }
 
-/* All replies of one SCAN are there: the next one comes after a pause, so that the server hardly notices. */
-static void breathe(struct redis_scrub *scrub)
+/* All replies to one SCAN are there: sends the next one after a pause, to keep the load on the server low. */
+static void scan_on(struct redis_scrub *scrub)
 {
     struct redis_sync *s = scrub->sync;
     if (scrub->is_scanned)
-        examine(scrub);
+        recheck_suspects(scrub);
     else
         (void)uv_timer_start(&s->timers[SYNC_SCRUB], redis_scrub_on_timer, s->options.scrub_pause_ms, 0);
 }
 
 /* --- comparing -------------------------------------------------------------------------------------- */
 
-/* The version is ours: then the fields must be as well. */
+/* The version is the same as ours: then the fields must be the same too. */
 static void compare_fields(struct redis_scrub *scrub, const char *id, uint64_t version,
                            const redisReply *reply)
 {
@@ -284,7 +286,8 @@ static void compare(struct redis_scrub *scrub, const char *id, const redisReply 
 {
     struct redis_sync *s = scrub->sync;
     uint64_t version = 0;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0) return; /* gone: it stays unmarked */
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
+        return; /* deleted: it stays unmarked, and so becomes a suspect */
     const redisReply *v = redis_field(reply, SPAN("v"));
     if (v && !redis_number(v, &version)) version = 0;
     scrub->records++;
@@ -305,7 +308,7 @@ static void on_record(struct redis_conn *c, const redisReply *reply, void *arg)
     if (!is_foreign(reply) && check(scrub, reply, "HGETALL")) compare(scrub, fetch->id, reply);
     free(fetch);
     if (!reply || scrub->phase != SCRUB_READING || scrub->outstanding > 0) return;
-    breathe(scrub);
+    scan_on(scrub);
 }
 
 static void on_keys(struct redis_conn *c, const redisReply *reply, void *arg)
@@ -330,7 +333,7 @@ static void on_keys(struct redis_conn *c, const redisReply *reply, void *arg)
                           redis_keys_id(&scrub->sync->keys, key, &id) && record_value_is_partner_id(id);
         if (is_partner) fetch_send(scrub, id, on_record, false);
     }
-    if (scrub->phase == SCRUB_READING && scrub->outstanding == 0) breathe(scrub);
+    if (scrub->phase == SCRUB_READING && scrub->outstanding == 0) scan_on(scrub);
 }
 
 static void ask_keys(struct redis_scrub *scrub)

@@ -74,7 +74,7 @@ void redis_sync_log_report(const char *id, uint64_t version, const struct record
                  KV_STR("problem", report->warnings.list[i].text));
 }
 
-/* Where the server is: as the configuration says it, or what the Sentinels named last. */
+/* Writes the address of the server: as configured, or as the Sentinels named it last. */
 static void write_server(const struct redis_sync *s, char *out, size_t cap)
 {
     const struct endpoint *configured = &s->config->redis.address;
@@ -86,7 +86,7 @@ static void write_server(const struct redis_sync *s, char *out, size_t cap)
         (void)snprintf(out, cap, "-");
 }
 
-/* Remembers why we are not in step; the same thing again is logged once. */
+/* Remembers why we are not in step. Logged only when the cause is not that of the last failure. */
 static void note_failure(struct redis_sync *s, enum store_away_reason reason, const char *cause)
 {
     struct store_status *status = &s->status;
@@ -113,8 +113,8 @@ static void on_retry(uv_timer_t *timer)
     connect_now(s);
 }
 
-/* No connection: the next try comes after a pause. */
-static void rest(struct redis_sync *s, uint64_t ms)
+/* No connection: tries again after `ms`. */
+static void retry_after(struct redis_sync *s, uint64_t ms)
 {
     if (s->state != SYNC_IDLE) redis_sync_set_state(s, SYNC_IDLE);
     (void)uv_timer_start(&s->timers[SYNC_RETRY], on_retry, ms, 0); /* fails only while closing */
@@ -126,15 +126,15 @@ static uint64_t next_pause(struct redis_sync *s)
     return backoff_next(&s->backoff, random_32());
 }
 
-void redis_sync_rest(struct redis_sync *s)
+void redis_sync_retry(struct redis_sync *s)
 {
-    rest(s, next_pause(s));
+    retry_after(s, next_pause(s));
 }
 
 static void failed(struct redis_sync *s, enum store_away_reason reason, const char *cause)
 {
     note_failure(s, reason, cause);
-    redis_sync_rest(s);
+    redis_sync_retry(s);
 }
 
 /* `e`: of a connection or of one of its replies. */
@@ -217,7 +217,7 @@ static void on_conn_ready(struct redis_conn *c, void *user)
     redis_follow_check(s);
 }
 
-/* A reply that was too large would be too large for ever: fewer entries are asked for. */
+/* A reply that was too large would be too large every time: asks for fewer entries from now on. */
 static void learn_from(struct redis_sync *s, enum err e)
 {
     if (e == ERR_LIMIT && s->range_count > 1) s->range_count = s->range_count / 8 + 1;
@@ -315,7 +315,7 @@ static void on_located(enum err e, const struct socket_address *address, const c
     }
 }
 
-/* A master that was cut off from the others stays silent about it: only the Sentinels know. */
+/* A master that was cut off from the others does not know it: only the Sentinels do. */
 static void on_ask(uv_timer_t *timer)
 {
     struct redis_sync *s = timer->data;
@@ -332,7 +332,7 @@ static uint64_t confirm(struct store *store)
     if (s->state == SYNC_CLOSING || !s->status.deletions_held) return 0;
     s->confirmed_drop = s->status.deletions_held;
     log_warn("store_deletion_confirmed", KV_UINT("at_most", s->confirmed_drop));
-    if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
+    if (s->state == SYNC_IDLE && !s->conn) retry_after(s, 0);
     return s->confirmed_drop;
 }
 
@@ -342,7 +342,7 @@ static void reload(struct store *store)
     if (s->state == SYNC_CLOSING) return;
     /* While tailing, wait_for_changes() starts it; one that is under way already is what was asked for. */
     if (s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_OPERATOR;
-    if (s->state == SYNC_IDLE && !s->conn) rest(s, 0);
+    if (s->state == SYNC_IDLE && !s->conn) retry_after(s, 0);
 }
 
 static void status(const struct store *store, struct store_status *out)
@@ -440,7 +440,7 @@ static enum err start(struct redis_sync *s)
     if (redis_master_may_move(s->master))
         (void)uv_timer_start(&s->timers[SYNC_ASK], on_ask, s->options.ask_ms, s->options.ask_ms);
     redis_scrub_schedule(s);
-    rest(s, 0);
+    retry_after(s, 0);
     return ERR_OK;
 }
 

@@ -59,7 +59,7 @@ struct redis_sync {
     struct redis_position position;
     enum store_load_reason wanted; /* a full load is due, whatever the log says; STORE_LOAD_NONE = not */
     unsigned range_count;          /* entries to ask for now: fewer after a reply that was too large */
-    bool is_behind;                /* tailing: meta was ahead of us, so the next XREAD must bring something */
+    bool is_behind;                /* tailing: meta was ahead of us, so the next XREAD must return entries */
     struct backoff backoff;
     struct {
         bool is_known; /* the last load found this difference to what Redis says */
@@ -100,15 +100,15 @@ void redis_sync_drop_for(struct redis_sync *s, enum store_away_reason reason, co
 /* The same for STORE_AWAY_OTHER. */
 void redis_sync_drop(struct redis_sync *s, const char *cause);
 
-/* No connection: tries again after a pause. */
-void redis_sync_rest(struct redis_sync *s);
+/* Without a connection: tries again after a pause (back-off). */
+void redis_sync_retry(struct redis_sync *s);
 
 /* Sends a command on the main connection; a failure drops it. */
 void redis_sync_send(struct redis_sync *s, uint64_t timeout_ms, redis_reply_fn fn, void *arg, int argc,
                      const char *const *argv);
 
-/* Whether a reply on the main connection is of use. If not, the connection is being dropped. `doing`: the
- * command. */
+/* Whether a reply on the main connection can be used; when it is an error the connection is dropped. `doing`:
+ * the command, for the log. */
 bool redis_sync_check(struct redis_sync *s, const redisReply *reply, const char *doing);
 
 /* The same for a reply that must be an array. */
@@ -156,7 +156,7 @@ void redis_load_start(struct redis_sync *s, enum store_load_reason reason);
 /* One turn of the idle handle while APPLYING. */
 void redis_load_apply(struct redis_sync *s);
 
-/* Forgets the load, if any. */
+/* Frees the load that is under way, if any. */
 void redis_load_discard(struct redis_sync *s);
 
 /* --- redis_scrub.c ----------------------------------------------------------------------------------- */
@@ -166,7 +166,7 @@ void redis_scrub_schedule(struct redis_sync *s);
 void redis_scrub_on_timer(uv_timer_t *timer);
 /* Position or connection have changed: something that the scrub waited for may have come. */
 void redis_scrub_on_progress(struct redis_sync *s);
-/* Gives up the one that runs, if any. */
+/* Gives up the scrub that is under way, if any. */
 void redis_scrub_abort(struct redis_sync *s);
 
 /* --- redis_report.c ---------------------------------------------------------------------------------- */
@@ -175,7 +175,7 @@ void redis_scrub_abort(struct redis_sync *s);
 enum err redis_report_open(struct redis_sync *s);
 /* Position or state have changed: a report is due soon. */
 void redis_report_hurry(struct redis_sync *s);
-/* The server is another one from now on. */
+/* The server has changed: the report goes to the new one. */
 void redis_report_move(struct redis_sync *s);
 /* Takes the report back, if there is a connection; s->report is NULL when that is closed. */
 void redis_report_close(struct redis_sync *s);
@@ -186,9 +186,9 @@ void redis_report_close(struct redis_sync *s);
 void redis_copy_load(struct redis_sync *s);
 /* Something has changed: a snapshot is due some time soon. */
 void redis_copy_schedule(struct redis_sync *s);
-/* Gives up the one that is being written, if any. */
+/* Gives up the snapshot that is being written, if any. */
 void redis_copy_abort(struct redis_sync *s);
-/* Writes the one that is due, if any, before it returns: for an orderly close. */
+/* Writes the snapshot that is due, if any, before it returns: for an orderly close. Blocks. */
 void redis_copy_flush(struct redis_sync *s);
 
 #endif

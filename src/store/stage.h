@@ -3,7 +3,7 @@
  *   table: open addressing --> packed record --> in blocks of 1 MiB, one behind the other
  *
  * A load is held here until it is known to be complete and plausible; only then does it touch the policy.
- * A version that is overtaken by one of the same size gives its room to it, else it stays in its block as
+ * A version is overwritten by a newer one of the same size; by one of another size it is left in its block as
  * garbage. Draining frees block after block, so that the records do not exist twice while the policy grows.
  *
  * The hash of an id has no key: ids are given by operators, not by clients.

@@ -65,13 +65,13 @@ static void byte_by_byte(void **state)
     assert_int_equal(redis_reader_init(&r), ERR_OK);
     for (unsigned round = 1; round <= 3; round++) {
         for (size_t i = 0; i < sizeof text - 1; i++) {
-            assert_int_equal(redis_reader_is_amid(&r), i > 0);
+            assert_int_equal(redis_reader_is_partial(&r), i > 0);
             assert_int_equal(s.replies, round - 1);
             assert_int_equal(take(&r, span_of(text + i, 1), &s), ERR_OK);
         }
         assert_int_equal(s.replies, round);
     }
-    assert_false(redis_reader_is_amid(&r));
+    assert_false(redis_reader_is_partial(&r));
     redis_reader_deinit(&r);
 }
 
