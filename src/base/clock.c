@@ -1,5 +1,7 @@
 #include "base/clock.h"
 
+#include "base/date.h"
+
 #include <time.h>
 
 enum {
@@ -55,20 +57,13 @@ static void decimal_write(char *out, unsigned width, unsigned v)
 }
 
 /* "2026-11-21" */
-static void date_write(unsigned days, char *out)
+static void date_write(uint64_t days, char *out)
 {
-    unsigned year = 1970 + days / 366; /* never too late, and at most a few years too early */
-    while (days_before_year(year + 1) <= days)
-        year++;
-    days -= days_before_year(year);
-    unsigned month = 1;
-    while (days >= month_days(year, month))
-        days -= month_days(year, month++);
-
-    decimal_write(out, 4, year);
+    struct date date = date_of_day(days);
+    decimal_write(out, 4, date.year);
     out[4] = out[7] = '-';
-    decimal_write(out + 5, 2, month);
-    decimal_write(out + 8, 2, days + 1);
+    decimal_write(out + 5, 2, date.month);
+    decimal_write(out + 8, 2, date.day);
 }
 
 void clock_rfc3339(uint64_t wall_ms, char out[static CLOCK_RFC3339_LEN])
@@ -81,7 +76,7 @@ void clock_rfc3339(uint64_t wall_ms, char out[static CLOCK_RFC3339_LEN])
     uint64_t second = wall_ms / MS_PER_SECOND;
     if (second != last_second) {
         unsigned of_day = (unsigned)(second % S_PER_DAY);
-        date_write((unsigned)(second / S_PER_DAY), last_text);
+        date_write(second / S_PER_DAY, last_text);
         decimal_write(last_text + 11, 2, of_day / S_PER_HOUR);
         decimal_write(last_text + 14, 2, of_day % S_PER_HOUR / S_PER_MINUTE);
         decimal_write(last_text + 17, 2, of_day % S_PER_MINUTE);

@@ -1,5 +1,6 @@
 #include "http/reply.h"
 
+#include "base/date.h"
 #include "base/err.h"
 
 /* Made by the compiler: the texts have nothing that JSON would escape, which a test sees to. */
@@ -145,21 +146,6 @@ const char *status_phrase(unsigned status)
 
 /* ---- date ---- */
 
-/* A calendar date from days since 1970-01-01. Counted in years that begin on 1 March, so that the leap day is
- * the last day of a year; 400 years have 146,097 days. */
-static void date_from_days(uint64_t days, unsigned *year, unsigned *month, unsigned *day)
-{
-    enum { DAYS_TO_1970 = 719468 /* since 0000-03-01 */, DAYS_OF_ERA = 146097 };
-    uint64_t all = days + DAYS_TO_1970;
-    unsigned in_era = (unsigned)(all % DAYS_OF_ERA);
-    unsigned years = (in_era - in_era / 1460 + in_era / 36524 - in_era / (DAYS_OF_ERA - 1)) / 365;
-    unsigned in_year = in_era - (365 * years + years / 4 - years / 100);
-    unsigned months = (5 * in_year + 2) / 153; /* since March; five months have 153 days */
-    *day = in_year - (153 * months + 2) / 5 + 1;
-    *month = months < 10 ? months + 3 : months - 9;
-    *year = (unsigned)(all / DAYS_OF_ERA) * 400 + years + (*month <= 2);
-}
-
 static void two_digits_write(char *out, unsigned v)
 {
     out[0] = (char)('0' + v / 10 % 10);
@@ -173,13 +159,13 @@ void http_date_write(struct outbuf *o, uint64_t wall_ms)
     char text[] = "Thu, 01 Jan 1970 00:00:00 GMT";
 
     uint64_t seconds = wall_ms / 1000, days = seconds / 86400;
-    unsigned of_day = (unsigned)(seconds % 86400), year, month, day;
-    date_from_days(days, &year, &month, &day);
+    unsigned of_day = (unsigned)(seconds % 86400);
+    struct date date = date_of_day(days);
     memcpy(text, weekdays + 3 * (days % 7), 3);
-    two_digits_write(text + 5, day);
-    memcpy(text + 8, months + 3 * (month - 1), 3);
-    two_digits_write(text + 12, year / 100);
-    two_digits_write(text + 14, year);
+    two_digits_write(text + 5, date.day);
+    memcpy(text + 8, months + 3 * (date.month - 1), 3);
+    two_digits_write(text + 12, date.year / 100);
+    two_digits_write(text + 14, date.year);
     two_digits_write(text + 17, of_day / 3600);
     two_digits_write(text + 20, of_day / 60 % 60);
     two_digits_write(text + 23, of_day % 60);
