@@ -84,7 +84,7 @@ enum err file_watch_open(struct file_watch *w, uv_loop_t *loop, const char *path
               handle_add(w, uv_timer_init(loop, &w->poll), &w->poll) &&
               handle_add(w, uv_fs_event_init(loop, &w->watch), &w->watch);
     if (!ok) return ERR_IO;
-    w->is_watching = true; /* a watch that cannot be had at all is worth its log line */
+    w->is_watching = true; /* so that a first watch that fails is logged */
     renew(w);
     return uv_timer_start(&w->poll, on_quiet, options->poll_ms, options->poll_ms) ? ERR_IO : ERR_OK;
 }

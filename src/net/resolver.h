@@ -61,8 +61,8 @@ void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint
 /* Stops; on_closed comes when the look-up that runs has ended (at once when none does). */
 void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r));
 
-/* Looks a name up once. [any] Blocks, as long as the system's resolver is configured to wait: for commands,
- * not for the gateway. Errors: ERR_NOT_FOUND (no such name, or nobody who knows). */
+/* Looks a name up once. [any] Blocks for as long as the system's resolver is configured to: for commands, not
+ * for the gateway. Errors: ERR_NOT_FOUND (no such name, or no server answers). */
 enum err resolver_lookup(const char *host, uint16_t port, struct address_list *out);
 
 #endif

@@ -307,7 +307,7 @@ void stream_shutdown(struct stream *s)
 {
     if (s->shut_wanted) return;
     s->shut_wanted = true;
-    if (s->tls) stream_tls_say_goodbye(s);
+    if (s->tls) stream_tls_send_close_notify(s);
     stream_finish_shutdown(s);
 }
 

@@ -56,7 +56,7 @@ static enum err send_span(struct stream *s, struct span bytes)
     return s->write_failed ? ERR_RESET : stream_send(s, &iov, 1, bytes.n);
 }
 
-/* What OpenSSL refuses to seal will never leave: that is a failed write like any other. */
+/* Encrypts and sends. What OpenSSL refuses to encrypt is a failed write like any other. */
 static enum err seal_and_send(struct stream *s, struct iovec *iov, unsigned n)
 {
     struct tls_source from = {.iov = iov, .n = n};
@@ -79,8 +79,8 @@ enum err stream_tls_write(struct stream *s, struct iovec *iov, unsigned n, size_
     return seal_and_send(s, iov, n);
 }
 
-/* A failure shows in what follows: nobody waits for the result here. */
-void stream_tls_say_goodbye(struct stream *s)
+/* The result of sending is not used: a failure shows in the next write or read. */
+void stream_tls_send_close_notify(struct stream *s)
 {
     if (s->state != STREAM_OPEN || s->write_failed) return;
     if (send_span(s, tls_finish(s->tls->engine)) == ERR_NOMEM) s->write_failed = true;
@@ -89,7 +89,7 @@ void stream_tls_say_goodbye(struct stream *s)
 void stream_tls_end(struct stream *s, enum stream_end how)
 {
     struct stream_tls *t = s->tls;
-    if (how == STREAM_END_CLOSE && !s->pending && !s->shut_wanted) stream_tls_say_goodbye(s);
+    if (how == STREAM_END_CLOSE && !s->pending && !s->shut_wanted) stream_tls_send_close_notify(s);
     s->tls = NULL;
     loop_soon_cancel(stream_loop(s), &t->resume);
     let_go(&t->early);
@@ -171,7 +171,7 @@ static enum err become_open(struct stream *s)
     s->state = STREAM_OPEN;
     enum err e = had_early ? seal_and_send(s, &iov, 1) : ERR_OK;
     let_go(&early);
-    if (s->shut_wanted) stream_tls_say_goodbye(s);
+    if (s->shut_wanted) stream_tls_send_close_notify(s);
     if (e == ERR_NOMEM) return e;
     stream_opened(s);
     stream_finish_shutdown(s);
@@ -179,9 +179,10 @@ static enum err become_open(struct stream *s)
     return ERR_OK;
 }
 
-/* What OpenSSL says by itself: the handshake, and later answers to key updates. Back-pressure is the user's,
- * who knows nothing of those, so they have a bound of their own: else whoever never reads would fill our
- * memory. Errors: ERR_NOMEM, ERR_LIMIT. A reset while sending is found by reading, as without TLS. */
+/* Sends what OpenSSL produces by itself: the handshake, and later answers to key updates. The user's
+ * back-pressure does not cover those, so they have a bound of their own: else a client that never reads could
+ * fill our memory. Errors: ERR_NOMEM, ERR_LIMIT. A reset while sending is found by reading, as without TLS.
+ */
 static enum err send_answer(struct stream *s, struct span out)
 {
     struct stream_tls *t = s->tls;

@@ -20,19 +20,19 @@ void stream_tls_begin(struct stream *s);
 void stream_tls_take(struct stream *s, const char *p, size_t n);
 void stream_tls_take_fin(struct stream *s);
 
-/* What was decrypted, or the end that was found, while reading paused: hands it over if reading goes on. True
- * when there was something. Calls: any event. */
+/* Hands over what was decrypted, or the end that was found, while reading was paused; unless it still is.
+ * True when there was something. Calls: any event. */
 bool stream_tls_hand_over(struct stream *s);
 bool stream_tls_has_waiting(const struct stream *s);
 
-/* Reading goes on: sees to it that what waits is handed over in the next round of the loop. */
+/* Reading was resumed: what waits is handed over in the next round of the loop. */
 void stream_tls_resume(struct stream *s);
 
 /* As stream_write(); `total` > 0. */
 enum err stream_tls_write(struct stream *s, struct iovec *iov, unsigned n, size_t total);
 
-/* Sends close_notify behind all bytes; during the handshake that waits for its end. */
-void stream_tls_say_goodbye(struct stream *s);
+/* Sends close_notify behind all bytes; during the handshake, after its end. */
+void stream_tls_send_close_notify(struct stream *s);
 
 /* Before the socket is closed: close_notify if it may still be said; frees s->tls. */
 void stream_tls_end(struct stream *s, enum stream_end how);
@@ -43,17 +43,17 @@ void stream_tls_end(struct stream *s, enum stream_end how);
 enum err stream_start(struct stream *s, struct loop *l, int fd, const struct stream_events *events,
                       enum stream_state state);
 
-/* To the socket, as it is; what the kernel does not take waits in `pending`. Errors: those of stream_write().
- */
+/* Sends to the socket without TLS; what the kernel does not take waits in `pending`. Errors: those of
+ * stream_write(). */
 enum err stream_send(struct stream *s, struct iovec *iov, unsigned n, size_t total);
 
-/* -> OPEN, on_connected. */
+/* CONNECTING or HANDSHAKE -> OPEN; calls on_connected. */
 void stream_opened(struct stream *s);
 
-/* The FIN, if it is due. */
+/* Sends the FIN, if it is due. */
 void stream_finish_shutdown(struct stream *s);
 
-/* To be called when state, reading, eof or pending has changed. */
+/* Tells libuv what to wait for. To be called when state, reading, eof or pending has changed. */
 void stream_update_interest(struct stream *s);
 
 #endif

@@ -58,8 +58,7 @@ static int bio_read(BIO *bio, char *to, int n)
     return (int)take;
 }
 
-/* Never short: room is looked at before a record is sealed, and a handshake that fills it is not one of ours.
- */
+/* All or nothing: tls_seal() looks for room first, and no handshake of ours fills the buffer. */
 static int bio_write(BIO *bio, const char *from, int n)
 {
     struct tls_buffers *b = BIO_get_data(bio);
@@ -226,7 +225,8 @@ const char *const tls_failure_names[TLS_FAILURE_COUNT] = {
 
 static enum tls_failure class_of(int reason)
 {
-    /* That came in. Reasons that all libraries share, such as the want of memory, are far larger numbers. */
+    /* An alert that was received. Reasons that all libraries share, such as lack of memory, have larger
+     * numbers. */
     if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + UINT8_MAX) return TLS_FAILURE_ALERT;
     switch (reason) {
     case SSL_R_HTTP_REQUEST:
@@ -249,8 +249,7 @@ static enum tls_failure class_of(int reason)
     }
 }
 
-/* After a call of OpenSSL that failed: notes why. The last of its errors says most, but one that began with a
- * want of memory is nothing else. */
+/* Notes why a call of OpenSSL failed. Its last error says most, unless the first is lack of memory. */
 static enum err fail(struct tls *t)
 {
     unsigned long first = ERR_peek_error();
@@ -275,7 +274,7 @@ static enum err fail_limit(struct tls *t, const char *reason)
 
 /* --- reading --------------------------------------------------------------------------------------- */
 
-static enum err shake_hands(struct tls *t, size_t n)
+static enum err do_handshake(struct tls *t, size_t n)
 {
     ERR_clear_error();
     int done = SSL_do_handshake(t->ssl);
@@ -316,7 +315,7 @@ void tls_feed(struct tls *t, const char *p, size_t n, struct tls_result *r)
     b->in_n = n;
     t->nmessages = 0;
     r->end = t->has_failed ? ERR_TLS : ERR_OK;
-    if (!r->end && !was_secured) r->end = shake_hands(t, n);
+    if (!r->end && !was_secured) r->end = do_handshake(t, n);
     if (!r->end && t->is_secured) r->end = read_records(t, &nplain);
     b->in = NULL;
     b->in_n = 0;

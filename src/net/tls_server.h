@@ -50,8 +50,8 @@ void tls_server_unref(struct tls_server *s); /* NULL is fine */
 unsigned tls_server_ncertificates(const struct tls_server *s);
 const struct tls_certificate *tls_server_certificate(const struct tls_server *s, unsigned i);
 
-/* The host of a request (any case, no port) asks for the certificates that the connection has: for its name
- * the same ones would have been chosen. So what is decided about unknown names holds for hosts as well. */
+/* True when the host of a request (any case, no port), sent as SNI, would have got the certificates that the
+ * connection has. So the setting for unknown names applies to the Host as well. */
 bool tls_server_covers(const struct tls_server *s, const SSL *ssl, struct span host);
 
 /* A new connection, ready to be fed. NULL: no memory. For net/tls.c. */
