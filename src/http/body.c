@@ -25,7 +25,7 @@ enum chunk_state {
     CHUNK_TOO_LARGE, /* data over the limit */
 };
 
-/* Leading zeros are legal without bound, but nobody honest writes them, and 16 digits cannot overflow. */
+/* Leading zeros are legal in any number, but no real sender writes them; 16 digits cannot overflow. */
 enum { SIZE_DIGITS_MAX = 16 };
 
 void body_reader_init(struct body_reader *r, enum body_kind kind, uint64_t content_length,

@@ -1,6 +1,6 @@
 #include "http/message.h"
 
-/* More options than this in all Connection fields of a head are an attack on the loop below. */
+/* Options in all Connection fields of a head; more are refused, which bounds the loop below. */
 enum { CONNECTION_OPTIONS_MAX = 32 };
 
 void message_index(struct message *m, struct http_field *fields, uint32_t nfields, uint8_t minor)

@@ -18,8 +18,8 @@ bool hash6_takes(unsigned len)
     return table_of(len) < HASH6_TABLES;
 }
 
-/* Spreads addresses, which are anything but random, over all bits of the first half. Different addresses have
- * different keys: the low half is kept as it is, and with it each step can be undone. */
+/* Spreads addresses, which are far from random, over all bits of the first half. Different addresses have
+ * different keys: with the low half, which is kept as it is, each step can be undone. */
 static struct key128 key_of(uint64_t hi, uint64_t lo)
 {
     const uint64_t x = (hi ^ lo * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);

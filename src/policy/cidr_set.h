@@ -61,7 +61,7 @@ void cidr_set_destroy(struct cidr_set *s);
 /* Whether some prefix of the set contains the address. */
 bool cidr_set_has(const struct cidr_set *s, const struct addr *a);
 
-/* It is the caller of cidr_set_build() who asks: did the set go into `room`? */
+/* False when cidr_set_build() has put the set into `room`. */
 bool cidr_set_is_large(const struct cidr_set *s);
 
 /* Bytes of memory of the object. */

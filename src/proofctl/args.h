@@ -1,7 +1,8 @@
 /* args.h - a command line, taken apart by the command table.
  *
- *   proofctl [options of every command] WORDS [options] [arguments]       --name VALUE, --name=VALUE, -c
- * VALUE, --
+ *   proofctl [options of every command] WORDS [options] [arguments]
+ *
+ * Options are --name VALUE, --name=VALUE, -c VALUE; -- ends them.
  *
  * Not getopt_long(3): which options there are, and whether --off-ramp takes a value, depends on the command,
  * and a wrong one deserves a suggestion.

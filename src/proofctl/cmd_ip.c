@@ -98,7 +98,7 @@ static enum ctl_exit remove_prefixes(struct session *s, struct edit *e, enum env
     return code;
 }
 
-/* Somebody who removes 192.0.2.7 while 192.0.2.0/24 stays has not locked it out. */
+/* Warns when a prefix that was removed is still covered: without 192.0.2.7 it comes in by 192.0.2.0/24. */
 static void note_covered(struct session *s, const struct partner *p, enum environment env)
 {
     for (size_t i = 1; i < s->args->npositional; i++) {

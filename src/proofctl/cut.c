@@ -57,7 +57,7 @@ static bool has_certificate(const struct partner *p, const uint8_t *digest)
     return p->ncertificates == 0;
 }
 
-/* Somebody who was let in without one, or with one that is not accepted any more. */
+/* True when a client that has no certificate, or one that was accepted before, is not let in any more. */
 static bool narrows_certificates(const struct partner *before, const struct partner *after)
 {
     if (before->ncertificates == 0) return after->ncertificates > 0;

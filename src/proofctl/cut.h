@@ -1,5 +1,5 @@
-/* cut.h - what a change takes away from a partner that it has at this moment: the one place that decides
- * whether the operator is asked first.
+/* cut.h - which access that a partner has now would be lost by a change: the one place that decides whether
+ * the operator is asked first.
  *
  * Every change passes here, an import as well as `token revoke`. Only access that is live counts: addresses
  * of a disabled partner and tokens past their end cut nothing.
@@ -24,7 +24,7 @@ struct cut {
 enum err cut_compute(const struct partner *before, const struct partner *after, uint64_t now_ms,
                      struct cut *out);
 
-/* Whether somebody loses access. */
+/* True when the change takes away any access. */
 bool cut_is_any(const struct cut *c);
 
 /* "its current token stops working, 2 prefixes leave its production list". */

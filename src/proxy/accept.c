@@ -58,8 +58,9 @@ static void log_shielded(struct worker *w, const struct caller *caller)
              KV_SPAN("client_ip_source", caller_origin_names[caller->origin]), KV_UINT("unlogged", unlogged));
 }
 
-/* Nobody's address: counted, and dropped where the listener has its shield up. What has no address at all (a
- * unix socket, a balancer's health check) came by somebody who is trusted with that. */
+/* Counts a source that is on no partner's list. True when the connection is to be dropped because its
+ * listener has `shield`; never for a caller without an address (a unix socket, a balancer's health check),
+ * who came through something that is trusted. */
 static bool is_shielded(struct worker *w, const struct config_listener *l, const struct caller *caller)
 {
     if (source_is_known(w, &caller->address)) return false;
@@ -80,7 +81,7 @@ static enum err count_source(struct conn *c)
     return e;
 }
 
-/* No connection is made at all. */
+/* Over a limit, and no struct conn is made: resets and counts. */
 static void turn_away(struct worker *w, int fd, enum limit_id limit)
 {
     socket_reset(fd);
@@ -88,7 +89,7 @@ static void turn_away(struct worker *w, int fd, enum limit_id limit)
     metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
 }
 
-/* Before anything is spent on it. LIMIT_COUNT: there is room. */
+/* The limit that a new connection would exceed, before anything is spent on it; LIMIT_COUNT = none. */
 static enum limit_id find_room(const struct worker_listener *l)
 {
     const struct worker *w = l->worker;

@@ -53,7 +53,7 @@ static void refuse(struct exchange *x, enum head_refusal why)
     exchange_reply(x, reply_of_refusal(why), END_CLIENT, PHASE_REQUEST_HEAD);
 }
 
-/* There is no memory even for an answer. */
+/* Closes without an answer: there is no memory for one. */
 static void give_up(struct conn *c)
 {
     metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
@@ -115,8 +115,8 @@ static void keep_verdict(struct conn *c, const struct decide_query *q, const str
     memcpy(v->key, q->authorization.p, q->authorization.n);
 }
 
-/* Fills in the decision, from the connection's memory when nothing has changed. That has no digest of the
- * token, which a tunnel is decided by again and again: an upgrade is looked up. */
+/* Fills in the decision, from the verdict cache of the connection when nothing has changed. The cache has no
+ * token digest, which a tunnel needs to be decided again later: an upgrade is always looked up. */
 static void decide_request(struct conn *c, const struct decide_query *q, enum route route, struct decision *d)
 {
     struct worker *w = c->worker;
@@ -195,8 +195,8 @@ static enum limit_id limit_of_deny(enum deny d)
     return d == DENY_TUNNELS ? LIMIT_TUNNELS_PER_PARTNER : LIMIT_CONCURRENCY_PER_PARTNER;
 }
 
-/* What is let in is counted among the rest that its partner does. Last: who is refused for another reason
- * learns nothing of limits and uses nothing up. */
+/* Counts a request that is let in against the limits of its partner. Comes last, so that a request that is
+ * refused for another reason neither learns of limits nor uses them up. */
 static void apply_partner_limits(struct exchange *x, const struct partner_view *view)
 {
     struct worker *w = x->conn->worker;
@@ -330,8 +330,8 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
     return x->head.p ? ERR_OK : ERR_NOMEM;
 }
 
-/* A tunnel keeps its connection, so the pool keeps its own; what may not be sent twice goes on a connection
- * that was looked at. */
+/* A tunnel takes its connection away for good, so it gets a fresh one; a request that must not be sent twice
+ * gets one that was checked. */
 static enum lease first_lease(const struct exchange *x)
 {
     if (x->upgrade) return LEASE_FRESH;

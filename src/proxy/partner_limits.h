@@ -53,7 +53,7 @@ struct partner_usage {
 
 struct partner_rules partner_rules_of(const struct config_limits *limits);
 
-/* Somebody who comes as `as` has to be admitted; else there is nothing to count. */
+/* True when what comes as `as` has to be admitted; else there is nothing to count. */
 static inline bool partner_rules_concern(const struct partner_rules *r, enum partner_place as)
 {
     return (r->interval_ns | r->requests_max) != 0 || as == PARTNER_PLACE_TUNNEL;
@@ -72,8 +72,8 @@ struct partner_admission partner_limits_admit(struct partner_limits *l, const st
 /* Gives a place back. PARTNER_PLACE_NONE is harmless. */
 void partner_limits_release(struct partner_limits *l, uint32_t partner, enum partner_place place);
 
-/* The place goes to another partner, whatever that one may have; returns what it is there: NONE without
- * memory to count it. */
+/* Moves a place to another partner, whatever its limit; returns the place there, NONE when there is no memory
+ * to count it. */
 enum partner_place partner_limits_move(struct partner_limits *l, uint32_t from, uint32_t to,
                                        enum partner_place place);
 

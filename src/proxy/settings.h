@@ -1,4 +1,4 @@
-/* settings.h - what one worker works by: a generation, and what follows from it for each request.
+/* settings.h - one worker's handle of a generation, with what is derived from it for each request.
  *
  *   worker->settings   the current ones
  *   conn->settings     those of the request it is in; the current ones while it is idle; NULL in a tunnel

@@ -82,7 +82,7 @@ void tunnel_end(struct tunnel *t, enum tunnel_end why)
 
 /* --- deadlines ------------------------------------------------------------------------------------- */
 
-/* One side has bytes waiting, or has sent its FIN: then patience is shorter. */
+/* True when one side has bytes waiting or has sent its FIN: then the shorter time limit applies. */
 static bool is_pressed(const struct tunnel *t)
 {
     const struct stream *client = &t->conn->stream, *backend = &t->up->stream;
@@ -146,7 +146,8 @@ static enum tunnel_end end_of_deny(enum deny d)
     return d == DENY_ADDRESS ? TUNNEL_END_ADDRESS : TUNNEL_END_TOKEN;
 }
 
-/* Would it be let in now? A token may have become the previous one, or gone to another partner's record. */
+/* Ends the tunnel unless it would be let in now. Its token may have become the previous one, or another
+ * partner's. */
 static void recheck(struct tunnel *t)
 {
     struct worker *w = t->worker;

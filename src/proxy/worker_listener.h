@@ -1,4 +1,4 @@
-/* worker_listener.h - a listening socket of one worker, and by what its connections go.
+/* worker_listener.h - a listening socket of one worker, and the settings of its connections.
  *
  *   control: create (a socket that is open already) --message--> open -- adopt, adopt, ... --> close
  *
