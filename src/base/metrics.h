@@ -245,13 +245,7 @@ static inline void metrics_add2(struct metrics_block *b, enum metric m, unsigned
     metrics_cell_add(metrics_cell(b, m, first, second), n);
 }
 
-/* Gauge: up or down by `n`. The sum over all blocks is shown, so what one thread adds another may take. */
-static inline void metrics_gauge_add(struct metrics_block *b, enum metric m, unsigned label, int64_t n)
-{
-    metrics_cell_add(metrics_cell(b, m, label, 0), (uint64_t)n);
-}
-
-/* Gauge: sets this thread's share of the sum. */
+/* Gauge: sets this thread's share, which may be negative. The sum over all blocks is shown. */
 static inline void metrics_gauge_set(struct metrics_block *b, enum metric m, unsigned label, int64_t v)
 {
     atomic_store_explicit(metrics_cell(b, m, label, 0), (uint64_t)v, memory_order_relaxed);

@@ -8,7 +8,7 @@ enum { FORM_SMALL, FORM_LARGE };
 
 enum {
     ON_STACK = 2 * CIDR_SET_SMALL_MAX, /* longer inputs are sorted in heap memory */
-    CIDRS_MAX = 1 << 27,               /* two boundaries each fill STREE_KEYS_MAX */
+    CIDRS_MAX = STREE_KEYS_MAX / 2,    /* each has two boundaries */
 };
 
 struct entry4 {

@@ -112,7 +112,8 @@ enum err file_replace_sync(struct file_replace *r, struct errmsg *why)
     return is_bad ? fail(why, "cannot be written") : ERR_OK;
 }
 
-enum err file_sync_folder(const char *path)
+/* Brings the folder of `path` to the disk, so that a rename in it survives a power failure. */
+static enum err sync_folder(const char *path)
 {
     int fd = open_folder(path);
     if (fd < 0) return ERR_IO;
@@ -124,7 +125,7 @@ enum err file_sync_folder(const char *path)
 enum err file_replace_commit(struct file_replace *r, bool *is_durable, struct errmsg *why)
 {
     if (rename(r->temporary, r->path)) return fail(why, "cannot be replaced");
-    *is_durable = file_sync_folder(r->path) == ERR_OK;
+    *is_durable = sync_folder(r->path) == ERR_OK;
     free(r->temporary);
     *r = (struct file_replace){0};
     return ERR_OK;

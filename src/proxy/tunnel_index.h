@@ -12,8 +12,6 @@
 
 enum { TUNNEL_BUCKETS = 4096 };
 
-struct tunnel;
-
 struct tunnel_link {
     struct tunnel_link *prev, *next; /* NULL when not linked */
 };

@@ -87,17 +87,12 @@ static enum err write_json(struct span id, const redisReply *reply, size_t from,
     return e ? e : add_text(b, SPAN("}"));
 }
 
-enum err redis_record_json(struct span id, const redisReply *reply, size_t from, struct bytes *out)
-{
-    bool is_pairs =
-        reply->type == REDIS_REPLY_ARRAY && reply->elements >= from && (reply->elements - from) % 2 == 0;
-    return is_pairs ? write_json(id, reply, from, out) : ERR_PARSE;
-}
-
 enum err redis_record_read(struct span id, const redisReply *reply, size_t from, struct bytes *scratch,
                            struct partner_record *out, struct record_report *report)
 {
-    enum err e = redis_record_json(id, reply, from, scratch);
+    bool is_pairs =
+        reply->type == REDIS_REPLY_ARRAY && reply->elements >= from && (reply->elements - from) % 2 == 0;
+    enum err e = is_pairs ? write_json(id, reply, from, scratch) : ERR_PARSE;
     if (e == ERR_PARSE)
         record_messages_add(&report->faults, 0, 0, "the fields are not pairs of name and text");
     return e ? e : record_parse(span_of(scratch->p, scratch->n), 1, out, report);

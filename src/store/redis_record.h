@@ -21,10 +21,6 @@
 enum err redis_record_read(struct span id, const redisReply *reply, size_t from, struct bytes *scratch,
                            struct partner_record *out, struct record_report *report);
 
-/* The JSON object that redis_record_read() judges, on one line: the record as the partner file has it. `out`
- * is written anew. Errors: ERR_PARSE (not pairs of texts), ERR_NOMEM. */
-enum err redis_record_json(struct span id, const redisReply *reply, size_t from, struct bytes *out);
-
 enum { REDIS_FIELDS_MAX = 12 };
 
 /* The fields to write for a record. */

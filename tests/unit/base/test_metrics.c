@@ -157,11 +157,11 @@ static void gauges_go_up_and_down_across_blocks(void **state)
 {
     (void)state;
     struct metrics_block *a = block_make(), *b = block_make();
-    metrics_gauge_add(a, METRIC_CONNECTIONS_OPEN, 0, 5);
-    metrics_gauge_add(b, METRIC_CONNECTIONS_OPEN, 0, -2);
+    metrics_gauge_set(a, METRIC_CONNECTIONS_OPEN, 0, 5);
+    metrics_gauge_set(b, METRIC_CONNECTIONS_OPEN, 0, -2);
     shows("proofgw_connections_open 3");
     shows("# TYPE proofgw_connections_open gauge");
-    metrics_gauge_add(b, METRIC_CONNECTIONS_OPEN, 0, -4);
+    metrics_gauge_set(b, METRIC_CONNECTIONS_OPEN, 0, -6);
     shows("proofgw_connections_open -1");
     metrics_gauge_set(a, METRIC_TUNNELS_OPEN, 1, 7);
     metrics_gauge_set(a, METRIC_TUNNELS_OPEN, 1, 6);
