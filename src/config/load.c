@@ -1,6 +1,7 @@
 #include "config/config.h"
 
 #include "base/cpus.h"
+#include "base/fd.h"
 #include "config/check.h"
 #include "config/document.h"
 #include "config/schema.h"
@@ -386,20 +387,6 @@ enum err config_load_text(const char *path, struct span text, struct config **ou
     return ERR_OK;
 }
 
-/* Returns the number of bytes, -1 with errno. */
-static ssize_t read_all(int fd, char *bytes)
-{
-    size_t n = 0;
-    while (n < DOCUMENT_BYTES_MAX + 1) {
-        ssize_t got = read(fd, bytes + n, DOCUMENT_BYTES_MAX + 1 - n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return -1;
-        if (got == 0) break;
-        n += (size_t)got;
-    }
-    return (ssize_t)n;
-}
-
 enum err config_read(const char *path, char **bytes, size_t *n, FILE *report)
 {
     char *buffer = malloc(DOCUMENT_BYTES_MAX + 1);
@@ -408,7 +395,7 @@ enum err config_read(const char *path, char **bytes, size_t *n, FILE *report)
         return ERR_NOMEM;
     }
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read_all(fd, buffer);
+    ssize_t got = fd < 0 ? -1 : fd_read_all(fd, buffer, DOCUMENT_BYTES_MAX + 1);
     if (got < 0) fprintf(report, "%s: error: cannot be read: %s\n", path, strerror(errno));
     if (fd >= 0) (void)close(fd); /* only read from */
     if (got < 0) {

@@ -1,5 +1,7 @@
 #include "net/tls_file.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
@@ -20,19 +22,6 @@ static enum err refuse_errno(struct errmsg *why, const char *path)
     return refuse(why, e == ERR_NOT_FOUND || e == ERR_NOMEM ? e : ERR_IO, path, strerror(errno));
 }
 
-/* The file may grow or shrink meanwhile: what is read counts, not what its size was. */
-static enum err read_all(int fd, const char *path, struct tls_file *f, size_t cap, struct errmsg *why)
-{
-    while (f->n < cap) {
-        ssize_t got = read(fd, f->p + f->n, cap - f->n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return refuse_errno(why, path);
-        if (got == 0) return ERR_OK;
-        f->n += (size_t)got;
-    }
-    return refuse(why, ERR_LIMIT, path, "it changed while it was read; try again");
-}
-
 static enum err read_file(int fd, const char *path, bool is_secret, struct tls_file *f, struct errmsg *why)
 {
     struct stat st;
@@ -41,10 +30,13 @@ static enum err read_file(int fd, const char *path, bool is_secret, struct tls_f
     if (st.st_size > TLS_FILE_BYTES_MAX) return refuse(why, ERR_LIMIT, path, "it is larger than 1 MiB");
     if (is_secret && (st.st_mode & S_IROTH))
         return refuse(why, ERR_REFUSED, path, "everybody may read this secret: make it chmod 640 or 600");
-    size_t cap = (size_t)st.st_size + 1; /* one more: then the end of the file is seen */
+    size_t cap = (size_t)st.st_size + 1; /* one byte more: a file that grows meanwhile fills it */
     f->p = malloc(cap);
     if (!f->p) return refuse(why, ERR_NOMEM, path, "no memory to read it");
-    return read_all(fd, path, f, cap, why);
+    ssize_t got = fd_read_all(fd, f->p, cap);
+    f->n = got < 0 ? cap : (size_t)got; /* of a file that cannot be read, all is wiped */
+    if (got < 0) return refuse_errno(why, path);
+    return f->n < cap ? ERR_OK : refuse(why, ERR_LIMIT, path, "it changed while it was read; try again");
 }
 
 enum err tls_file_read(const char *path, bool is_secret, struct tls_file *out, struct errmsg *why)

@@ -1,5 +1,7 @@
 #include "proofctl/audit_file.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,24 +22,13 @@ enum err audit_file_open(struct audit_file *a, const char *path, uid_t owner, gi
     return a->fd < 0 ? ERR_IO : ERR_OK;
 }
 
-static enum err write_fully(int fd, struct span s)
-{
-    while (s.n) {
-        ssize_t written = write(fd, s.p, s.n);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return ERR_IO;
-        s = span_of(s.p + written, s.n - (size_t)written);
-    }
-    return ERR_OK;
-}
-
 /* A line without its end is what a power failure left: the next one must not be glued to it. */
 static enum err end_torn_line(const struct audit_file *a)
 {
     char last;
     if (a->bytes == 0) return ERR_OK;
     if (pread(a->fd, &last, 1, a->bytes - 1) != 1) return ERR_IO;
-    return last == '\n' ? ERR_OK : write_fully(a->fd, SPAN("\n"));
+    return last == '\n' ? ERR_OK : fd_write_all(a->fd, "\n", 1);
 }
 
 enum err audit_file_append(struct audit_file *a, struct span lines)
@@ -49,7 +40,8 @@ enum err audit_file_append(struct audit_file *a, struct span lines)
         return ERR_IO;
     }
     a->bytes = st.st_size;
-    if (end_torn_line(a) == ERR_OK && write_fully(a->fd, lines) == ERR_OK && fsync(a->fd) == 0) return ERR_OK;
+    if (end_torn_line(a) == ERR_OK && fd_write_all(a->fd, lines.p, lines.n) == ERR_OK && fsync(a->fd) == 0)
+        return ERR_OK;
     int reason = errno;
     (void)audit_file_take_back(a); /* the first failure is the one to report */
     errno = reason;

@@ -1,5 +1,6 @@
 #include "proofctl/commands.h"
 
+#include "base/fd.h"
 #include "config/value.h"
 #include "policy/token.h"
 #include "proofctl/edit.h"
@@ -183,14 +184,9 @@ static struct span token_of(const struct inspected *i)
 /* read(2), because a buffer of stdio would keep a copy. */
 static bool read_stdin(struct inspected *i)
 {
-    size_t room = sizeof i->text - bearer.n;
-    while (i->n < room) {
-        ssize_t got = read(STDIN_FILENO, i->text + bearer.n + i->n, room - i->n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return false;
-        if (got == 0) break;
-        i->n += (size_t)got;
-    }
+    ssize_t got = fd_read_all(STDIN_FILENO, i->text + bearer.n, sizeof i->text - bearer.n);
+    if (got < 0) return false;
+    i->n = (size_t)got;
     while (i->n && (token_of(i).p[i->n - 1] == '\n' || token_of(i).p[i->n - 1] == '\r'))
         i->n--;
     return true;

@@ -1,5 +1,7 @@
 #include "proofctl/file_snapshot.h"
 
+#include "base/fd.h"
+
 #include <openssl/evp.h>
 
 #include <errno.h>
@@ -19,17 +21,12 @@ static enum err fail(struct record_messages *faults, const char *what)
 /* Reads an open regular file of s->st.st_size bytes. */
 static enum err read_contents(int fd, struct file_snapshot *s, struct record_messages *faults)
 {
-    size_t n = 0, size = (size_t)s->st.st_size;
+    size_t size = (size_t)s->st.st_size;
     s->contents = malloc(size + 1);
     if (!s->contents) return ERR_NOMEM;
-    while (n < size) {
-        ssize_t got = read(fd, s->contents + n, size - n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return fail(faults, "cannot be read");
-        if (got == 0) break; /* became shorter: its digest will differ */
-        n += (size_t)got;
-    }
-    s->st.st_size = (off_t)n;
+    ssize_t got = fd_read_all(fd, s->contents, size);
+    if (got < 0) return fail(faults, "cannot be read");
+    s->st.st_size = got; /* less when the file became shorter: its digest will differ */
     return ERR_OK;
 }
 

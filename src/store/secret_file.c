@@ -1,5 +1,7 @@
 #include "store/secret_file.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,20 +14,6 @@ static enum err refuse(struct errmsg *why, enum err e, const char *path, const c
     return e;
 }
 
-/* Reads up to `cap` bytes. Returns their number, -1 with errno. */
-static ssize_t read_some(int fd, char *out, size_t cap)
-{
-    size_t n = 0;
-    while (n < cap) {
-        ssize_t got = read(fd, out + n, cap - n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return -1;
-        if (got == 0) break;
-        n += (size_t)got;
-    }
-    return (ssize_t)n;
-}
-
 static enum err read_secret(int fd, const char *path, char *out, struct errmsg *why)
 {
     struct stat st;
@@ -34,7 +22,7 @@ static enum err read_secret(int fd, const char *path, char *out, struct errmsg *
     if (!S_ISREG(st.st_mode)) return refuse(why, ERR_IO, path, "it is no regular file");
     if (st.st_mode & S_IROTH)
         return refuse(why, ERR_REFUSED, path, "everybody may read it: make it chmod 640");
-    ssize_t got = read_some(fd, text, sizeof text);
+    ssize_t got = fd_read_all(fd, text, sizeof text);
     if (got < 0) return refuse(why, ERR_IO, path, strerror(errno));
     size_t n = (size_t)got;
     if (n > 0 && text[n - 1] == '\n') n--;

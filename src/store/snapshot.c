@@ -1,5 +1,7 @@
 #include "store/snapshot.h"
 
+#include "base/fd.h"
+
 #include <openssl/evp.h>
 
 #include <errno.h>
@@ -84,22 +86,10 @@ void snapshot_abort(struct snapshot_writer *w)
     writer_free(w);
 }
 
-static enum err write_all(int fd, const void *p, size_t n)
-{
-    for (const char *at = p; n > 0;) {
-        ssize_t put = write(fd, at, n);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return ERR_IO;
-        at += put;
-        n -= (size_t)put;
-    }
-    return ERR_OK;
-}
-
 static enum err put(struct snapshot_writer *w, const void *p, size_t n, struct errmsg *why)
 {
     BUG_IF(EVP_DigestUpdate(w->sha, p, n) != 1, "libcrypto refused SHA-256");
-    if (write_all(w->fd, p, n) == ERR_OK) return ERR_OK;
+    if (fd_write_all(w->fd, p, n) == ERR_OK) return ERR_OK;
     return refuse(why, ERR_IO, w->temporary, "cannot be written: %s", strerror(errno));
 }
 
@@ -199,7 +189,7 @@ static enum err finish(struct snapshot_writer *w, const struct snapshot_foot *fo
     enum err e = put(w, &f, sizeof f, why);
     if (e) return e;
     BUG_IF(EVP_DigestFinal_ex(w->sha, sha, NULL) != 1, "libcrypto refused SHA-256");
-    if (write_all(w->fd, sha, SHA_BYTES) || fsync(w->fd))
+    if (fd_write_all(w->fd, sha, SHA_BYTES) || fsync(w->fd))
         return refuse(why, ERR_IO, w->temporary, "cannot be written: %s", strerror(errno));
     if (rename(w->temporary, w->path))
         return refuse(why, ERR_IO, w->path, "cannot be replaced: %s", strerror(errno));
