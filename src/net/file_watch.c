@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/path.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,14 +59,6 @@ static void on_quiet(uv_timer_t *timer)
     w->on_look(w);
 }
 
-/* The directory of a path: what stands before the last slash. NULL when memory is out. */
-static char *directory_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash) return strdup(".");
-    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-}
-
 static bool handle_add(struct file_watch *w, int rc, void *handle)
 {
     if (rc) return false;
@@ -78,7 +71,7 @@ enum err file_watch_open(struct file_watch *w, uv_loop_t *loop, const char *path
                          const struct file_watch_options *options, void (*on_look)(struct file_watch *w))
 {
     *w = (struct file_watch){.loop = loop, .options = *options, .path = path, .on_look = on_look};
-    w->directory = directory_of(path);
+    w->directory = path_folder(path);
     if (!w->directory) return ERR_NOMEM;
     bool ok = handle_add(w, uv_timer_init(loop, &w->quiet), &w->quiet) &&
               handle_add(w, uv_timer_init(loop, &w->poll), &w->poll) &&

@@ -1,5 +1,6 @@
 #include "proofctl/backend.h"
 
+#include "base/path.h"
 #include "proofctl/audit_file.h"
 #include "proofctl/file_lock.h"
 #include "proofctl/file_replace.h"
@@ -336,8 +337,8 @@ enum err backend_file_open(const char *path, struct backend **out, struct errmsg
     if (!f) return ERR_NOMEM;
     enum err e = resolve(path, &f->path, why);
     if (!e) {
-        f->lock_path = file_path_with(f->path, ".lock");
-        f->audit_path = file_path_with(f->path, ".audit");
+        f->lock_path = path_with(f->path, ".lock");
+        f->audit_path = path_with(f->path, ".audit");
         if (!f->lock_path || !f->audit_path) e = ERR_NOMEM;
     }
     f->base.ops = &file_ops;

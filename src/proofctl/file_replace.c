@@ -1,5 +1,7 @@
 #include "proofctl/file_replace.h"
 
+#include "base/path.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,23 +12,6 @@
 enum { MODE_NEW = 0640, ACL_BYTES_MAX = 4096 };
 
 static const char acl_name[] = "system.posix_acl_access";
-
-char *file_path_with(const char *path, const char *suffix)
-{
-    char *joined;
-    return asprintf(&joined, "%s%s", path, suffix) < 0 ? NULL : joined;
-}
-
-/* The folder of `path`, opened. */
-static int open_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    if (!folder) return -1;
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    free(folder);
-    return fd;
-}
 
 static enum err fail(struct errmsg *why, const char *what)
 {
@@ -67,7 +52,7 @@ static enum err copy_rights(int fd, const char *path, const struct stat *like, s
 static void choose_group(int fd, const char *path)
 {
     struct stat folder;
-    int folder_fd = open_folder(path);
+    int folder_fd = path_open_folder(path);
     if (folder_fd < 0) return;
     if (fstat(folder_fd, &folder) == 0 && fchown(fd, (uid_t)-1, folder.st_gid)) errno = 0;
     (void)close(folder_fd); /* only looked at */
@@ -76,7 +61,7 @@ static void choose_group(int fd, const char *path)
 enum err file_replace_begin(struct file_replace *r, const char *path, const struct stat *like,
                             struct errmsg *why)
 {
-    *r = (struct file_replace){.path = path, .temporary = file_path_with(path, ".tmp")};
+    *r = (struct file_replace){.path = path, .temporary = path_with(path, ".tmp")};
     if (!r->temporary) return ERR_NOMEM;
     (void)unlink(r->temporary); /* left by a writer that was killed; if it stays, the next line says so */
     int fd = open(r->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -112,20 +97,10 @@ enum err file_replace_sync(struct file_replace *r, struct errmsg *why)
     return is_bad ? fail(why, "cannot be written") : ERR_OK;
 }
 
-/* Brings the folder of `path` to the disk, so that a rename in it survives a power failure. */
-static enum err sync_folder(const char *path)
-{
-    int fd = open_folder(path);
-    if (fd < 0) return ERR_IO;
-    int failed = fsync(fd);
-    (void)close(fd); /* only synchronised */
-    return failed ? ERR_IO : ERR_OK;
-}
-
 enum err file_replace_commit(struct file_replace *r, bool *is_durable, struct errmsg *why)
 {
     if (rename(r->temporary, r->path)) return fail(why, "cannot be replaced");
-    *is_durable = sync_folder(r->path) == ERR_OK;
+    *is_durable = path_sync_folder(r->path) == ERR_OK;
     free(r->temporary);
     *r = (struct file_replace){0};
     return ERR_OK;

@@ -41,7 +41,4 @@ enum err file_replace_commit(struct file_replace *r, bool *is_durable, struct er
 /* Removes the temporary file. Does nothing after file_replace_commit(). */
 void file_replace_abort(struct file_replace *r);
 
-/* `path` followed by `suffix`; the caller frees. NULL when memory is out. */
-char *file_path_with(const char *path, const char *suffix);
-
 #endif

@@ -1,6 +1,7 @@
 #include "store/snapshot.h"
 
 #include "base/fd.h"
+#include "base/path.h"
 
 #include <openssl/evp.h>
 
@@ -61,13 +62,6 @@ static EVP_MD_CTX *sha_begin(void)
 }
 
 /* --- writing ---------------------------------------------------------------------------------------- */
-
-/* Owns: the caller. NULL when memory is out. */
-static char *path_with(const char *path, const char *suffix)
-{
-    char *joined;
-    return asprintf(&joined, "%s%s", path, suffix) < 0 ? NULL : joined;
-}
 
 static void writer_free(struct snapshot_writer *w)
 {
@@ -166,19 +160,6 @@ enum err snapshot_append(struct snapshot_writer *w, struct span records, struct 
     return put(w, records.p, records.n, why);
 }
 
-/* So that the rename survives a power cut. */
-static void sync_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash && slash != path ? strndup(path, (size_t)(slash - path)) : strdup(slash ? "/" : ".");
-    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        (void)fsync(fd); /* not every file system can; the file itself is complete */
-        (void)close(fd);
-    }
-    free(folder);
-}
-
 static enum err finish(struct snapshot_writer *w, const struct snapshot_foot *foot, struct errmsg *why)
 {
     struct file_foot f;
@@ -193,7 +174,7 @@ static enum err finish(struct snapshot_writer *w, const struct snapshot_foot *fo
         return refuse(why, ERR_IO, w->temporary, "cannot be written: %s", strerror(errno));
     if (rename(w->temporary, w->path))
         return refuse(why, ERR_IO, w->path, "cannot be replaced: %s", strerror(errno));
-    sync_folder(w->path);
+    (void)path_sync_folder(w->path); /* not every file system can; the file itself is complete */
     return ERR_OK;
 }
 
