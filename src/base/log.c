@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log_line.h"
 #include "base/log_sink.h"
+#include "base/ring.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -19,7 +19,6 @@
 #define BASE_LOG_H
 
 #include "base/err.h"
-#include "base/ring.h"
 #include "base/span.h"
 
 #include <stdbool.h>

@@ -3,8 +3,6 @@
 #include "config/schema.h"
 #include "config/value.h"
 
-#include <stdlib.h>
-
 enum { COMMENT_COLUMNS = 100 };
 
 /* ---- docs/CONFIG.md ---- */

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/container.h"
+#include "base/log.h"
 #include "config/diff.h"
 #include "control/certificates.h"
 #include "control/notify.h"

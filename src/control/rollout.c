@@ -1,6 +1,7 @@
 #include "control/rollout.h"
 
 #include "base/container.h"
+#include "base/log.h"
 #include "config/diff.h"
 #include "control/certificates.h"
 #include "control/sockets.h"

@@ -13,7 +13,6 @@
 #ifndef CONTROL_ROLLOUT_H
 #define CONTROL_ROLLOUT_H
 
-#include "base/log.h"
 #include "control/backend.h"
 #include "control/fleet.h"
 #include "control/sockets.h"

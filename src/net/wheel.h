@@ -13,7 +13,6 @@
 #ifndef NET_WHEEL_H
 #define NET_WHEEL_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum { WHEEL_TICK_MS = 100, WHEEL_SLOTS = 512 };

@@ -6,7 +6,6 @@
 #include <openssl/crypto.h>
 
 #include <stdio.h>
-#include <unistd.h>
 
 enum { TOKEN_LINE_MAX = 1024 };
 

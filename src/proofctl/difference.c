@@ -2,7 +2,6 @@
 
 #include "proofctl/printable.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 
 enum { VALUE_CHARS_MAX = 80, ITEMS_SHOWN_MAX = 5 };

@@ -4,7 +4,6 @@
 #include "proofctl/printable.h"
 
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { POLL_MS = 25, NAME_CHARS_MAX = 64, NAMED_MAX = 5 };

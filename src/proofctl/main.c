@@ -1,6 +1,5 @@
 /* main.c - process set-up, command line, exit code. */
 #include "gw_version.h"
-#include "proofctl/commands.h"
 #include "proofctl/gateways.h"
 #include "proofctl/reference.h"
 

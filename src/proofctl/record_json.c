@@ -3,8 +3,6 @@
 #include "proofctl/moment.h"
 #include "proofctl/token_text.h"
 
-#include <stdlib.h>
-
 const char *record_json_list_key(enum environment env)
 {
     return env == ENV_PRODUCTION ? "production_cidrs" : "sandbox_cidrs";

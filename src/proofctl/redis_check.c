@@ -8,8 +8,6 @@
 #include "base/hash.h"
 #include "base/outbuf.h"
 #include "proofctl/redis_tokens.h"
-#include "store/redis_error.h"
-#include "store/redis_record.h"
 
 #include <openssl/evp.h>
 

@@ -6,7 +6,6 @@
 #include "store/redis_reader.h"
 #include "store/secret_file.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #if HIREDIS_MAJOR > 0

@@ -3,7 +3,6 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "http/reply.h"
-#include "proxy/accept.h"
 #include "proxy/conns.h"
 #include "proxy/exchange.h"
 #include "proxy/tunnel.h"

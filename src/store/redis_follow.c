@@ -1,6 +1,5 @@
 #include "store/redis_sync_state.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include <inttypes.h>

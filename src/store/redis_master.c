@@ -1,5 +1,7 @@
 #include "store/redis_master.h"
 
+#include "store/redis_sentinel.h"
+
 #include <stdlib.h>
 
 /* One configured address. */

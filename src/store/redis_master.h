@@ -11,7 +11,6 @@
 
 #include "config/config.h"
 #include "net/resolver.h"
-#include "store/redis_sentinel.h"
 
 struct redis_master;
 

@@ -2,8 +2,6 @@
 
 #include "base/clock.h"
 
-#include <stdio.h>
-
 /* --- reading: fields -> one JSON object -> record_parse() ---------------------------------------------- */
 
 /* A JSON string. Bytes from 0x80 on pass as they are: the validator checks that they are UTF-8. */

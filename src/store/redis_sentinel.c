@@ -45,7 +45,7 @@ static void sentinel_free(struct redis_sentinel *s)
     free(s);
 }
 
-static void set_state(struct redis_sentinel *s, enum sentinel_state to)
+static void sentinel_set_state(struct redis_sentinel *s, enum sentinel_state to)
 {
     static const uint8_t moves[] = {
         [SENTINEL_IDLE] = 1 << SENTINEL_ASKING,
@@ -136,7 +136,7 @@ static void on_conn_ready(struct redis_conn *c, void *user)
 
 static void finish(struct redis_sentinel *s)
 {
-    set_state(s, SENTINEL_IDLE);
+    sentinel_set_state(s, SENTINEL_IDLE);
     if (s->is_found) {
         s->first = index_of_current(s);
         s->on_answer(s, ERR_OK, &s->master, "", s->user);
@@ -204,7 +204,7 @@ enum err redis_sentinel_ask(struct redis_sentinel *s, const struct socket_addres
     s->naddresses = n;
     s->asked = 0;
     s->is_found = false;
-    set_state(s, SENTINEL_ASKING);
+    sentinel_set_state(s, SENTINEL_ASKING);
     if (!dial_next(s)) loop_deadline(s->loop, &s->later, 0);
     return ERR_OK;
 }
@@ -247,7 +247,7 @@ void redis_sentinel_close(struct redis_sentinel *s)
 {
     if (!s) return;
     if (s->conn) {
-        set_state(s, SENTINEL_CLOSING);
+        sentinel_set_state(s, SENTINEL_CLOSING);
         redis_close(s->conn);
     } else {
         sentinel_free(s);

@@ -7,9 +7,6 @@
 
 #include "base/err.h"
 
-#include <stdbool.h>
-#include <stddef.h>
-
 enum { SECRET_BYTES_MAX = 512 };
 
 /* Reads the content without the line end behind it, as a string. The caller wipes `out`. A file that

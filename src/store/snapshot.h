@@ -19,7 +19,6 @@
 #ifndef STORE_SNAPSHOT_H
 #define STORE_SNAPSHOT_H
 
-#include "policy/partner.h"
 #include "store/packed.h"
 #include "store/redis_schema.h"
 

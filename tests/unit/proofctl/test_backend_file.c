@@ -1,5 +1,6 @@
 /* The file behind proofctl: changes are made together or not at all, from the version that was read, and with
  * their lines in the audit. */
+#include "base/path.h"
 #include "proofctl/audit_file.h"
 #include "proofctl/backend.h"
 #include "proofctl/file_lock.h"
@@ -35,7 +36,7 @@ static int remove_folder(void **state)
     (void)state;
     static const char *const names[] = {"", ".audit", ".lock", ".tmp"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *name = file_path_with(path, names[i]);
+        char *name = path_with(path, names[i]);
         (void)unlink(name);
         free(name);
     }
@@ -281,7 +282,7 @@ static void an_aborted_file_leaves_nothing(void **state)
     file_replace_abort(&r);
     file_replace_abort(&r); /* once more does nothing */
     assert_string_equal(contents(path), before);
-    char *temporary = file_path_with(path, ".tmp");
+    char *temporary = path_with(path, ".tmp");
     assert_int_equal(access(temporary, F_OK), -1);
     free(temporary);
     b->ops->close(b);
