@@ -193,8 +193,8 @@ static void load_end(struct file_store *fs)
     if (waiting != LOAD_NONE) load_start(fs, waiting);
 }
 
-/* An empty file is what a rewrite in place looks like at its start; no operator means to remove everybody so.
- */
+/* An empty file is what a rewrite in place looks like at its start; an operator never removes everybody
+ * in this way. */
 static bool would_remove_all(const struct file_store *fs, struct load *load)
 {
     struct policy_stats loaded;
