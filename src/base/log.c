@@ -434,8 +434,7 @@ static void everything_close(void)
     if (the_log.done_fd >= 0) (void)close(the_log.done_fd);
 }
 
-/* Blocks all signals in the log thread: they are for control. With SIGPIPE blocked, a broken pipe is an EPIPE
- * of write(2) and nothing else. */
+/* The log thread blocks all signals, SIGPIPE included: write(2) then says EPIPE, and nothing else happens. */
 static int thread_start(void)
 {
     sigset_t all, before;
