@@ -254,9 +254,8 @@ static void outputs_switch(void)
     log_outputs_discard(next);
 }
 
-/* Reports how many lines were dropped since the last report: at most once a second, or at once when
- * `is_last`. Returns the milliseconds until the next report is allowed, -1 when there is none to make or no
- * room for it. */
+/* Reports dropped lines, at most once a second, or at once when `is_last`. Returns the milliseconds until the
+ * next report may come, -1 when there is nothing to report or no room for it. */
 static int drops_report(uint64_t now_us, bool is_last)
 {
     uint64_t total = log_dropped_total();
@@ -272,8 +271,7 @@ static int drops_report(uint64_t now_us, bool is_last)
     return -1;
 }
 
-/* Reports that writes to `s` fail: in the operations log; or on stderr, when `s` is the operations log itself
- * and a file. */
+/* Reports that writes to `s` fail: in the operations log, or on stderr when that is `s` and a file. */
 static void failure_report(struct log_sink *s, uint64_t now_us)
 {
     uint64_t errors = atomic_load_explicit(&s->write_errors, memory_order_relaxed);
