@@ -213,12 +213,12 @@ static void test_commented_out_sections_are_empty(void **state)
 static void test_an_address_may_have_more_connections_than_a_worker(void **state)
 {
     (void)state;
-    config_destroy(load_good(CONFIG_REQUIRED
-                             "workers: 2\n"
-                             "limits: {connections_per_worker: 4, connections_per_source: 8}\n"));
-    config_destroy(load_good(CONFIG_REQUIRED
-                             "workers: auto\n"
-                             "limits: {connections_per_worker: 4, connections_per_source: 9}\n"));
+    config_unref(load_good(CONFIG_REQUIRED
+                           "workers: 2\n"
+                           "limits: {connections_per_worker: 4, connections_per_source: 8}\n"));
+    config_unref(load_good(CONFIG_REQUIRED
+                           "workers: auto\n"
+                           "limits: {connections_per_worker: 4, connections_per_source: 9}\n"));
 }
 
 /* Every limit that a contradiction check compares may be set alone. */
