@@ -1,7 +1,8 @@
 /* exchange.h - one request and its answer.
  *
  *   head -> parse -> target -> decide --deny--> reply                       (admission.c)
- *                                 `--allow--> lease -> send head and body   (exchange.c)
+ *                                 `--allow--> lease -> head                 (exchange.c)
+ *                                                        `-> body           (request_body.c)
  *                                                        `-> answer -> client, or tunnel (answer.c)
  *
  * Two sides with the same three states: the request side (client to backend) and the response side (backend
@@ -117,6 +118,12 @@ static inline bool exchange_is_reading(const struct exchange *x)
     return x->req != SIDE_DONE && x->state >= EXCHANGE_ACTIVE;
 }
 
+/* It is the backend's turn to say that it wants the body. */
+static inline bool exchange_awaits_continue(const struct exchange *x)
+{
+    return x->expect_continue && !x->continued && x->state == EXCHANGE_ACTIVE;
+}
+
 /* exchange_feed() would use bytes. */
 static inline bool exchange_can_take(const struct exchange *x)
 {
@@ -144,7 +151,7 @@ void exchange_abort(struct exchange *x, enum end_who who);
 /* Frees the pooled exchanges of a worker. */
 void exchange_pool_free(struct worker *w);
 
-/* --- between admission.c, exchange.c and answer.c ------------------------------------------------- */
+/* --- between admission.c, exchange.c, request_body.c and answer.c --------------------------------- */
 
 /* The exchange of `c`, from the worker's pool; NULL when memory is out. */
 struct exchange *exchange_create(struct conn *c);
