@@ -31,10 +31,10 @@ struct job {
     void (*done)(struct job *j, enum err e);
 };
 
-/* Starts run() on a thread of its own. Calls: done(), once, on the loop and in a later turn (of which it has
- * to tell the loop: loop_turn()), when the thread has ended; it may free the job. Owns: nobody touches the
- * job's memory in between but run(). done() gets ERR_LIMIT when no thread could be made (JOB_NO_THREAD):
- * run() was not called then. The loop does not end before done(). */
+/* Starts run() on a thread of its own. Calls: done(), once, on the loop and in a later turn (loop_turn()
+ * comes first in it if the clocks matter), when the thread has ended; it may free the job. Owns: nobody
+ * touches the job's memory in between but run(). done() gets ERR_LIMIT when no thread could be made
+ * (JOB_NO_THREAD): run() was not called then. The loop does not end before done(). */
 void job_start(struct job *j, uv_loop_t *loop, void (*run)(struct job *j),
                void (*done)(struct job *j, enum err e));
 

@@ -1,6 +1,7 @@
 #include "net/splice.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 bool stream_can_splice(const struct stream *from, const struct stream *to)
@@ -36,6 +37,13 @@ size_t stream_splice_in(struct stream *from, size_t max)
     ssize_t n = splice(from->fd, NULL, l->pipe_in, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (n <= 0) return 0;
     from->bytes_in += (uint64_t)n;
+    return (size_t)n;
+}
+
+size_t stream_waiting(const struct stream *s)
+{
+    int n;
+    if (ioctl(s->fd, FIONREAD, &n)) return 1; /* it cannot be told: better not to trust it */
     return (size_t)n;
 }
 

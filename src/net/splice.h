@@ -24,12 +24,17 @@ bool stream_can_splice(const struct stream *from, const struct stream *to);
 /* Moves what `from` has received, up to `max` bytes and to loop.read_buffer_bytes, into the loop's pipe;
  * counts it in bytes_in. Returns the bytes, which must be given to stream_splice_out() before anything else
  * happens on the loop. 0: nothing came, or it cannot be done (the end of the stream, an error, no
- * descriptors, a sandbox without splice()); reading as usual finds out which. */
+ * descriptors, a sandbox without splice()): read as usual. An error is used up by this, and reading then sees
+ * an end in its place: only for bytes whose number is known. */
 size_t stream_splice_in(struct stream *from, size_t max);
 
 /* Sends the n bytes in the pipe; what the kernel does not take waits in `pending`. stream_can_splice() must
  * hold. Errors: those of stream_write(). The pipe is empty afterwards in any case. */
 enum err stream_splice_out(struct stream *to, size_t n);
+
+/* How many bytes `s` has received that nobody has taken yet (one system call): after the end of a message,
+ * what follows it. recv() would have brought that along, splice() has not. Not 0 when it cannot be told. */
+size_t stream_waiting(const struct stream *s);
 
 /* Closes the pipe, if there is one. For loop_deinit(). */
 void splice_pipe_close(struct loop *l);

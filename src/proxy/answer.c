@@ -243,7 +243,7 @@ static bool splice_body(struct exchange *x)
     if (e)
         client_is_gone(x);
     else
-        passed(x, 0);
+        passed(x, x->res == SIDE_DONE ? stream_waiting(from) : 0);
     return true;
 }
 

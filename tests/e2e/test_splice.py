@@ -7,6 +7,7 @@ spliced is seen by the pipe that the worker has from then on.
 """
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -163,13 +164,34 @@ def test_a_client_that_resets_leaves_nothing_to_the_next(started, backend, partn
     assert other.reader.exactly(MIB) == pattern(MIB)[::-1]
 
 
-def test_bytes_behind_the_body_end_the_connection_to_the_backend(started, backend, partner):
-    """They belong to no request: nobody may get them."""
-    gateway = started()
-    surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
-    client, got = begin(gateway, in_two(backend, MIB, pattern(MIB) + surplus, then="drain"), partner)
-    assert client.reader.exactly(MIB) == pattern(MIB)
-    is_passed(client.exchange(fields=partner.authorization))
+def test_bytes_behind_the_body_are_nobodys(started, backend, partner):
+    """Not even that of the next request, which waits already: they and the body are there when the gateway reads."""
+    length = 20_000  # a receive buffer holds it
+    poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+    gateway = started(limits={"splice": "16KiB"})
+    gate, sent = backend.gate(), backend.gate()
+
+    def script(c):
+        c.read_request()
+        c.send(head(length))
+        gate.wait()
+        c.send(pattern(length) + poison)
+        sent.open()
+        c.drain()
+
+    backend.script(script)
+    client = gateway.client()
+    client.send(request(fields=partner.authorization) * 2)
+    client.reader.response_head()
+    gateway.signal(signal.SIGSTOP)
+    gate.open()
+    sent.wait()
+    gateway.signal(signal.SIGCONT)
+    assert client.reader.exactly(length) == pattern(length)
+    is_passed(client.response())
+    assert has_spliced(gateway)
+    (event,) = gateway.wait_event("upstream_unexpected_bytes")
+    assert event["bytes"] == str(len(poison))
     assert len(backend.connections) == 2
 
 
