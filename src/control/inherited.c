@@ -76,11 +76,11 @@ static bool is_bound_to(const struct socket_address *bound, const struct endpoin
     return addr_eq(&a, &e->addr) && socket_address_port(bound) == e->port;
 }
 
-/* Whether an address stands for all of a family, or of both, and the socket is bound to one of those. */
-static bool takes_in(const struct endpoint *e, const struct addr *a)
+/* Whether `all` stands for all addresses of its family, or of both, and `one` is another of those. */
+static bool takes_in(const struct addr *all, bool is_of_both, const struct addr *one)
 {
-    bool is_any = e->addr.family == ADDR_V4 ? e->addr.v4 == 0 : e->addr.v6.hi == 0 && e->addr.v6.lo == 0;
-    return is_any && !addr_eq(a, &e->addr) && (e->wildcard || a->family == e->addr.family);
+    bool is_any = all->family == ADDR_V4 ? all->v4 == 0 : all->v6.hi == 0 && all->v6.lo == 0;
+    return is_any && !addr_eq(all, one) && (is_of_both || all->family == one->family);
 }
 
 enum inherited_neighbours inherited_neighbours(const struct inherited *in, const struct endpoint *e)
@@ -90,9 +90,10 @@ enum inherited_neighbours inherited_neighbours(const struct inherited *in, const
     for (const struct inherited_socket *s = in->first; s; s = s->next) {
         bool is_near = s->bound.any.sa_family != AF_UNIX && socket_address_port(&s->bound) == e->port;
         if (!is_near || !span_starts(span_str(s->name), SPAN("listener "))) continue;
-        const struct addr a = addr_from_sockaddr(&s->bound.any);
-        if (!takes_in(e, &a)) return NEIGHBOURS_OTHER;
-        found = NEIGHBOURS_WITHIN;
+        bool is_of_both = span_starts(span_str(s->name), SPAN("listener *:"));
+        const struct addr theirs = addr_from_sockaddr(&s->bound.any);
+        if (addr_eq(&theirs, &e->addr) || takes_in(&theirs, is_of_both, &e->addr)) return NEIGHBOURS_AROUND;
+        if (takes_in(&e->addr, e->wildcard, &theirs)) found = NEIGHBOURS_WITHIN;
     }
     return found;
 }

@@ -48,10 +48,11 @@ int inherited_take(struct inherited *in, enum inherited_role role, const struct 
 
 /* How an address stands to the listeners of another gateway on its port. */
 enum inherited_neighbours {
-    NEIGHBOURS_NONE = 0,
-    NEIGHBOURS_WITHIN, /* it takes in all of theirs, as 0.0.0.0 does: they get what is theirs for as long as
-                          they are open, it gets the rest */
-    NEIGHBOURS_OTHER,  /* not so; within one of theirs, it would take connections away at once */
+    NEIGHBOURS_NONE = 0, /* none of theirs has an address in common with it */
+    NEIGHBOURS_WITHIN,   /* it takes some of theirs in, as 0.0.0.0 does: they get what is theirs for as long
+                            as they are open, it gets the rest */
+    NEIGHBOURS_AROUND,   /* one of theirs has that address, or takes it in: it would take connections away
+                            at once */
 };
 
 /* Looks at those that nobody has taken out of the list. */

@@ -143,7 +143,7 @@ static enum err open_first(const struct inherited *in, const struct config_liste
     bool is_alone = !is_moved && neighbours != NEIGHBOURS_WITHIN;
     enum err e = to_address(&l->address, &a, why);
     if (e == ERR_OK) e = open_socket(&l->address, &a, l->backlog, true, is_alone, &set->fds[0], why);
-    if (e == ERR_EXISTS && neighbours == NEIGHBOURS_OTHER)
+    if (e == ERR_EXISTS && neighbours == NEIGHBOURS_AROUND)
         errmsg_set(
             why, 0, 0,
             "cannot listen on %s: the process that this one takes over from listens on that port, for this "

@@ -250,6 +250,16 @@ def test_a_listener_widens_to_all_addresses_of_its_port(replaceable, partner):
         get(gateway, partner, ("127.0.0.2", port))
 
 
+def test_listeners_of_both_families_widen_at_once(replaceable, partner):
+    port = free_port()
+    first = {"address": "127.0.0.1:0"}
+    gateway = replaceable(listeners=[first, {"address": f"127.0.0.1:{port}"}, {"address": f"[::1]:{port}"}])
+    gateway.configure(listeners=[first, {"address": f"0.0.0.0:{port}"}, {"address": f"[::]:{port}"}])
+    upgrade_and_wait(gateway)
+    for host in ("127.0.0.1", "127.0.0.2", "::1"):
+        get(gateway, partner, (host, port))
+
+
 @pytest.mark.parametrize("before, after", [("0.0.0.0", "127.0.0.1"), ("*", "0.0.0.0")])
 def test_a_listener_narrows_with_a_reload_only(replaceable, partner, before, after):
     """Its sockets would take connections from those that serve, before anybody knows whether the start succeeds."""

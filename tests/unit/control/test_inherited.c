@@ -186,10 +186,20 @@ static void what_takes_in_another_address_may_stand_beside_it(void **state)
     };
     for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++) {
         assert_int_equal(neighbours(wider[i][0], wider[i][1]), NEIGHBOURS_WITHIN);
-        assert_int_equal(neighbours(wider[i][1], wider[i][0]), NEIGHBOURS_OTHER);
+        assert_int_equal(neighbours(wider[i][1], wider[i][0]), NEIGHBOURS_AROUND);
     }
-    assert_int_equal(neighbours("127.0.0.1", "127.0.0.2"), NEIGHBOURS_OTHER); /* the system knows better */
-    assert_int_equal(neighbours("127.0.0.1", "[::]"), NEIGHBOURS_OTHER);
+    assert_int_equal(neighbours("127.0.0.1", "127.0.0.1"), NEIGHBOURS_AROUND);
+}
+
+static void addresses_with_nothing_in_common_are_no_neighbours(void **state)
+{
+    (void)state;
+    static const char *const apart[][2] = {
+        {"127.0.0.1", "127.0.0.2"}, {"127.0.0.1", "[::]"}, {"[::1]", "0.0.0.0"}, {"[::]", "0.0.0.0"}};
+    for (size_t i = 0; i < sizeof apart / sizeof apart[0]; i++) {
+        assert_int_equal(neighbours(apart[i][0], apart[i][1]), NEIGHBOURS_NONE);
+        assert_int_equal(neighbours(apart[i][1], apart[i][0]), NEIGHBOURS_NONE);
+    }
 }
 
 static void only_listeners_of_a_gateway_on_the_same_port_are_neighbours(void **state)
@@ -219,6 +229,7 @@ int main(void)
         cmocka_unit_test(one_that_cannot_share_its_address),
         cmocka_unit_test(the_service_managers_list),
         cmocka_unit_test(what_takes_in_another_address_may_stand_beside_it),
+        cmocka_unit_test(addresses_with_nothing_in_common_are_no_neighbours),
         cmocka_unit_test(only_listeners_of_a_gateway_on_the_same_port_are_neighbours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
