@@ -65,12 +65,13 @@ typedef enum err backend_finding_fn(void *arg, const struct backend_finding *f);
 /* `r` is NULL when there is no record ids[i]. */
 typedef enum err backend_found_fn(void *arg, size_t i, const struct backend_record *r);
 
-/* Each function that fails leaves at least one sentence in b->faults, except for ERR_NOT_FOUND, ERR_NOMEM and
- * what a callback returned. Further errors: ERR_IO, ERR_PARSE (the store has faulty records); with Redis also
- * ERR_UNREACHABLE (away or not ready: try again later) and ERR_REFUSED (login, rights, certificates). */
+/* Each function that fails leaves at least one sentence in b->faults, except for ERR_NOT_FOUND of one record,
+ * ERR_NOMEM and what a callback returned. Further errors: ERR_IO, ERR_PARSE (the store has faulty records);
+ * with Redis also ERR_UNREACHABLE (away or not ready: try again later) and ERR_REFUSED (login, rights,
+ * certificates). */
 struct backend_ops {
     /* Every record, in the order of the file, or of the ids. ERR_PARSE: with a file nothing was handed out,
-     * with Redis every record that is valid. */
+     * with Redis every record that is valid. ERR_NOT_FOUND: there is no such file. */
     enum err (*list)(struct backend *b, backend_record_fn *on_record, void *arg);
     /* One record; `out` is valid until the next call. Errors: ERR_NOT_FOUND. */
     enum err (*get)(struct backend *b, const char *id, struct backend_record *out);

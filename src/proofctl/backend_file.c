@@ -79,7 +79,8 @@ static enum err file_list(struct backend *b, backend_record_fn *on_record, void 
 {
     struct backend_file *f = file_of(b);
     enum err e = refresh(f);
-    if (!e && !f->snapshot.exists) e = fail(f, ERR_IO, "does not exist; `proofctl partner add` makes it");
+    if (!e && !f->snapshot.exists)
+        e = fail(f, ERR_NOT_FOUND, "does not exist; `proofctl partner add` makes it");
     for (uint32_t i = 0; !e && i < f->snapshot.file.nentries; i++) {
         struct backend_record record;
         e = describe(f, &f->snapshot.file.entries[i], &record);

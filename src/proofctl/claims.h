@@ -2,7 +2,8 @@
  *
  * A token belongs to one partner: gateways refuse a record with the token of another one. Tokens that
  * proofctl issues are random and nobody's; those of an imported file may be anybody's. A record that is
- * itself among the changes is nobody's rival: it has the tokens of its change, and those of one call differ.
+ * itself among the changes is no rival: it has the tokens of its change, and those of one call differ. But a
+ * gateway on Redis sees one change after the other, so it must have given a token up before another gets it.
  *
  * Thread: [any].
  */
@@ -14,14 +15,20 @@
 struct claim {
     uint8_t digest[TOKEN_DIGEST_BYTES];
     const char *id; /* borrowed from the change that brings it */
+    size_t place;   /* of that change */
+};
+
+struct claimant {
+    const char *id; /* borrowed */
+    size_t place;
 };
 
 /* Starts zeroed. */
 struct claims {
     struct claim *list; /* owned; in the order of digests */
     size_t n;
-    const char **ids; /* owned; of all changes, in order */
-    size_t nids;
+    struct claimant *changes; /* owned; all of them, in the order of ids */
+    size_t nchanges;
 };
 
 /* Collects the tokens of the changes that have foreign ones; c->n is 0 when none has. The changes must
@@ -34,8 +41,9 @@ void claims_deinit(struct claims *c);
 bool claims_dispute(const struct claims *c, const char *id, const uint8_t digest[static TOKEN_DIGEST_BYTES],
                     struct record_messages *faults);
 
-/* Looks through all records for those that have a claimed token and are not replaced; b->faults names them.
- * Errors: ERR_RANGE (there are some), those of ops->list() but ERR_PARSE: what is not valid is not in force.
+/* Looks through all records for those that have a claimed token and are not replaced, with Redis: not before
+ * the token is claimed; b->faults names them. Errors: ERR_RANGE (there are some), those of ops->list() but
+ * ERR_PARSE (what is not valid is not in force) and ERR_NOT_FOUND.
  */
 enum err claims_check(struct backend *b, const struct claims *c);
 

@@ -112,8 +112,8 @@ enum ctl_exit session_fail_backend(const struct session *s, enum err e)
     enum ctl_exit code = e == ERR_CONFLICT      ? CTL_CONFLICT
                          : e == ERR_UNREACHABLE ? CTL_UNAVAILABLE
                                                 : CTL_FAILED;
-    bool is_about_place =
-        e == ERR_IO || e == ERR_PARSE || e == ERR_TIMEOUT || e == ERR_UNREACHABLE || e == ERR_REFUSED;
+    bool is_about_place = e == ERR_IO || e == ERR_NOT_FOUND || e == ERR_PARSE || e == ERR_TIMEOUT ||
+                          e == ERR_UNREACHABLE || e == ERR_REFUSED;
     return session_fail_messages(s, code, is_about_place ? s->backend->place : NULL, &s->backend->faults);
 }
 

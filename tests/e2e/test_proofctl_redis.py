@@ -354,6 +354,26 @@ def test_an_import_may_give_the_token_of_a_partner_to_a_new_one(ctl, redis, gate
     ctl("verify")
 
 
+def test_an_import_that_moves_a_token_is_in_the_order_in_which_gateways_obey(ctl, redis, gateway_on, tmp_path):
+    """They see one change after the other, and refuse a record with a token that another one still has."""
+    acme, bee = partner_of(ctl.add("--id", "acme")), partner_of(ctl.add("--id", "bee"))
+    gateway = gateway_on(redis, acme, bee)
+    file = tmp_path / "partners.ndjson"
+    moved, renewed = Partner("acme", token=bee.token), Partner("bee")
+    for partners in ([moved, renewed], [moved, Partner("bee", token=acme.token)], [Partner("bee", token=acme.token), moved]):
+        write_file(file, partners)
+        before = ctl("export").out
+        for last in ("--yes", "--dry-run"):
+            run = ctl("import", file, last, code=1)
+            late = partners[1].partner_id
+            assert f'gets a token of "{late}"' in run.err and f'import "{late}" first' in run.err, run
+        assert ctl("export").out == before
+    write_file(file, [renewed, moved])
+    ctl("import", file, "--yes", "--wait")
+    assert [ask(gateway, p).status for p in (moved, renewed, acme)] == [200, 200, 401]
+    assert not gateway.events("store_record_error")
+
+
 def test_a_bar_is_drawn_on_a_terminal_only(ctl, tmp_path):
     file = tmp_path / "many.ndjson"
     write_file(file, [Partner(f"p{i:04}") for i in range(3000)])

@@ -46,6 +46,15 @@ def test_the_first_partner_makes_the_file(tmp_path):
     assert stat.S_IMODE(ctl.store.stat().st_mode) == 0o640
 
 
+def test_an_import_makes_the_file_and_its_dry_run_does_not_need_it(ctl, tmp_path):
+    more = tmp_path / "more.ndjson"
+    write_file(more, [Partner("one"), Partner("two")])
+    new = Proofctl(tmp_path / "new.ndjson")
+    assert new("import", more, "--dry-run").out.splitlines()[-1] == "dry run: 2 added, 0 changed, 0 unchanged"
+    assert not new.store.exists()
+    assert new("import", more).out.splitlines()[-1] == "2 added, 0 changed, 0 unchanged"
+
+
 def test_lines_that_are_not_concerned_stay_as_they_are(ctl):
     odd = [json.dumps(Partner(f"p{i}").record(), separators=(" ,  ", "\t: ")) for i in range(4)]
     ctl.store.write_bytes(f"\n{odd[0]}\r\n  \n{odd[1]}\n{odd[2]}\n\t\n{odd[3]}".encode())  # no newline at the end
