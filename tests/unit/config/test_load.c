@@ -307,7 +307,12 @@ static void test_a_file_is_read_whole(void **state)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, CONFIG_REQUIRED, strlen(CONFIG_REQUIRED)), strlen(CONFIG_REQUIRED));
     close(fd);
-    load_path(path, ERR_OK, "");
+    char *report;
+    struct config *c;
+    assert_int_equal(load_reporting(path, NULL, &c, &report), ERR_OK);
+    assert_string_equal(report, "");
+    free(report);
+    config_unref(c);
     unlink(path);
 }
 
