@@ -273,7 +273,7 @@ static void *await_second_try(void *arg)
     char room[sizeof(struct inotify_event) + NAME_MAX + 1];
     struct pollfd p = {.fd = w->watch, .events = POLLIN};
     for (unsigned tries = 0; tries < 2 && poll(&p, 1, OTHER_WRITER_MS) == 1; tries++)
-        (void)read(w->watch, room, sizeof room);
+        if (read(w->watch, room, sizeof room) <= 0) break;
     (void)close(w->lock);
     return NULL;
 }
