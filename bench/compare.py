@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What changed between two runs beyond the noise.
 
     bench/compare.py OLD/results.json NEW/results.json [--gateway proofgw]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Makes the pages of a run again from its results.json.
 
     bench/report.py build/bench/results.json                report.html beside it

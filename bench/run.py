@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Measures gateways side by side: processor time per operation, latency, memory, system calls.
 
     bench/setup.sh                  once: peers, tools, the release build
