@@ -98,10 +98,8 @@ static void read_once(struct stream *s)
     if (s->tls && stream_tls_hand_over(s))
         return; /* what came before goes first; the socket will ask again */
     const struct loop *l = stream_loop(s);
-    size_t room = l->read_buffer_bytes;
-    if (s->events->before_read && !s->tls) room = s->events->before_read(s);
-    if (room == 0) return;
-    ssize_t n = recv(s->fd, l->read_buffer, room, 0);
+    if (s->events->on_readable && !s->tls && s->events->on_readable(s)) return;
+    ssize_t n = recv(s->fd, l->read_buffer, l->read_buffer_bytes, 0);
     if (n > 0) {
         s->bytes_in += (uint64_t)n;
         if (s->tls)

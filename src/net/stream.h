@@ -35,9 +35,8 @@ struct stream_events {
     void (*on_connected)(struct stream *s); /* connected, and with TLS the handshake is done; not for
                                                stream_open(). May be NULL */
     void (*on_read)(struct stream *s, const char *p, size_t n); /* n > 0; p dies when this returns */
-    size_t (*before_read)(struct stream *s); /* plain sockets only, readable: how many bytes may be read, at
-                                                most loop.read_buffer_bytes; 0 when the user has taken them by
-                                                net/splice.h. May be NULL: as many as fit */
+    bool (*on_readable)(struct stream *s); /* plain sockets only, before a read: true when the user has taken
+                                              what there is by net/splice.h. May be NULL */
     void (*on_eof)(struct stream *s); /* the other side will send no more: FIN, with TLS close_notify; once */
     void (*on_drained)(struct stream *s);            /* pending became empty */
     void (*on_failed)(struct stream *s, enum err e); /* connect, handshake or read failed, or a reset came

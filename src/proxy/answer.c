@@ -332,13 +332,13 @@ static void on_read(struct stream *s, const char *p, size_t n)
     conn_update(c);
 }
 
-static size_t before_read(struct stream *s)
+static bool on_readable(struct stream *s)
 {
     struct exchange *x = upconn_of(s)->user;
     struct conn *c = x->conn;
-    if (!splice_body(x)) return stream_loop(s)->read_buffer_bytes;
+    if (!splice_body(x)) return false;
     conn_update(c);
-    return 0;
+    return true;
 }
 
 static void on_eof(struct stream *s)
@@ -409,7 +409,7 @@ static void on_closed(struct stream *s)
 
 const struct stream_events answer_events = {
     .on_connected = on_connected,
-    .before_read = before_read,
+    .on_readable = on_readable,
     .on_read = on_read,
     .on_eof = on_eof,
     .on_drained = on_drained,
