@@ -3,7 +3,6 @@
 #include "helper_net.h"
 #include "net/job.h"
 
-#include <errno.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,15 +14,8 @@
 
 enum { MANY = 100 };
 
-static bool has_no_threads;
+#include "support/no_threads.h"
 
-static int create_or_fail(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                          void *arg)
-{
-    return has_no_threads ? EAGAIN : pthread_create(thread, attributes, run, arg);
-}
-
-#define pthread_create create_or_fail
 #include "net/job.c"
 #undef pthread_create
 

@@ -3,7 +3,6 @@
 #include "helper_watched.h"
 #include "net/job.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,15 +11,8 @@
 
 #include <cmocka.h>
 
-static bool has_no_threads;
+#include "support/no_threads.h"
 
-static int create_or_fail(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                          void *arg)
-{
-    return has_no_threads ? EAGAIN : pthread_create(thread, attributes, run, arg);
-}
-
-#define pthread_create create_or_fail
 #include "net/job.c"
 #undef pthread_create
 
