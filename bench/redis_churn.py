@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """p99.9 of answers while partners change in Redis.
 
-    bench/redis_churn.py [--partners 1000000] [--rate 5000] [--changes 1000] [--rounds 5] [--build build/release]
+    bench/redis_churn.py [--partners 1000000] [--rate 5000] [--changes 1000] [--rounds 5] [--build build/profiled]
 
 One gateway follows a real Redis with many partners and answers requests at a fixed rate. Each round measures three windows: `still`;
 `elsewhere`, in which the same writer changes another Redis at the same pace, so that the machine does the same work; and
@@ -34,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--changes", type=int, default=1000, help="changes a second")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5, help="length of a window")
-    parser.add_argument("--build", type=Path, default=ROOT / "build/release")
+    parser.add_argument("--build", type=Path, default=ROOT / "build/profiled")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measures gateways side by side: processor time per operation, latency, memory, system calls.
 
-    bench/setup.sh                  once: peers, tools, the release build
+    bench/setup.sh                  once: peers, tools, the build that is measured
     bench/run.py --quick            the most important scenarios, under 3 minutes
     bench/run.py --full             everything; about an hour
     bench/run.py --gateways proofgw,nginx,./mine.json --scenarios A,C --rounds 12
@@ -84,7 +84,7 @@ def parse():
     p.add_argument("--full", action="store_true")
     p.add_argument("--resume", action="store_true", help="go on with the run in --output: what it has is not measured again")
     p.add_argument("--list", action="store_true", help="scenarios and gateways")
-    p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/release"))
+    p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/profiled"))
     p.add_argument("--output", type=Path, default=ROOT / "build/bench")
     o = p.parse_args()
     if o.quick and o.full:

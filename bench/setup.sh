@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what bench/run.py compares with and needs (Debian, Ubuntu), and builds the release gateway and our tools.
+# Installs what bench/run.py compares with and needs (Debian, Ubuntu), and builds the gateway as it is installed, and our tools.
 #
 # The peers' services are not started: a policy-rc.d says no while they are installed. What was there before stays as it was.
 # usage: bench/setup.sh
@@ -23,13 +23,11 @@ forbid_services() {
     as_root chmod 755 "$policy"
 }
 
-missing=$(packages_missing build bench)
+missing=$(packages_missing build profile bench)
 if [ -n "$missing" ]; then
     if command -v apt-get >/dev/null; then forbid_services; fi
-    packages_install build bench
+    packages_install build profile bench
 fi
 
-echo "Building ..."
-cmake -S "$root" --preset release -DBUILD_TESTING=OFF >/dev/null
-cmake --build "$root/build/release" -j "$(nproc)"
+"$root/deploy/build.sh"
 echo "Ready: bench/run.py --quick"

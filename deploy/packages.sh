@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The packages that the project needs, in one place; sourced by deploy/quickstart.sh and tests/run.sh.
+# The packages that the project needs, in one place; sourced by the scripts in deploy/, tests/ and bench/.
 #
 # Debian and Ubuntu: packages_install installs what is missing (root or sudo). Elsewhere, or without root, it names
 # exactly what is missing and gives up.
@@ -19,6 +19,8 @@ build|module jansson|libjansson-dev|jansson-devel|jansson-dev
 build|module hiredis|libhiredis-dev|hiredis-devel|hiredis-dev
 build|llhttp|libllhttp-dev,node-llhttp|llhttp-devel|llhttp-dev
 build|command curl|curl|curl|curl
+profile|command openssl|openssl|openssl|openssl
+profile|command python3|python3|python3|python3
 test|module cmocka|libcmocka-dev|libcmocka-devel|cmocka-dev
 test|command redis-check-rdb|redis-tools|redis|redis
 test|command git|git|git|git
