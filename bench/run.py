@@ -3,8 +3,8 @@
 
     bench/setup.sh                  once: peers, tools, the build that is measured
     bench/run.py --quick            the most important scenarios, under 3 minutes
-    bench/run.py --full             everything; about an hour
-    bench/run.py --gateways proofgw,nginx,./mine.json --scenarios A,C --rounds 12
+    bench/run.py --full             everything; about an hour and a half
+    bench/run.py --gateways proofgw,nginx,./mine.json --scenarios A,C --rounds 48
 
 Writes results.json and report.html to --output. bench/RESULTS.md says how it is done and how to read it.
 """
@@ -76,8 +76,8 @@ def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--gateways", metavar="NAMES", help="names or .json files, with commas (default: all that are installed)")
     p.add_argument("--scenarios", metavar="NAMES", help="with commas")
-    p.add_argument("--rounds", type=int, help="of each cost scenario (default 8; quick 3, full 12)")
-    p.add_argument("--seconds", type=float, help="of one round (default 0.5; quick 0.25)")
+    p.add_argument("--rounds", type=int, help="of each cost scenario (default 24; quick 3, full 48)")
+    p.add_argument("--seconds", type=float, default=0.25, help="of one round (default 0.25)")
     p.add_argument("--partners", type=int, default=10_000)
     p.add_argument("--connections", type=int, help="idle ones, for H (default 5000; quick 1000)")
     p.add_argument("--quick", action="store_true")
@@ -89,8 +89,7 @@ def parse():
     o = p.parse_args()
     if o.quick and o.full:
         p.error("either --quick or --full")
-    o.rounds = o.rounds or (3 if o.quick else 12 if o.full else 8)
-    o.seconds = o.seconds or (0.25 if o.quick else 0.5)
+    o.rounds = o.rounds or (3 if o.quick else 48 if o.full else 24)
     o.connections = o.connections or (1000 if o.quick else 5000)
     known = {s.name: s for s in scenarios.ALL}
     default = ",".join(known) if o.full else ",".join(scenarios.QUICK)

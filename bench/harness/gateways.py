@@ -209,7 +209,16 @@ class Instance:
         elif how != "watch":
             self.process.send_signal(getattr(signal, f"SIG{how}"))
 
+    def restart(self):
+        """Anew with the same files on the same ports."""
+        self.end()
+        self.start()
+
     def stop(self):
+        self.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def end(self):
         """Ends the whole tree, by pid. What does not end in time is killed."""
         if self not in self.setting.instances:
             return
@@ -227,7 +236,6 @@ class Instance:
                     os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
         return self

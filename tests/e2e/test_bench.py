@@ -38,9 +38,10 @@ def measured(tmp_path, monkeypatch):
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
 
-    def measure(*gateways, scenarios):
+    def measure(*gateways, scenarios, more=()):
         names = ",".join(map(str, gateways))
-        done = run("run.py", "--build", BINARY.parent, "--output", output, "--gateways", names, "--scenarios", scenarios, *SHORT)
+        chosen = ("--gateways", names, "--scenarios", scenarios, *SHORT, *more)
+        done = run("run.py", "--build", BINARY.parent, "--output", output, *chosen)
         assert done.returncode == 0, done.stdout + done.stderr
         assert not list(scratch.iterdir()), "files were left behind"
         return json.loads((output / "results.json").read_text()), output / "results.json"
@@ -80,3 +81,12 @@ def test_no_figure_without_the_job(measured, tmp_path):
         assert "X-Proof-Partner-Id" in values["blind"]["na"] or "401" in values["blind"]["na"]
         assert values["absent"] == {"na": "not installed"}
     assert set(results["scenarios"]["H"]["values"]["blind"]) == {"na"}
+
+
+def test_no_figure_from_one_start(measured, tmp_path):
+    """Every six rounds a gateway is started anew, and goes on where it was."""
+    starts = tmp_path / "starts"
+    command = ["/bin/sh", "-c", f'echo $$ >>{starts}; exec "$@"', "start", "@BIN@/proofgw", "run", "-c", "@DIR@/conf/gateway.yaml"]
+    results, _ = measured(describe(tmp_path, "twin", command=command), scenarios="A", more=("--rounds", 13))
+    assert len(set(starts.read_text().split())) == 3
+    assert len(results["scenarios"]["A"]["values"]["twin"]["cost_us"]) == 13
