@@ -297,7 +297,7 @@ class Curve:
                 bench.progress(f"{self.name} {d.name} {self.axis} {short(size)}")
                 try:
                     bench.require(d, False, {"identity"})
-                    cost = min(self.measure(bench, d, size) for _ in range(max(1, bench.rounds // 16)))
+                    cost = min(self.measure(bench, d, size) for _ in range(max(1, bench.rounds // 12)))
                 except FAILURES as e:
                     values[d.name].setdefault("na", {})[str(size)] = str(e)
                     continue
@@ -313,16 +313,10 @@ class Curve:
             raise Unavailable("more connections than descriptors")
         options = ["--connections", connections, "--seconds", bench.seconds]
         options += ["--header-file", bench.setting.header_file(count), "--rotate"]
-        if count == bench.count and workers == 1:
-            instance, kept = bench.instance(description, tls=False, proof=set()), True
-        else:
-            instance, kept = Instance(description, bench.setting, count=count, workers=workers), False
-        try:
+        # A process of its own: idle connections of others to the backend would take the descriptors that it needs.
+        with Instance(description, bench.setting, count=count, workers=workers) as instance:
             measure(bench.setting, instance, options)  # so many connections to the backend must be there first
             run = measure(bench.setting, instance, options)
-        finally:
-            if not kept:
-                instance.stop()
         return run["cpu_ns"] / 1000 / run["operations"]
 
 
