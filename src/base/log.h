@@ -1,9 +1,9 @@
 /* log.h - the two log streams: operations (key=value text, stderr by default) and access (JSON, stdout).
  *
- * Each thread that logs owns a ring; one log thread drains all rings and does the writing, so a full disk
- * or a slow pipe stops neither a worker nor the control thread. That thread does not wait for an output
- * either (log_sink.h): a stuck access log leaves the operations log running. Lines that find no room are
- * dropped and counted, and at most once a second the log itself says so: `event=log_dropped lines=N`.
+ * Each thread that logs owns a ring; one log thread (log_outputs.h) drains all rings and does the writing, so
+ * a full disk or a slow pipe stops neither a worker nor the control thread. That thread does not wait for an
+ * output either (log_sink.h): a stuck access log leaves the operations log running. Lines that find no room
+ * are dropped and counted, and at most once a second the log itself says so: `event=log_dropped lines=N`.
  *
  *   worker 0  -- ring --.
  *   worker 1  -- ring --+--> log thread --> ops fd / access fd   (batched writes, 10 ms while busy,

@@ -32,8 +32,8 @@ struct log_sink {
     _Atomic uint64_t write_errors; /* failed writes */
 
     int sys;              /* errno of the last failed write */
-    uint64_t errors_told; /* write_errors as log.c saw it last */
-    uint64_t told_at_us;  /* when log.c last reported a failed write; 0 = never */
+    uint64_t errors_told; /* write_errors as log_outputs.c saw it last */
+    uint64_t told_at_us;  /* when log_outputs.c last reported a failed write; 0 = never */
 };
 
 /* `path`: as in struct log_options. Errors: ERR_IO (errno tells), ERR_NOMEM. */
