@@ -6,7 +6,7 @@
 #include "proxy/forward.h"
 #include "proxy/worker.h"
 
-#include <stdlib.h>
+#include <string.h>
 
 enum { LOG_PATH_MAX = 1024 };
 
@@ -89,46 +89,18 @@ void exchange_count_lost_head(struct conn *c)
 
 /* --- decision -------------------------------------------------------------------------------------- */
 
-static bool verdict_is_cached(const struct conn *c, const struct decide_query *q)
-{
-    const struct verdict_cache *v = c->verdict;
-    return v && q->has_route && q->has_environment && !q->is_misdirected && q->nauthorization == 1 &&
-           v->n == q->authorization.n && v->env == q->env &&
-           v->generation == policy_generation(c->worker->policy) && q->wall_ms < v->valid_until_ms &&
-           addr_eq(&v->source, q->source) && bytes_equal_secret(v->key, q->authorization.p, v->n);
-}
-
-/* Without memory for it the next request is looked up as well. */
-static void keep_verdict(struct conn *c, const struct decide_query *q, const struct decision *d)
-{
-    conn_forget_verdict(c);
-    if (d->deny != DENY_NONE || q->authorization.n > VERDICT_KEY_MAX) return;
-    struct verdict_cache *v = c->verdict = malloc(sizeof *v + q->authorization.n);
-    if (!v) return;
-    v->generation = d->generation;
-    v->valid_until_ms = d->valid_until_ms;
-    v->source = *q->source;
-    v->partner = d->partner;
-    v->slot = (uint8_t)d->slot;
-    v->env = (uint8_t)q->env;
-    v->n = (uint8_t)q->authorization.n;
-    memcpy(v->key, q->authorization.p, q->authorization.n);
-}
-
 /* Fills in the decision, from the verdict cache of the connection when nothing has changed. The cache has no
  * token digest, which a tunnel needs to be decided again later: an upgrade is always looked up. */
 static void decide_request(struct conn *c, const struct decide_query *q, enum route route, struct decision *d)
 {
     struct worker *w = c->worker;
-    if (route != ROUTE_WS && verdict_is_cached(c, q)) {
-        const struct verdict_cache *v = c->verdict;
-        *d = (struct decision){.deny = DENY_NONE, .slot = (enum token_slot)v->slot, .partner = v->partner};
+    if (route != ROUTE_WS && verdict_cache_find(c->verdict, q, policy_generation(w->policy), d)) {
         metrics_add(w->metrics, METRIC_VERDICT_CACHE_HITS, 0, 1);
         return;
     }
     decide(w->policy, w->hasher, q, d);
     metrics_add(w->metrics, METRIC_VERDICT_CACHE_MISSES, 0, 1);
-    keep_verdict(c, q, d);
+    verdict_cache_keep(&c->verdict, q, d);
 }
 
 enum reply_id admission_reply_of(enum verdict v)

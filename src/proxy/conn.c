@@ -8,7 +8,6 @@
 #include "proxy/tunnel.h"
 #include "proxy/worker.h"
 
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -232,7 +231,7 @@ void conn_close(struct conn *c)
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     conn_count_bytes(c);
     loop_deadline_clear(&w->loop, &c->timer);
-    conn_forget_verdict(c);
+    verdict_cache_drop(&c->verdict);
     stream_close(&c->stream, is_cut ? STREAM_END_RESET : STREAM_END_CLOSE);
 }
 
@@ -271,13 +270,6 @@ void conn_exchange_done(struct conn *c)
     else
         after_flush(c);
     conn_update(c);
-}
-
-void conn_forget_verdict(struct conn *c)
-{
-    if (c->verdict) OPENSSL_cleanse(c->verdict->key, c->verdict->n);
-    free(c->verdict);
-    c->verdict = NULL;
 }
 
 static void on_timer(struct wheel_entry *e)
@@ -456,7 +448,7 @@ void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_ev
     set_state(c, CONN_TUNNEL);
     loop_deadline_clear(&c->worker->loop, &c->timer);
     c->timer.on_due = on_due;
-    conn_forget_verdict(c);
+    verdict_cache_drop(&c->verdict);
     settings_unref(c->settings);
     c->settings = NULL;
     worker_listener_unref(c->listener);

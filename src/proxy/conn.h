@@ -7,8 +7,7 @@
  * The next request is parsed only when the current exchange is over and its last byte is with the kernel;
  * what arrives early waits in `input` (bounded), then in the kernel. An idle connection owns no buffer, and
  * goes by the worker's current settings; from the first byte of a head to the end of the answer it keeps the
- * settings that it began with. The connection remembers its last verdict, keyed by the exact Authorization
- * bytes, the address, the environment and the policy generation.
+ * settings that it began with.
  *
  * With TLS, a client that goes away without close_notify is like one that resets: routine while the
  * connection is idle, the end of a request whose body is not whole (RFC 8446 section 6.1).
@@ -20,10 +19,10 @@
 
 #include "http/scan.h"
 #include "net/stream.h"
-#include "policy/decide.h"
 #include "proxy/caller.h"
 #include "proxy/end.h"
 #include "proxy/input.h"
+#include "proxy/verdict_cache.h"
 
 struct exchange;
 struct tunnel;
@@ -40,21 +39,6 @@ enum conn_state {
     CONN_LINGER,        /* FIN sent; input is dropped until the client's FIN. Deadline: linger */
     CONN_TUNNEL,        /* `tunnel` is set and owns the stream's events */
     CONN_CLOSED,        /* waits for the stream's on_closed, then freed */
-};
-
-enum { VERDICT_KEY_MAX = 120 }; /* longer Authorization values are looked up each time */
-
-/* The last verdict of this connection that let a request in. Apart from the connection, because it is a fifth
- * of it, and tunnels have none. */
-struct verdict_cache {
-    uint64_t generation;
-    uint64_t valid_until_ms;
-    struct addr source;
-    uint32_t partner;
-    uint8_t slot;
-    uint8_t env;
-    uint8_t n;  /* bytes of key */
-    char key[]; /* the Authorization value */
 };
 
 struct conn {
@@ -138,9 +122,6 @@ void conn_tunnel_done(struct conn *c, bool linger);
 
 /* Brings the byte counters of the metrics up to date: the stream's are 0 afterwards. */
 void conn_count_bytes(struct conn *c);
-
-/* Wipes and frees the remembered verdict. */
-void conn_forget_verdict(struct conn *c);
 
 /* Ends the connection so that the client can read what it was sent: FIN, then its input is dropped until it
  * ends too. Closes at once when the client has sent its FIN. */
