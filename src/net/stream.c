@@ -9,6 +9,19 @@
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
+void stream_set_state(struct stream *s, enum stream_state to)
+{
+    static const uint8_t moves[] = {
+        [STREAM_NONE] = 1 << STREAM_CONNECTING | 1 << STREAM_HANDSHAKE | 1 << STREAM_OPEN,
+        [STREAM_CONNECTING] = 1 << STREAM_HANDSHAKE | 1 << STREAM_OPEN | 1 << STREAM_CLOSING,
+        [STREAM_HANDSHAKE] = 1 << STREAM_OPEN | 1 << STREAM_CLOSING,
+        [STREAM_OPEN] = 1 << STREAM_CLOSING,
+        [STREAM_CLOSING] = 1 << STREAM_NONE,
+    };
+    BUG_IF(!(moves[s->state] & 1 << to), "a stream makes a move that does not exist");
+    s->state = (uint8_t)to;
+}
+
 /* The only place that talks to libuv about interest: the mask is compared first because uv_poll_start()
  * costs two system calls even when nothing changes. */
 static void arm(struct stream *s, uint8_t mask)
@@ -57,7 +70,7 @@ enum err stream_start(struct stream *s, struct loop *l, int fd, const struct str
         return r == UV_ENOMEM ? ERR_NOMEM : ERR_IO;
     }
     s->poll.data = s;
-    s->state = (uint8_t)state;
+    stream_set_state(s, state);
     stream_update_interest(s);
     return ERR_OK;
 }
@@ -173,9 +186,8 @@ static void flush_pending(struct stream *s)
     s->events->on_drained(s);
 }
 
-void stream_opened(struct stream *s)
+void stream_tell_open(struct stream *s)
 {
-    s->state = STREAM_OPEN;
     stream_update_interest(s);
     if (s->events->on_connected) s->events->on_connected(s);
 }
@@ -193,7 +205,8 @@ static void finish_connect(struct stream *s)
     if (s->tls) {
         stream_tls_begin(s);
     } else {
-        stream_opened(s);
+        stream_set_state(s, STREAM_OPEN);
+        stream_tell_open(s);
         if (s->state == STREAM_OPEN && s->pending)
             flush_pending(s);
         else
@@ -313,7 +326,7 @@ static void on_uv_closed(uv_handle_t *handle)
 {
     struct stream *s = handle->data;
     loop_turn(stream_loop(s));
-    s->state = STREAM_NONE;
+    stream_set_state(s, STREAM_NONE);
     s->events->on_closed(s);
 }
 
@@ -321,7 +334,7 @@ void stream_close(struct stream *s, enum stream_end how)
 {
     if (s->state == STREAM_NONE || s->state == STREAM_CLOSING) return;
     if (s->tls) stream_tls_end(s, how);
-    s->state = STREAM_CLOSING;
+    stream_set_state(s, STREAM_CLOSING);
     drop_pending(s);
     if (how == STREAM_END_RESET) {
         const struct linger hard = {.l_onoff = 1, .l_linger = 0};

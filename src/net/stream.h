@@ -83,7 +83,8 @@ static inline struct loop *stream_loop(const struct stream *s)
     return CONTAINER_OF(s->poll.loop, struct loop, uv);
 }
 
-/* Takes over a connected, non-blocking socket; reading starts. On failure `fd` is closed.
+/* Takes over a connected, non-blocking socket; reading starts. `s` is all zero, or was closed, and stays
+ * STREAM_NONE on failure; `fd` is closed then.
  * Errors: ERR_NOMEM, ERR_IO. */
 enum err stream_open(struct stream *s, struct loop *l, int fd, const struct stream_events *events);
 

@@ -168,12 +168,12 @@ static enum err become_open(struct stream *s)
     struct iovec iov = {.iov_base = early.p, .iov_len = early.n};
     bool had_early = early.n > 0;
     s->tls->early = (struct held){0};
-    s->state = STREAM_OPEN;
+    stream_set_state(s, STREAM_OPEN);
     enum err e = had_early ? seal_and_send(s, &iov, 1) : ERR_OK;
     let_go(&early);
     if (s->shut_wanted) stream_tls_send_close_notify(s);
     if (e == ERR_NOMEM) return e;
-    stream_opened(s);
+    stream_tell_open(s);
     stream_finish_shutdown(s);
     if (had_early && s->state == STREAM_OPEN && !s->pending) s->events->on_drained(s);
     return ERR_OK;
@@ -232,7 +232,6 @@ enum err stream_open_tls(struct stream *s, struct loop *l, int fd, struct tls_se
     } else {
         e = ERR_NOMEM;
         (void)close(fd);
-        s->state = STREAM_NONE;
     }
     if (!e) return ERR_OK;
     free(t);
@@ -258,7 +257,7 @@ enum err stream_connect_tls(struct stream *s, struct loop *l, const struct socke
 
 void stream_tls_begin(struct stream *s)
 {
-    s->state = STREAM_HANDSHAKE;
+    stream_set_state(s, STREAM_HANDSHAKE);
     stream_update_interest(s);
     stream_tls_take(s, NULL, 0);
 }

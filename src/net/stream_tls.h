@@ -47,8 +47,11 @@ enum err stream_start(struct stream *s, struct loop *l, int fd, const struct str
  * stream_write(). */
 enum err stream_send(struct stream *s, struct iovec *iov, unsigned n, size_t total);
 
-/* CONNECTING or HANDSHAKE -> OPEN; calls on_connected. */
-void stream_opened(struct stream *s);
+/* The one setter. */
+void stream_set_state(struct stream *s, enum stream_state to);
+
+/* The stream has become OPEN. Calls: on_connected. */
+void stream_tell_open(struct stream *s);
 
 /* Sends the FIN, if it is due. */
 void stream_finish_shutdown(struct stream *s);
