@@ -45,6 +45,18 @@ bool config_find_host(const struct config *c, struct span host, enum environment
     return false;
 }
 
+void config_tls_host(const struct config_tls_client *tls, const char *name, const struct addr *address,
+                     char out[static ENDPOINT_HOST_BYTES])
+{
+    char text[ADDR_TEXT_MAX];
+    const char *host = tls->server_name ? tls->server_name : name;
+    if (!host) {
+        (void)addr_format(address, text);
+        host = text;
+    }
+    (void)snprintf(out, ENDPOINT_HOST_BYTES, "%s", host); /* the configuration has no longer ones */
+}
+
 enum err config_digest(struct span text, uint8_t digest[static 32])
 {
     return EVP_Digest(text.p, text.n, digest, NULL, EVP_sha256(), NULL) == 1 ? ERR_OK : ERR_NOMEM;

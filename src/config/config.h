@@ -241,6 +241,11 @@ enum err config_digest(struct span text, uint8_t digest[static 32]);
 /* The environment that serves this host (lower or upper case, no port); false when none does. */
 bool config_find_host(const struct config *c, struct span host, enum environment *env);
 
+/* Whom the certificate of a server must be for: the configured name, else the `name` that it is reached by,
+ * or its `address` when `name` is NULL. */
+void config_tls_host(const struct config_tls_client *tls, const char *name, const struct addr *address,
+                     char out[static ENDPOINT_HOST_BYTES]);
+
 /* docs/CONFIG.md and conf/gateway.yaml, from the schema table. */
 void config_reference_markdown(FILE *out);
 void config_reference_yaml(FILE *out);

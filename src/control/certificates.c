@@ -4,6 +4,7 @@
 #include "net/tls_file.h"
 
 #include <openssl/evp.h>
+
 #include <stdio.h>
 
 enum { DAY_MS = 24 * 60 * 60 * 1000 };
@@ -67,26 +68,19 @@ static enum err digest_listener(const struct config *c, const struct config_list
     return sum_end(&s, digest);
 }
 
-/* The name or address that the backend's certificate must be for. */
-static void choose_host(const struct config_environment *env, char out[static TLS_HOST_BYTES])
+static void write_host(const struct config_environment *env, char out[static ENDPOINT_HOST_BYTES])
 {
-    char text[ADDR_TEXT_MAX];
-    const char *host = env->upstream_tls.server_name;
-    if (!host && env->upstream.kind == ENDPOINT_NAME) host = env->upstream.host;
-    if (!host) {
-        (void)addr_format(&env->upstream.addr, text);
-        host = text;
-    }
-    (void)snprintf(out, TLS_HOST_BYTES, "%s", host); /* the configuration has no longer ones */
+    const char *name = env->upstream.kind == ENDPOINT_NAME ? env->upstream.host : NULL;
+    config_tls_host(&env->upstream_tls, name, &env->upstream.addr, out);
 }
 
 /* Includes the host: a session that was made for one host must not be resumed for another. */
 static enum err digest_backend(const struct config_environment *env, uint8_t digest[static TLS_DIGEST_BYTES])
 {
     const struct config_tls_client *t = &env->upstream_tls;
-    char host[TLS_HOST_BYTES];
+    char host[ENDPOINT_HOST_BYTES];
     struct sum s = sum_begin();
-    choose_host(env, host);
+    write_host(env, host);
     sum_add(&s, host, strlen(host));
     sum_add_file(&s, t->ca_file, false);
     sum_add_file(&s, t->certificate_file, false);
@@ -266,7 +260,7 @@ static enum err build_backend(const struct build *b, unsigned e)
     const struct config_tls_client *tls = &env->upstream_tls;
     struct tls_backend *to = &b->out->backends[e];
     if (!env->present || !tls->enabled) return ERR_OK;
-    choose_host(env, to->host);
+    write_host(env, to->host);
     if (digest_backend(env, to->digest)) return fail_nomem(b->why);
     const struct tls_backend *present = b->present ? &b->present->backends[e] : NULL;
     if (present && present->client && memcmp(present->digest, to->digest, TLS_DIGEST_BYTES) == 0) {

@@ -17,7 +17,7 @@
 #include "net/tls_server.h"
 #include "net/tls_tickets.h"
 
-enum { TLS_DIGEST_BYTES = 32, TLS_HOST_BYTES = 256 };
+enum { TLS_DIGEST_BYTES = 32 };
 
 /* By index in the configuration. */
 struct tls_listener {
@@ -26,8 +26,8 @@ struct tls_listener {
 };
 
 struct tls_backend {
-    struct tls_client *client; /* one reference; NULL = plain */
-    char host[TLS_HOST_BYTES]; /* whom its certificate must be for */
+    struct tls_client *client;      /* one reference; NULL = plain */
+    char host[ENDPOINT_HOST_BYTES]; /* whom its certificate must be for */
     uint8_t digest[TLS_DIGEST_BYTES];
 };
 

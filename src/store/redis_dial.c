@@ -3,15 +3,12 @@
 #include "net/tls_client.h"
 #include "store/secret_file.h"
 
-#include <stdio.h>
 #include <string.h>
-
-enum { HOST_MAX = 256 };
 
 /* What a connection needs for a moment. */
 struct dialling {
     char password[SECRET_BYTES_MAX + 1]; /* wiped */
-    char host[HOST_MAX];
+    char host[ENDPOINT_HOST_BYTES];
     struct tls_client *client; /* owned; NULL = plain */
 };
 
@@ -19,20 +16,6 @@ static enum err read_password(const struct redis_access *access, struct dialling
 {
     if (!access->password_file) return ERR_OK;
     return secret_file_read(access->password_file, d->password, why) ? ERR_REFUSED : ERR_OK;
-}
-
-/* Whom the certificate must be for. */
-static void choose_host(const struct config_tls_client *tls, const char *name,
-                        const struct socket_address *address, struct dialling *d)
-{
-    char text[ADDR_TEXT_MAX];
-    const char *host = tls->server_name ? tls->server_name : name;
-    if (!host) {
-        struct addr a = addr_from_sockaddr(&address->any);
-        (void)addr_format(&a, text);
-        host = text;
-    }
-    (void)snprintf(d->host, sizeof d->host, "%s", host); /* the configuration has no longer ones */
 }
 
 static enum err prepare_tls(const struct config_tls_client *tls, const struct tls_warnings *warnings,
@@ -68,11 +51,12 @@ enum err redis_dial(struct loop *l, const struct redis_access *access, const str
                     struct errmsg *why)
 {
     const struct tls_warnings unwanted = {0}; /* they would come at each dialling */
+    const struct addr ip = addr_from_sockaddr(&address->any);
     struct dialling d = {.client = NULL};
     char text[sizeof(struct sockaddr_un) + 8];
     enum err e = read_password(access, &d, why);
     if (!e && access->tls && access->tls->enabled) {
-        choose_host(access->tls, name, address, &d);
+        config_tls_host(access->tls, name, &ip, d.host);
         e = prepare_tls(access->tls, &unwanted, &d.client, why);
     }
     if (!e) {
