@@ -57,7 +57,7 @@ static const char *acl_user(const struct session *s, enum acl_role role)
 
 static enum ctl_exit hash_password(struct session *s, const char *path, char out[static 2 * 32 + 1])
 {
-    char password[SECRET_BYTES_MAX + 1];
+    char password[SECRET_ROOM];
     uint8_t digest[TOKEN_DIGEST_BYTES];
     struct errmsg why;
     if (secret_file_read(path, password, &why)) return session_fail(s, CTL_FAILED, "%s", why.text);

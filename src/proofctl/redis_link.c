@@ -136,7 +136,7 @@ static enum err send_secret(struct redis_link *l, const char *user, const char *
 
 static enum err log_in(struct redis_link *l, const struct redis_link_options *o, uint64_t deadline_us)
 {
-    char password[SECRET_BYTES_MAX + 1];
+    char password[SECRET_ROOM];
     redisReply *reply;
     struct errmsg why;
     if (secret_file_read(o->password_file, password, &why)) {

@@ -7,7 +7,7 @@
 
 /* What a connection needs for a moment. */
 struct dialling {
-    char password[SECRET_BYTES_MAX + 1]; /* wiped */
+    char password[SECRET_ROOM]; /* wiped */
     char host[ENDPOINT_HOST_BYTES];
     struct tls_client *client; /* owned; NULL = plain */
 };
@@ -71,7 +71,7 @@ enum err redis_dial(struct loop *l, const struct redis_access *access, const str
 
 static void check_password(const char *file, const struct tls_warnings *warnings)
 {
-    char password[SECRET_BYTES_MAX + 1];
+    char password[SECRET_ROOM];
     struct errmsg cause, why;
     if (file && secret_file_read(file, password, &cause)) {
         errmsg_set(&why, 0, 0, "the password cannot be used: %.200s", cause.text);
