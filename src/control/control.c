@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/admin.h"
+#include "control/admin_pages.h"
 #include "control/commands.h"
 #include "control/handover.h"
 #include "control/notify.h"
@@ -25,7 +26,6 @@ enum {
     COLLECT_MS = 1000, /* how often memory of replaced policy objects is freed */
     CONTROL_BUFFER_BYTES = 64 * 1024,
     ADMIN_BACKLOG = 64,
-    STATUS_BYTES_MAX = 96 * 1024, /* families of control in /metrics */
     LOG_STOP_MS = 2000,
     EXIT_BOUND_MS = 1000,
     WAIT_LOOK_MS = 100, /* how often a new process of an upgrade looks whether it can take over */
@@ -59,38 +59,16 @@ struct control {
     int exit_code;
 };
 
-/* --- admin pages ----------------------------------------------------------------------------------- */
-
-static unsigned answer_health(void *arg, struct admin_call *call)
+static void set_phase(struct control *c, enum control_phase to)
 {
-    const struct control *c = arg;
-    bool is_alive = c->service.nsilent == 0;
-    outbuf_str(&call->out, is_alive ? "ok\n" : "a worker hangs: docs/ALERTS.md, ProofgwWorkerSilent\n");
-    return is_alive ? 200 : 503;
+    static const uint8_t moves[] = {
+        [CONTROL_STARTING] = 1 << CONTROL_RUNNING | 1 << CONTROL_CLOSING,
+        [CONTROL_RUNNING] = 1 << CONTROL_CLOSING,
+        [CONTROL_CLOSING] = 0,
+    };
+    BUG_IF(!(moves[c->phase] & 1 << to), "control makes a move that does not exist");
+    c->phase = to;
 }
-
-static unsigned answer_ready(void *arg, struct admin_call *call)
-{
-    const struct control *c = arg;
-    return status_write_ready(&c->status, &call->out) ? 200 : 503;
-}
-
-static unsigned answer_metrics(void *arg, struct admin_call *call)
-{
-    const struct control *c = arg;
-    metrics_write(&call->out);
-    status_write_metrics(&c->status, &call->out);
-    return 200;
-}
-
-static const struct admin_route admin_routes[] = {
-    {METHOD_GET, "/healthz", "text/plain", 64, answer_health, 0},
-    {METHOD_GET, "/livez", "text/plain", 64, answer_health, 0},
-    {METHOD_GET, "/readyz", "application/json", 2048, answer_ready, 0},
-    {METHOD_GET, "/metrics", "text/plain; version=0.0.4; charset=utf-8", METRICS_TEXT_MAX + STATUS_BYTES_MAX,
-     answer_metrics, 0},
-    {METHOD_GET, NULL, NULL, 0, NULL, 0},
-};
 
 /* --- end ------------------------------------------------------------------------------------------- */
 
@@ -140,7 +118,7 @@ static void bound_exit(struct control *c)
 static void begin_close(struct control *c)
 {
     if (c->phase == CONTROL_CLOSING) return;
-    c->phase = CONTROL_CLOSING;
+    set_phase(c, CONTROL_CLOSING);
     upgrade_give_up(&c->origin);
     handover_close(&c->handover);
     service_close(&c->service);
@@ -261,7 +239,7 @@ static enum err start_admin(struct control *c, const struct endpoint *e)
     }
     socket_address_format(&bound, text, sizeof text);
     log_info("admin_listening", KV_STR("address", text));
-    return admin_open(&c->admin, &c->loop, fd, admin_routes, c);
+    return admin_open(&c->admin, &c->loop, fd, admin_pages, &c->status);
 }
 
 static enum err start_commands(struct control *c)
@@ -361,7 +339,7 @@ static enum err serve(struct control *c)
     if (e == ERR_OK && is_upgrade) e = start_admin(c, &d->first->config->admin.address);
     if (e == ERR_OK) e = fleet_start(&d->fleet);
     if (e) return e;
-    c->phase = CONTROL_RUNNING;
+    set_phase(c, CONTROL_RUNNING);
     c->status.listening = true;
     inherited_close(&d->inherited, !is_upgrade);
     open_handover(c);
