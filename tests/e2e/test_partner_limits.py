@@ -1,4 +1,4 @@
-"""The limits of a partner: its pace, its requests under way, its tunnels.
+"""The limits of a partner: its pace, its requests under way. Its tunnels: test_partner_tunnels.py.
 
 Goal: a partner gets what the configuration allows it of the whole process, no more and no less; nobody else notices; and whatever
 way a request or a tunnel ends, its place is free again.
@@ -8,15 +8,27 @@ control socket (`explain`). The only sleeps are those that a Retry-After asks fo
 """
 
 import contextlib
+import functools
 import time
 
 import pytest
 
-from support.backend import answer
 from support.client import Stopwatch, request
 from support.control import ask
 from support.expect import is_error, is_passed
-from support.partners import Partner, digest
+from support.partner_limits import (
+    explain,
+    get,
+    hold_one,
+    is_limited,
+    let_go,
+    limited_gateway,
+    limits_step,
+    open_tunnel,
+    usage,
+    wait_usage,
+)
+from support.partners import Partner
 from support.wait import wait_for
 from support.websocket import accepting, upgrade
 
@@ -25,74 +37,7 @@ SANDBOX = "sandbox.test"
 
 @pytest.fixture
 def make(proofgw):
-    """A gateway of two workers with these limits."""
-
-    def started(partners=None, timeouts=None, **limits):
-        short = {"drain_keep_alive": "300ms", "drain_tunnels": "0s", **(timeouts or {})}
-        admin = {"control_socket": "control.sock"}
-        return proofgw(partners=partners, workers=2, reload_on_change=False, admin=admin, timeouts=short, limits=limits)
-
-    return started
-
-
-def explain(gateway, partner, path="/widget/x", **more):
-    query = "".join(f"&{key}={value}" for key, value in more.items())
-    target = f"/explain?host=api.test&ip=127.0.0.1&path={path}&token_sha256={digest(partner.token)}{query}"
-    status, told = ask(gateway.folder / "control.sock", target)
-    assert status == 200, told
-    return told
-
-
-def limits_step(told):
-    return next(step for step in told["steps"] if step["check"] == "limits")
-
-
-def usage(gateway, partner):
-    step = limits_step(explain(gateway, partner))
-    return step["requests_under_way"], step["tunnels_open"]
-
-
-def wait_usage(gateway, partner, wanted):
-    wait_for(lambda: usage(gateway, partner) == wanted, lambda: f"{usage(gateway, partner)}, not {wanted}")
-
-
-def is_limited(gateway, got, deny, retry_after="1"):
-    is_error(got, "rate_limited", closes=False)
-    assert got["retry-after"] == retry_after
-    line = gateway.line_of(got)
-    assert (line["status"], line["deny"], line["end"]) == (429, deny, "gateway/decide")
-    return got
-
-
-def get(gateway, partner, **kwargs):
-    with contextlib.closing(gateway.client()) as client:
-        return client.exchange(fields=partner.authorization, **kwargs)
-
-
-def hold(gate):
-    """A script of a backend that answers its first request when the gate is open."""
-
-    def script(c):
-        c.read_request()
-        gate.wait()
-        c.send(answer(fields="Connection: close\r\n"))  # the next one gets a connection, and a script, of its own
-        c.drain()
-
-    return script
-
-
-def hold_one(gateway, backend, partner):
-    """A client whose request is under way until the gate is open."""
-    gate, n = backend.gate(), len(backend.requests)
-    backend.script(hold(gate))
-    client = gateway.client().send(request(fields=partner.authorization))
-    backend.wait_requests(n + 1)
-    return client, gate
-
-
-def let_go(client, gate):
-    gate.open()
-    is_passed(client.response())
+    return functools.partial(limited_gateway, proofgw)
 
 
 # --- the pace ----------------------------------------------------------------------------------------------
@@ -311,111 +256,6 @@ def test_the_end_of_the_process_with_requests_and_tunnels_under_way(make, backen
     gateway.signal(15)
     gateway.wait_exit()
     gate.open()
-
-
-# --- tunnels -----------------------------------------------------------------------------------------------
-
-
-def open_tunnel(gateway, backend, partner, script=lambda c: c.drain()):
-    backend.script(lambda c: (c.send(accepting(c.read_request())), script(c)))
-    client = gateway.client()
-    assert client.ask(upgrade(partner)).status == 101
-    return client
-
-
-def closed_by_client(gateway, backend, partner):
-    open_tunnel(gateway, backend, partner).close()
-
-
-def closed_by_reset(gateway, backend, partner):
-    open_tunnel(gateway, backend, partner).reset()
-
-
-def closed_by_backend(gateway, backend, partner):
-    open_tunnel(gateway, backend, partner, lambda c: c.reset())
-
-
-def closed_by_operator(gateway, backend, partner):
-    open_tunnel(gateway, backend, partner)
-    assert ask(gateway.folder / "control.sock", "/tunnels/close?all=true", "POST")[0] == 200
-
-
-def closed_by_removal(gateway, backend, partner):
-    open_tunnel(gateway, backend, partner)
-    gateway.update_partners([Partner("blue")])
-    gateway.wait_metric("proofgw_tunnels_open", 0)
-    gateway.update_partners([partner])
-
-
-def refused_by_backend(gateway, backend, partner):
-    backend.script(lambda c: (c.read_request(), c.send(answer(status="403 Forbidden")), c.drain()))
-    assert gateway.client().ask(upgrade(partner)).status == 403
-
-
-def lost_while_opening(gateway, backend, partner):
-    backend.script(lambda c: (c.read_request(), c.drain()))
-    n = len(backend.requests)
-    client = gateway.client().send(upgrade(partner))
-    backend.wait_requests(n + 1)
-    assert usage(gateway, partner) == (0, 1)  # counted from the request on
-    client.reset()
-
-
-def no_upgrade(gateway, backend, partner):
-    is_error(get(gateway, partner, target="/ws?tx_id=1"), "upgrade_required")
-
-
-TUNNEL_ENDS = [
-    closed_by_client,
-    closed_by_reset,
-    closed_by_backend,
-    closed_by_operator,
-    closed_by_removal,
-    refused_by_backend,
-    lost_while_opening,
-    no_upgrade,
-]
-
-
-@pytest.mark.parametrize("end", TUNNEL_ENDS)
-def test_the_place_of_a_tunnel_is_free_after(make, backend, partner, end):
-    gateway = make(tunnels_per_partner=1, timeouts={"client_write": "1s"})
-    for _ in range(3):
-        end(gateway, backend, partner)
-        wait_usage(gateway, partner, (0, 0))
-    open_tunnel(gateway, backend, partner)
-    assert usage(gateway, partner) == (0, 1)
-    assert gateway.metrics()("proofgw_limits_hit_total", limit="tunnels_per_partner") == 0
-
-
-def test_tunnels(make, backend):
-    partner, other = Partner("acme"), Partner("blue")
-    gateway = make([partner, other], tunnels_per_partner=2, concurrency_per_partner=1)
-    first = open_tunnel(gateway, backend, partner)
-    open_tunnel(gateway, backend, partner)
-    clients = [gateway.client() for _ in range(5)]
-    for client in clients:
-        is_limited(gateway, client.ask(upgrade(partner)), "tunnels")
-    is_passed(clients[0].exchange(fields=partner.authorization))  # the connection is open; a request is no tunnel
-    open_tunnel(gateway, backend, other)
-    first.close()
-    wait_usage(gateway, partner, (0, 1))
-    open_tunnel(gateway, backend, partner)
-    scrape = gateway.metrics()
-    assert scrape("proofgw_limits_hit_total", limit="tunnels_per_partner") == 5
-    assert scrape("proofgw_auth_denied_total", reason="tunnels") == 5
-
-
-def test_a_tunnel_goes_with_its_token_to_another_partner(make, backend, partner):
-    gateway = make(tunnels_per_partner=1)
-    client = open_tunnel(gateway, backend, partner)
-    renamed = Partner("acme-new", token=partner.token)
-    gateway.update_partners([renamed])
-    wait_usage(gateway, renamed, (0, 1))
-    is_limited(gateway, gateway.client().ask(upgrade(renamed)), "tunnels")
-    client.close()
-    wait_usage(gateway, renamed, (0, 0))
-    open_tunnel(gateway, backend, renamed)
 
 
 # --- live change -------------------------------------------------------------------------------------------
