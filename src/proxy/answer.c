@@ -1,7 +1,6 @@
 /* The response side of an exchange: what the backend sends, until the client has it. */
 #include "proxy/exchange.h"
 
-#include "base/log.h"
 #include "net/splice.h"
 #include "proxy/conn.h"
 #include "proxy/forward.h"
@@ -20,8 +19,7 @@ static struct worker *worker_of(const struct exchange *x)
 
 static void invalid_answer(struct exchange *x, const char *why)
 {
-    log_warn("upstream_invalid_response", KV_STR("env", environment_name((enum environment)x->env)),
-             KV_STR("cause", why), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+    upstream_log_invalid_response(&worker_of(x)->upstreams[x->env], why, span_of(x->request_id, UUID_LEN));
     exchange_backend_failed(x, END_BACKEND, x->res == SIDE_HEAD ? PHASE_RESPONSE_HEAD : PHASE_RESPONSE_BODY,
                             REPLY_UPSTREAM_INVALID);
 }
@@ -188,8 +186,8 @@ static void passed(struct exchange *x, size_t surplus)
 {
     if (x->res == SIDE_DONE) {
         if (surplus)
-            log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name((enum environment)x->env)),
-                     KV_UINT("bytes", surplus), KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
+            upstream_log_unexpected_bytes(&worker_of(x)->upstreams[x->env], surplus,
+                                          span_of(x->request_id, UUID_LEN));
         answer_done(x, surplus == 0);
         return;
     }

@@ -80,8 +80,7 @@ static void on_idle_due(struct wheel_entry *e)
 static void on_idle_read(struct stream *s, const char *p, size_t n)
 {
     (void)p;
-    log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name(upconn_of(s)->pool->env)),
-             KV_UINT("bytes", n));
+    upstream_log_unexpected_bytes(upconn_of(s)->pool, n, span_of(NULL, 0));
     upstream_discard(upconn_of(s));
 }
 
@@ -236,6 +235,23 @@ void upstream_log_tls_failed(struct upstream *u, const char *cause, struct span 
     if (!log_sample_take(&u->tls_sample, u->worker->loop.now_ms, &unlogged)) return;
     log_warn("upstream_tls_failed", KV_STR("env", environment_name(u->env)), KV_STR("cause", cause),
              KV_SPAN("request_id", request_id), KV_UINT("unlogged", unlogged));
+}
+
+void upstream_log_invalid_response(struct upstream *u, const char *cause, struct span request_id)
+{
+    uint64_t unlogged;
+    if (!log_sample_take(&u->invalid_sample, u->worker->loop.now_ms, &unlogged)) return;
+    log_warn("upstream_invalid_response", KV_STR("env", environment_name(u->env)), KV_STR("cause", cause),
+             KV_SPAN("request_id", request_id), KV_UINT("unlogged", unlogged));
+}
+
+void upstream_log_unexpected_bytes(struct upstream *u, size_t n, struct span request_id)
+{
+    uint64_t unlogged;
+    if (!log_sample_take(&u->surplus_sample, u->worker->loop.now_ms, &unlogged)) return;
+    struct kv of_request = request_id.n ? KV_SPAN("request_id", request_id) : (struct kv){.kind = KV_END};
+    log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name(u->env)), KV_UINT("bytes", n),
+             KV_UINT("unlogged", unlogged), of_request);
 }
 
 void upconn_connected(struct upconn *c)

@@ -74,7 +74,7 @@ struct upstream {
     uint32_t nconns, nidle, nwaiting; /* nconns: all that are not closed */
     uint32_t conns_max, idle_max, waiting_max;
     uint64_t keep_alive_ms;
-    struct log_sample connect_sample, tls_sample;
+    struct log_sample connect_sample, tls_sample, invalid_sample, surplus_sample;
 };
 
 /* Without addresses, and with limits of 0 until upstream_configure(). */
@@ -108,10 +108,14 @@ enum lease {
 enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstream_wait *wait,
                         enum lease kind, const struct stream_events *events, struct upconn **out);
 
-/* Write a line about a connection that was lost before it could serve the request: one a second of each kind,
- * with the number of those that were not written. `cause`: of TLS. */
+/* Write a line about a backend that fails: one a second of each kind, with the number of those that were not
+ * written. A connection that was lost before it could serve the request; one whose TLS failed; an answer that
+ * is not acceptable; `n` bytes outside an answer (`request_id`: behind the answer to that request; empty: on
+ * an idle connection). */
 void upstream_log_connect_failed(struct upstream *u, enum err e, struct span request_id);
 void upstream_log_tls_failed(struct upstream *u, const char *cause, struct span request_id);
+void upstream_log_invalid_response(struct upstream *u, const char *cause, struct span request_id);
+void upstream_log_unexpected_bytes(struct upstream *u, size_t n, struct span request_id);
 
 /* Leaves the queue; harmless when not queued. */
 void upstream_wait_cancel(struct upstream *u, struct upstream_wait *wait);

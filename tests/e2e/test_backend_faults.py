@@ -18,6 +18,7 @@ from support.expect import is_error, is_passed
 from support.faults import HEAD_CHUNKED, announced, is_sampled, recovers
 from support.http1 import Ended
 from support.payload import MIB
+from support.wait import wait_for
 
 pytest_plugins = ["support.hosts"]
 
@@ -187,6 +188,19 @@ def test_invalid_heads(gateway, backend, partner, data, bytewise):
     assert event["request_id"] == got["x-request-id"] and event["env"] == "production" and event["cause"]
     assert len(backend.requests) == 1
     recovers(gateway, backend, partner, client)
+
+
+def test_lines_about_answers_that_are_invalid_are_sampled(proofgw, backend, partner):
+    """What is left out of the log is in the metrics."""
+    backend.answer = lambda request: INVALID_HEADS["no HTTP"]
+    gateway = proofgw(workers=1)
+    asked = is_sampled(
+        gateway,
+        partner,
+        "upstream_invalid_response",
+        lambda got: is_error(got, "upstream_invalid_response", closes=False),
+    )
+    assert gateway.metrics()("proofgw_ends_total", who="backend", phase="response_head") == asked
 
 
 # --- a body that does not end as its framing says --------------------------------------------------------
@@ -378,6 +392,38 @@ def test_bytes_on_an_idle_connection(gateway, backend, partner):
     assert event["bytes"] == str(len(POISON)) and "request_id" not in event
     gateway.wait_metric("proofgw_upstream_connections_open", 0)
     recovers(gateway, backend, partner, client)
+
+
+def test_lines_about_surplus_bytes_are_sampled(proofgw, backend, partner):
+    backend.answer = lambda request: answer() + POISON
+    is_sampled(proofgw(workers=1), partner, "upstream_unexpected_bytes", is_passed)
+
+
+def test_lines_about_surplus_bytes_on_idle_connections_are_sampled(proofgw, backend, partner):
+    gateway = proofgw(workers=1)
+    client = gateway.client()
+
+    def lines():
+        """One more byte each time, so that a line says which one it is."""
+        gate, surplus = backend.gate(), b"x" * (len(backend.connections) + 1)
+
+        def script(c):
+            c.read_request()
+            c.send(answer())
+            gate.wait()
+            c.send(surplus)
+            c.expect_end()
+
+        backend.script(script)
+        is_passed(client.exchange(fields=partner.authorization))
+        gate.open()
+        gateway.wait_metric("proofgw_upstream_connections_open", 0)
+        return len(gateway.events("upstream_unexpected_bytes")) > 1
+
+    wait_for(lines, gateway.ops_text)
+    first, second = gateway.events("upstream_unexpected_bytes")
+    assert (first["bytes"], first["unlogged"]) == ("1", "0")
+    assert int(second["unlogged"]) == int(second["bytes"]) - 2 > 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -22,17 +22,22 @@ def recovers(gateway, backend, partner, client=None):
     assert len(backend.connections) == before + 1
 
 
-def is_sampled(gateway, partner, event):
+def is_unavailable(got):
+    is_error(got, "upstream_unavailable", closes=False)
+
+
+def is_sampled(gateway, partner, event, is_answer=is_unavailable):
     """The lines of a backend that fails each request of one worker: the second one counts what was not written since the
-    first."""
+    first. Returns how many requests there were."""
     client, asked = gateway.client(), []
 
     def lines():
         got = client.exchange(fields=partner.authorization)
-        is_error(got, "upstream_unavailable", closes=False)
+        is_answer(got)
         asked.append(got["x-request-id"])
         return len(gateway.events(event)) > 1 and gateway.events(event)
 
     first, second = wait_for(lines, gateway.ops_text)
     between = asked.index(second["request_id"]) - asked.index(first["request_id"]) - 1
     assert (first["unlogged"], second["unlogged"]) == ("0", str(between)) and between > 0
+    return len(asked)
