@@ -60,13 +60,19 @@ static void set_busy(struct resolver *r, bool is_busy)
         r->loop->nlookups--;
 }
 
-/* Asks again soon. Said once, until there is an answer. */
-static void note_failure(struct resolver *r, const char *cause)
+/* Said once, until there is an answer. */
+static void count_failure(struct resolver *r, const char *cause)
 {
     if (r->failures++ == 0)
         log_warn("resolve_failed", KV_STR("host", r->host), KV_STR("cause", cause),
                  KV_UINT("kept_addresses", r->last.n));
-    loop_deadline(r->loop, &r->again, RESOLVER_RETRY_MS);
+}
+
+/* Asks again soon. */
+static void note_failure(struct resolver *r, const char *cause)
+{
+    count_failure(r, cause);
+    loop_deadline(r->loop, &r->due, RESOLVER_RETRY_MS);
 }
 
 static void note_addresses(struct resolver *r, const struct address_list *found, uint32_t n)
@@ -78,7 +84,7 @@ static void note_addresses(struct resolver *r, const struct address_list *found,
     r->failures = 0;
     r->last = *found;
     if (has_changed) r->on_changed(r, &r->last);
-    loop_deadline(r->loop, &r->again, RESOLVER_INTERVAL_MS);
+    loop_deadline(r->loop, &r->due, RESOLVER_INTERVAL_MS);
 }
 
 static void on_looked_up(struct job *job, enum err e)
@@ -122,19 +128,24 @@ static void start_request(struct resolver *r)
     r->found = NULL;
     r->result = 0;
     set_busy(r, true);
+    loop_deadline(r->loop, &r->due, RESOLVER_SLOW_MS);
     job_start(&r->job, &r->loop->uv, look_up, on_looked_up);
 }
 
-static void on_again(struct wheel_entry *e)
+static void on_due(struct wheel_entry *e)
 {
-    start_request(CONTAINER_OF(e, struct resolver, again));
+    struct resolver *r = CONTAINER_OF(e, struct resolver, due);
+    if (r->busy)
+        count_failure(r, "no answer so far; the look-up goes on");
+    else
+        start_request(r);
 }
 
 void resolver_open(struct resolver *r, struct loop *loop, const char *host, uint16_t port,
                    resolver_fn on_changed, void *user)
 {
     *r = (struct resolver){.loop = loop, .host = host, .port = port, .on_changed = on_changed, .user = user};
-    wheel_entry_init(&r->again, on_again);
+    wheel_entry_init(&r->due, on_due);
     start_request(r);
 }
 
@@ -142,7 +153,7 @@ void resolver_close(struct resolver *r, void (*on_closed)(struct resolver *r))
 {
     r->closing = true;
     r->on_closed = on_closed;
-    loop_deadline_clear(r->loop, &r->again);
+    loop_deadline_clear(r->loop, &r->due);
     if (!r->busy && on_closed) on_closed(r);
 }
 

@@ -2,7 +2,8 @@
  *
  * getaddrinfo() blocks, for as long as the system's resolver likes, so each look-up has a thread of its own:
  * a name whose servers do not answer holds up no other one, and nothing else. The result is handed to the
- * owner as an immutable list. A failed or empty answer keeps the last good one.
+ * owner as an immutable list. A failed or empty answer keeps the last good one, and so does one that does not
+ * come: after RESOLVER_SLOW_MS that is a failure as well, and the look-up goes on.
  *
  * A look-up cannot be called off. One whose resolver was closed goes on until it ends, so their number has a
  * bound of its own: RESOLVER_LOOKUPS_MAX, far more than there can be names in force.
@@ -20,6 +21,7 @@ enum {
     RESOLVER_ADDRESSES_MAX = 16,
     RESOLVER_INTERVAL_MS = 30000,
     RESOLVER_RETRY_MS = 2000,
+    RESOLVER_SLOW_MS = 15000,  /* one silent server has been given up by then, and that says why */
     RESOLVER_LOOKUPS_MAX = 64, /* of one loop at once */
 };
 
@@ -44,8 +46,8 @@ struct resolver {
     struct addrinfo *found;
     int result; /* of getaddrinfo() */
     bool closing;
-    struct wheel_entry again;
-    const char *host; /* borrowed, until on_closed */
+    struct wheel_entry due; /* busy: the look-up is slow; else the next one */
+    const char *host;       /* borrowed, until on_closed */
     uint16_t port;
     struct address_list last; /* n == 0: never resolved */
     resolver_fn on_changed;

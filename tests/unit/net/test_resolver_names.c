@@ -1,6 +1,6 @@
 /* The resolver before name servers that do not answer, answer with more than there is room for, and in
- * another order each time. The look-ups are this file's: "hangs" waits until it is let go, "many" has
- * addresses. */
+ * another order each time. The look-ups are this file's: "hangs" waits until it is let go and fails, "slow"
+ * has addresses then, "many" has them at once. */
 #include "helper_net.h"
 #include "net/resolver.h"
 
@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -52,7 +53,9 @@ static int look_up_here(const char *host, const char *service, const struct addr
         return *out ? 0 : EAI_MEMORY;
     }
     sem_wait(&gate);
-    return EAI_AGAIN;
+    if (strcmp(host, "hangs") == 0) return EAI_AGAIN;
+    *out = answer_many();
+    return *out ? 0 : EAI_MEMORY;
 }
 
 static int create_or_fail(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
@@ -100,7 +103,7 @@ static void ask_again(struct asker *a, struct net_test *t)
 {
     RUN_UNTIL(t, !a->resolver.busy);
     loop_turn(&t->loop);
-    loop_deadline(&t->loop, &a->resolver.again, 0);
+    loop_deadline(&t->loop, &a->resolver.due, 0);
     RUN_UNTIL(t, a->resolver.busy);
     RUN_UNTIL(t, !a->resolver.busy);
 }
@@ -141,7 +144,7 @@ static void look_ups_have_a_bound(void **state)
     RUN_UNTIL(t, t->loop.nlookups < RESOLVER_LOOKUPS_MAX);
     for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX; i++)
         resolver_close(&hanging[i].resolver, count_closed); /* the one that has ended asks no more */
-    assert_non_null(other.resolver.again.next);
+    assert_non_null(other.resolver.due.next);
     ask_again(&other, t);
     assert_int_equal(other.changes, 1);
     asker_close(&other, t);
@@ -180,10 +183,79 @@ static void without_a_thread_it_is_asked_again(void **state)
     RUN_UNTIL(t, a.resolver.failures);
     has_no_threads = false;
     assert_int_equal(a.changes, 0);
-    assert_non_null(a.resolver.again.next);
+    assert_non_null(a.resolver.due.next);
     ask_again(&a, t);
     assert_int_equal(a.changes, 1);
     asker_close(&a, t);
+}
+
+/* Opens "many", and lets the next look-up of it be one of `host` that has not ended when it is slow. */
+static void asker_open_slow(struct asker *a, struct net_test *t, const char *host)
+{
+    naddresses = 1;
+    asker_open(a, t, "many");
+    RUN_UNTIL(t, a->changes);
+    a->resolver.host = host;
+    loop_turn(&t->loop);
+    loop_deadline(&t->loop, &a->resolver.due, 0);
+    RUN_UNTIL(t, a->resolver.busy);
+    assert_non_null(a->resolver.due.next); /* RESOLVER_SLOW_MS, which are over */
+    loop_turn(&t->loop);
+    loop_deadline(&t->loop, &a->resolver.due, 0);
+    RUN_UNTIL(t, a->resolver.failures);
+    assert_true(a->resolver.busy);
+    assert_null(a->resolver.due.next); /* once */
+    assert_int_equal(a->resolver.last.n, 1);
+}
+
+static void a_look_up_that_hangs_is_said_once_and_so_is_its_end(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    char log[4096] = "";
+    int pipe_ends[2], saved = dup(STDERR_FILENO);
+    assert_true(saved >= 0 && pipe(pipe_ends) == 0 && dup2(pipe_ends[1], STDERR_FILENO) >= 0);
+    asker_open_slow(&a, t, "slow");
+    sem_post(&gate);
+    RUN_UNTIL(t, !a.resolver.busy);
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    assert_true(read(pipe_ends[0], log, sizeof log - 1) > 0);
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+    close(saved);
+    char *hangs =
+        strstr(log, "event=resolve_failed host=slow cause=\"no answer so far; the look-up goes on\" "
+                    "kept_addresses=1\n");
+    assert_non_null(hangs);
+    assert_null(strstr(hangs + 1, "event=resolve_failed"));
+    assert_non_null(strstr(hangs, "event=resolved host=slow addresses=1 left_out=0\n"));
+    assert_int_equal(a.resolver.failures, 0);
+    assert_int_equal(a.changes, 1);
+    asker_close(&a, t);
+}
+
+static void a_look_up_that_hangs_and_fails_is_asked_again(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    asker_open_slow(&a, t, "hangs");
+    sem_post(&gate);
+    RUN_UNTIL(t, !a.resolver.busy);
+    assert_int_equal(a.resolver.failures, 2);
+    a.resolver.host = "many";
+    ask_again(&a, t);
+    assert_int_equal(a.resolver.failures, 0);
+    asker_close(&a, t);
+}
+
+static void a_look_up_that_hangs_may_be_closed(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    asker_open_slow(&a, t, "hangs");
+    sem_post(&gate);
+    asker_close(&a, t);
+    assert_int_equal(t->loop.wheel.count, 0);
 }
 
 #define NAMES_TEST(name) cmocka_unit_test_setup_teardown(name, net_test_setup, net_test_teardown)
@@ -195,6 +267,9 @@ int main(void)
         NAMES_TEST(look_ups_have_a_bound),
         NAMES_TEST(of_more_addresses_than_fit_always_the_same_are_used),
         NAMES_TEST(without_a_thread_it_is_asked_again),
+        NAMES_TEST(a_look_up_that_hangs_is_said_once_and_so_is_its_end),
+        NAMES_TEST(a_look_up_that_hangs_and_fails_is_asked_again),
+        NAMES_TEST(a_look_up_that_hangs_may_be_closed),
     };
     if (sem_init(&gate, 0, 0) != 0) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
