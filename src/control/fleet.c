@@ -1,13 +1,14 @@
 #include "control/fleet.h"
 
 #include "base/container.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "proxy/sources.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { FDS_RESERVED = 64 }; /* besides connections */
+enum { FDS_OTHERS = 32 + FDS_RESERVED }; /* besides connections */
 
 static void on_worker_stopped(struct loop_message *m)
 {
@@ -31,7 +32,7 @@ void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers)
     if (getrlimit(RLIMIT_NOFILE, &have) != 0) return;
     have.rlim_cur = have.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &have); /* within the hard limit: cannot fail */
-    uint64_t wanted = 2 * (uint64_t)workers * limits->connections_per_worker + FDS_RESERVED;
+    uint64_t wanted = 2 * (uint64_t)workers * limits->connections_per_worker + FDS_OTHERS;
     if (have.rlim_cur < wanted)
         log_warn("few_descriptors", KV_UINT("limit", have.rlim_cur), KV_UINT("wanted", wanted),
                  KV_STR("hint", "raise LimitNOFILE or lower limits.connections_per_worker"));

@@ -1,6 +1,7 @@
 #include "net/listener.h"
 
 #include "base/container.h"
+#include "base/fd.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -15,24 +16,34 @@ enum {
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
-/* One accept. False when there is nothing (more) to accept now. */
-static bool accept_one(struct listener *l)
+/* Goes on later; `sys`: why. */
+static void rest(struct listener *l, int sys)
 {
-    struct socket_address from = {.len = sizeof from.storage};
-    int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        l->on_accept(l, fd, &from.any);
-        return true;
-    }
-    if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) return true;
-    if (errno == EAGAIN) return false;
-    int sys = errno;
     uint64_t unlogged;
     l->rests++;
     if (log_sample_take(&l->told, l->loop->now_us / 1000, &unlogged))
         log_error("accept_failed", KV_STR("cause", strerror(sys)), KV_UINT("unlogged", unlogged));
     (void)uv_poll_stop(&l->poll);
     loop_deadline(l->loop, &l->rest, REST_MS);
+}
+
+void listener_rest(struct listener *l)
+{
+    rest(l, EMFILE);
+}
+
+/* One accept. False when there is nothing (more) to accept now. */
+static bool accept_one(struct listener *l)
+{
+    struct socket_address from = {.len = sizeof from.storage};
+    int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        uint64_t rests = l->rests;
+        l->on_accept(l, fd, &from.any);
+        return l->rests == rests;
+    }
+    if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) return true;
+    if (errno != EAGAIN) rest(l, errno);
     return false;
 }
 
@@ -49,7 +60,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void on_rested(struct wheel_entry *e)
 {
     struct listener *l = CONTAINER_OF(e, struct listener, rest);
-    (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
+    if (l->loop->leaves_reserve && !fd_is_to_be_had())
+        listener_rest(l); /* nobody is taken from the queue only to find that out */
+    else
+        (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
 }
 
 enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,

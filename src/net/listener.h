@@ -2,7 +2,8 @@
  *
  * Each worker has its own socket of the same address (SO_REUSEPORT), so the kernel spreads connections and
  * there is no thundering herd. When descriptors run out the listener rests half a second instead of spinning;
- * the connections wait in the kernel's queue.
+ * the connections wait in the kernel's queue. On a loop that leaves the reserve it looks first whether there
+ * is one again; that an accepted one is of the reserve is on_accept's to see.
  *
  * Closing a SO_REUSEPORT socket resets what waits in its queue, unless another process has the socket as
  * well: listener_accept_queued() takes all of it before.
@@ -37,6 +38,10 @@ struct listener {
 /* Takes over a listening socket. Errors: ERR_IO (`fd` is closed then). */
 enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,
                        void *user);
+
+/* From on_accept, whose descriptor is reserved (base/fd.h): accepts no more for half a second, and says so.
+ */
+void listener_rest(struct listener *l);
 
 /* Accepts what is queued now; for a listener that is about to be closed. */
 void listener_accept_queued(struct listener *l);

@@ -57,6 +57,7 @@ struct loop {
     struct tls_buffers *tls; /* owned: shared by the TLS streams of the loop; made for the first one */
     struct loop_task soon;   /* list head */
     uv_idle_t idle;          /* runs only while `soon` has entries */
+    bool leaves_reserve;     /* set by its owner: the last descriptors are for others (base/fd.h) */
     uint32_t nlookups;       /* of names, that run (resolver.h) */
     uint64_t now_ms;         /* monotonic, of this turn */
     uint64_t now_us;         /* monotonic, of this turn */

@@ -1,5 +1,7 @@
 #include "net/socket.h"
 
+#include "base/fd.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -165,10 +167,14 @@ enum err socket_probe(const struct socket_address *a, bool dual_stack, int *sys)
     return *sys == EADDRINUSE ? ERR_EXISTS : ERR_IO;
 }
 
-enum err socket_connect(const struct socket_address *a, int *out)
+enum err socket_connect(const struct socket_address *a, bool leaves_reserve, int *out)
 {
     int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return err_from_errno(errno);
+    if (leaves_reserve && fd_is_reserved(fd)) {
+        (void)close(fd);
+        return ERR_LIMIT;
+    }
     if (a->any.sa_family != AF_UNIX)
         (void)option_on(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* only costs latency */
     if (connect(fd, &a->any, a->len) != 0 && errno != EINPROGRESS) {

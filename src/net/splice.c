@@ -1,5 +1,7 @@
 #include "net/splice.h"
 
+#include "base/fd.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,6 +17,11 @@ static bool open_pipe(struct loop *l)
     int ends[2];
     if (l->pipe_in >= 0) return true;
     if (pipe2(ends, O_NONBLOCK | O_CLOEXEC)) return false;
+    if (l->leaves_reserve && (fd_is_reserved(ends[0]) || fd_is_reserved(ends[1]))) {
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        return false;
+    }
     l->pipe_out = ends[0];
     l->pipe_in = ends[1];
     (void)fcntl(l->pipe_in, F_SETPIPE_SZ, (int)l->read_buffer_bytes); /* refused: less goes at a time */

@@ -84,7 +84,7 @@ enum err stream_connect(struct stream *s, struct loop *l, const struct socket_ad
                         const struct stream_events *events)
 {
     int fd;
-    enum err e = socket_connect(a, &fd);
+    enum err e = socket_connect(a, l->leaves_reserve, &fd);
     if (e) return e;
     return stream_start(s, l, fd, events, STREAM_CONNECTING);
 }

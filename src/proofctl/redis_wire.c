@@ -146,7 +146,7 @@ enum err redis_wire_open(const struct socket_address *a, const struct redis_tls 
     struct redis_wire *w = calloc(1, sizeof *w);
     if (!w) return ERR_NOMEM;
     w->fd = -1;
-    enum err e = socket_connect(a, &w->fd);
+    enum err e = socket_connect(a, false, &w->fd);
     if (!e) e = finish_connecting(w, deadline_us);
     if (e) {
         errmsg_set(why, 0, 0, "cannot connect: %s", connect_text(e));

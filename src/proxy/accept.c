@@ -1,5 +1,6 @@
 #include "proxy/accept.h"
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "http/reply.h"
 #include "proxy/conn.h"
@@ -135,6 +136,11 @@ void accept_client(struct worker_listener *l, int fd, const struct sockaddr *fro
 {
     const struct caller caller = caller_of_peer(addr_from_sockaddr(from));
     metrics_add(l->worker->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
+    if (fd_is_reserved(fd)) {
+        turn_away(l->worker, fd, LIMIT_DESCRIPTORS);
+        listener_rest(&l->listener);
+        return;
+    }
     if (l->config->proxy_protocol)
         greeting_begin(l, fd, &caller);
     else

@@ -61,6 +61,7 @@ extern const char *const end_phase_names[END_PHASE_COUNT];
     XX(TUNNELS_PER_PARTNER, "tunnels_per_partner")                                                           \
     XX(RESPONSE_HEAD, "response_head")                                                                       \
     XX(UPSTREAM_WAITING, "upstream_waiting")                                                                 \
+    XX(DESCRIPTORS, "descriptors")                                                                           \
     XX(MEMORY, "memory")
 
 enum limit_id {

@@ -44,7 +44,9 @@ static bool init_parts(struct worker *w, size_t buffer_bytes)
     tunnel_index_init(&w->tunnels);
     arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
     random_source_init(&w->random);
-    return loop_init(&w->loop, buffer_bytes, &hooks) == ERR_OK;
+    if (loop_init(&w->loop, buffer_bytes, &hooks)) return false;
+    w->loop.leaves_reserve = true;
+    return true;
 }
 
 static void free_parts(struct worker *w)

@@ -7,7 +7,6 @@ Method: single commands, and `start`, a plain process with its streams in the te
 
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from support.client import request
 from support.expect import is_passed
 from support.gateway import BINARY, default_config, to_yaml
 from support.partners import Partner, write_file
@@ -328,19 +326,6 @@ def test_it_raises_its_descriptor_limit_and_says_when_that_is_not_enough(gateway
     soft_and_hard = re.search(r"^Max open files +(\d+) +(\d+) ", limits, re.M).groups()
     assert soft_and_hard == (str(int(hard)),) * 2
     assert bool(gateway.events("few_descriptors")) == (hard < 2 * 20_000 + 64)
-
-
-def test_descriptors_that_ran_out_may_be_given_while_it_runs(gateway, partner):
-    """As docs/ALERTS.md says: prlimit, and nothing else. SIGUSR2 would hand the limit on."""
-    pid = gateway.process.pid
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    few = int(gateway.metrics()["process_open_fds"]) + 8
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
-    clients = [gateway.client().send(b"G") for _ in range(40)]
-    gateway.wait_event("accept_failed")
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-    for client in clients:
-        is_passed(client.send(request(fields=partner.authorization)[1:]).response())
 
 
 def test_nothing_is_left_behind(proofgw, partner):

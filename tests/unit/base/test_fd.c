@@ -1,4 +1,4 @@
-/* Whole buffers through a pipe, which takes and gives them in pieces. */
+/* Whole buffers through a pipe, which takes and gives them in pieces; and the last descriptors. */
 #include "base/fd.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -57,11 +58,65 @@ static void failures_leave_errno(void **state)
     assert_int_equal(close(folder), 0);
 }
 
+static struct rlimit usual_limit;
+
+/* As if the limit were `max`. */
+static void set_limit(rlim_t max)
+{
+    const struct rlimit limit = {.rlim_cur = max, .rlim_max = usual_limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void the_last_descriptors_are_told_by_their_number(void **state)
+{
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual_limit), 0);
+    set_limit(256);
+    assert_false(fd_is_reserved(0));
+    assert_false(fd_is_reserved(256 - FDS_RESERVED - 1));
+    assert_true(fd_is_reserved(256 - FDS_RESERVED));
+    set_limit(512); /* raised: it counts at once */
+    assert_false(fd_is_reserved(256));
+    assert_true(fd_is_reserved(512 - FDS_RESERVED));
+    set_limit(40); /* lowered: it counts from the next look on */
+    assert_true(fd_is_to_be_had());
+    assert_false(fd_is_reserved(29));
+    assert_true(fd_is_reserved(30));
+    set_limit(usual_limit.rlim_cur);
+}
+
+static void there_are_some_while_one_is_free_below_the_last(void **state)
+{
+    (void)state;
+    int next = dup(STDERR_FILENO);
+    assert_true(next > 0);
+    (void)close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual_limit), 0);
+    assert_true(fd_is_to_be_had());
+    rlim_t max = (rlim_t)next;
+    set_limit(max);
+    assert_false(fd_is_to_be_had()); /* none at all */
+    set_limit(++max);
+    assert_false(fd_is_to_be_had()); /* the last one */
+    while (max - max / 4 <= (rlim_t)next)
+        max++;
+    set_limit(max);
+    assert_true(fd_is_to_be_had());
+    set_limit(max - 1);
+    assert_false(fd_is_to_be_had());
+    set_limit(usual_limit.rlim_cur);
+    int again = dup(STDERR_FILENO);
+    assert_int_equal(again, next); /* it keeps none */
+    (void)close(again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large_buffers_arrive_whole),
         cmocka_unit_test(failures_leave_errno),
+        cmocka_unit_test(the_last_descriptors_are_told_by_their_number),
+        cmocka_unit_test(there_are_some_while_one_is_free_below_the_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* The listener: accepting, resting when descriptors run out, and ending without losing a queued connection.
  */
+#include "base/fd.h"
 #include "helper_net.h"
 #include "net/listener.h"
 
@@ -20,7 +21,7 @@ struct host {
     struct listener listener; /* first */
     struct net_test *t;
     struct socket_address bound;
-    unsigned accepted, closed;
+    unsigned accepted, refused, closed;
     int last_fd; /* of the last accepted connection; closed by the next one and at the end */
     uint16_t last_port;
     bool close_in_accept;
@@ -41,6 +42,12 @@ static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
     memcpy(&a.storage, from, sizeof(struct sockaddr_in));
     assert_int_equal(h->closed, 0);
     assert_int_equal(from->sa_family, AF_INET);
+    if (l->loop->leaves_reserve && fd_is_reserved(fd)) {
+        close(fd);
+        h->refused++;
+        listener_rest(l);
+        return;
+    }
     if (h->last_fd >= 0) close(h->last_fd);
     h->last_fd = fd;
     h->last_port = socket_address_port(&a);
@@ -144,15 +151,32 @@ static void may_be_closed_inside_on_accept(void **state)
 
 static struct rlimit usual_limit;
 
-/* From now on no descriptor can be opened. */
-static void exhaust_descriptors(void)
+static rlim_t next_descriptor(void)
 {
     int next = dup(STDERR_FILENO);
     assert_true(next >= 0);
     close(next);
+    return (rlim_t)next;
+}
+
+static void limit_descriptors(rlim_t max)
+{
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual_limit), 0);
-    const struct rlimit tight = {.rlim_cur = (rlim_t)next, .rlim_max = usual_limit.rlim_max};
+    const struct rlimit tight = {.rlim_cur = max, .rlim_max = usual_limit.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+}
+
+/* From now on no descriptor can be opened. */
+static void exhaust_descriptors(void)
+{
+    limit_descriptors(next_descriptor());
+}
+
+/* From now on only reserved ones can be opened. */
+static void leave_the_reserve(void)
+{
+    limit_descriptors(next_descriptor() + 1); /* of which a quarter is reserved */
+    assert_false(fd_is_to_be_had());          /* a limit that was lowered counts from this look on */
 }
 
 static void allow_descriptors(void)
@@ -179,6 +203,63 @@ static void rests_without_descriptors_and_goes_on_later(void **state)
     RUN_UNTIL(t, h.accepted == 2);
     close(fd);
     close(second);
+    host_close(&h);
+}
+
+/* One that finds out; then it looks by itself. */
+static void leaves_the_last_descriptors_to_others(void **state)
+{
+    struct net_test *t = *state;
+    struct host h;
+    int fds[CLIENTS];
+    host_open(&h, t);
+    t->loop.leaves_reserve = true;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = connect_to(&h);
+    leave_the_reserve();
+    RUN_UNTIL(t, h.listener.rests == 3);
+    assert_int_equal(h.accepted, 0);
+    assert_int_equal(h.refused, 1);
+    allow_descriptors();
+    RUN_UNTIL(t, h.accepted == CLIENTS - 1);
+    assert_int_equal(h.refused, 1);
+    for (int i = 0; i < CLIENTS; i++)
+        close(fds[i]);
+    host_close(&h);
+}
+
+static void the_others_may_have_them(void **state)
+{
+    struct net_test *t = *state;
+    struct host h;
+    host_open(&h, t);
+    int fd = connect_to(&h);
+    leave_the_reserve();
+    RUN_UNTIL(t, h.accepted == 1);
+    allow_descriptors();
+    assert_int_equal(h.refused, 0);
+    close(fd);
+    host_close(&h);
+}
+
+/* A listener that goes does not take from the queue what it would only refuse. */
+static void refuses_one_of_a_queue_before_closing(void **state)
+{
+    struct net_test *t = *state;
+    struct host h;
+    int fds[CLIENTS];
+    host_open(&h, t);
+    t->loop.leaves_reserve = true;
+    for (int i = 0; i < CLIENTS; i++)
+        fds[i] = connect_to(&h);
+    leave_the_reserve();
+    listener_accept_queued(&h.listener);
+    assert_int_equal(h.refused, 1);
+    allow_descriptors();
+    listener_accept_queued(&h.listener); /* also while it rests */
+    assert_int_equal(h.accepted, CLIENTS - 1);
+    for (int i = 0; i < CLIENTS; i++)
+        close(fds[i]);
     host_close(&h);
 }
 
@@ -234,6 +315,9 @@ int main(void)
         LISTENER_TEST(may_be_closed_inside_on_accept),
         LISTENER_TEST(rests_without_descriptors_and_goes_on_later),
         LISTENER_TEST(rests_again_while_there_are_none),
+        LISTENER_TEST(leaves_the_last_descriptors_to_others),
+        LISTENER_TEST(the_others_may_have_them),
+        LISTENER_TEST(refuses_one_of_a_queue_before_closing),
         LISTENER_TEST(may_be_closed_while_it_rests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -305,7 +305,7 @@ static void a_unix_socket_with_a_full_queue_is_left_alone(void **state)
     struct place *p = *state;
     int listening, second = -1, sys, fds[16], n = 0;
     assert_int_equal(socket_listen(&p->address, 1, false, false, &listening, &sys), ERR_OK);
-    while (n < 16 && socket_connect(&p->address, &fds[n]) == ERR_OK)
+    while (n < 16 && socket_connect(&p->address, false, &fds[n]) == ERR_OK)
         n++;
     assert_in_range(n, 1, 15);
     assert_int_equal(socket_listen(&p->address, 16, false, false, &second, &sys), ERR_EXISTS);
@@ -330,10 +330,10 @@ static void connecting_to_a_unix_socket_that_nobody_serves_fails_at_once(void **
 {
     struct place *p = *state;
     int fd = -1, sys, listening;
-    assert_int_equal(socket_connect(&p->address, &fd), ERR_NOT_FOUND);
+    assert_int_equal(socket_connect(&p->address, false, &fd), ERR_NOT_FOUND);
     assert_int_equal(socket_listen(&p->address, 16, false, false, &listening, &sys), ERR_OK);
     close(listening);
-    assert_int_equal(socket_connect(&p->address, &fd), ERR_REFUSED);
+    assert_int_equal(socket_connect(&p->address, false, &fd), ERR_REFUSED);
     assert_int_equal(fd, -1);
 }
 
@@ -343,7 +343,7 @@ static void connecting_to_a_full_unix_socket_is_refused_not_awaited(void **state
     int listening, sys, fds[16], n = 0;
     enum err e = ERR_OK;
     assert_int_equal(socket_listen(&p->address, 1, false, false, &listening, &sys), ERR_OK);
-    while (n < 16 && (e = socket_connect(&p->address, &fds[n])) == ERR_OK)
+    while (n < 16 && (e = socket_connect(&p->address, false, &fds[n])) == ERR_OK)
         n++;
     assert_int_equal(e, ERR_REFUSED);
     while (n-- > 0)

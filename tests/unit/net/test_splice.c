@@ -1,4 +1,5 @@
 /* Bytes from socket to socket through the loop's pipe: whole, in order, and only their own. */
+#include "base/fd.h"
 #include "helper_user.h"
 #include "net/splice.h"
 
@@ -208,6 +209,30 @@ static void without_descriptors_it_reads_as_usual(void **state)
     close_pump(t);
 }
 
+static void with_the_last_descriptors_it_reads_as_usual(void **state)
+{
+    struct net_test *t = *state;
+    struct rlimit before, few;
+    open_pump(t, false);
+    int next = dup(pump.in);
+    assert_int_equal(close(next), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = (rlim_t)next + 2; /* as many as a pipe has, and they are reserved */
+    t->loop.leaves_reserve = true;
+    test_send(pump.in, "still read");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_false(fd_is_to_be_had()); /* a limit that was lowered counts from this look on */
+    RUN_UNTIL(t, pump.from->ngot == 10);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(pump.spliced, 0);
+    assert_int_equal(dup(pump.in), next); /* none was kept */
+    assert_int_equal(close(next), 0);
+    test_send(pump.in, "spliced");
+    RUN_UNTIL(t, pump.spliced == 7);
+    close_pump(t);
+}
+
 #define SPLICE_TEST(name) cmocka_unit_test_setup_teardown(name, net_test_setup, net_test_teardown)
 
 int main(void)
@@ -220,6 +245,7 @@ int main(void)
         SPLICE_TEST(a_lost_receiver_leaves_nothing_behind),
         SPLICE_TEST(only_between_open_streams_with_nothing_pending),
         SPLICE_TEST(without_descriptors_it_reads_as_usual),
+        SPLICE_TEST(with_the_last_descriptors_it_reads_as_usual),
     };
     (void)signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
