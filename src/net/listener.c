@@ -21,6 +21,7 @@ static void rest(struct listener *l, int sys)
 {
     uint64_t unlogged;
     l->rests++;
+    l->shortage = sys;
     if (log_sample_take(&l->told, l->loop->now_us / 1000, &unlogged))
         log_error("accept_failed", KV_STR("cause", strerror(sys)), KV_UINT("unlogged", unlogged));
     (void)uv_poll_stop(&l->poll);
@@ -32,9 +33,19 @@ void listener_rest(struct listener *l)
     rest(l, EMFILE);
 }
 
+/* Nobody is taken from the queue only to find out that there is still no descriptor for him. */
+static bool is_short(const struct listener *l)
+{
+    return l->shortage && l->loop->leaves_reserve && !fd_is_to_be_had();
+}
+
 /* One accept. False when there is nothing (more) to accept now. */
 static bool accept_one(struct listener *l)
 {
+    if (is_short(l)) {
+        rest(l, l->shortage);
+        return false;
+    }
     struct socket_address from = {.len = sizeof from.storage};
     int fd = accept4(l->fd, &from.any, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
@@ -43,7 +54,10 @@ static bool accept_one(struct listener *l)
         return l->rests == rests;
     }
     if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) return true;
-    if (errno != EAGAIN) rest(l, errno);
+    if (errno == EAGAIN)
+        l->shortage = 0;
+    else
+        rest(l, errno);
     return false;
 }
 
@@ -60,10 +74,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void on_rested(struct wheel_entry *e)
 {
     struct listener *l = CONTAINER_OF(e, struct listener, rest);
-    if (l->loop->leaves_reserve && !fd_is_to_be_had())
-        listener_rest(l); /* nobody is taken from the queue only to find that out */
-    else
-        (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_poll);
 }
 
 enum err listener_open(struct listener *l, struct loop *loop, int fd, listener_accept_fn on_accept,
@@ -90,6 +101,8 @@ static void on_uv_closed(uv_handle_t *handle)
 
 void listener_accept_queued(struct listener *l)
 {
+    if (l->loop->leaves_reserve && !fd_is_to_be_had())
+        return; /* whoever has the socket as well serves them */
     for (int i = 0; i < LAST_ACCEPTS_MAX && l->open && accept_one(l); i++) {
         /* on_accept() may close the listener */
     }

@@ -2,8 +2,9 @@
  *
  * Each worker has its own socket of the same address (SO_REUSEPORT), so the kernel spreads connections and
  * there is no thundering herd. When descriptors run out the listener rests half a second instead of spinning;
- * the connections wait in the kernel's queue. On a loop that leaves the reserve it looks first whether there
- * is one again; that an accepted one is of the reserve is on_accept's to see.
+ * the connections wait in the kernel's queue. On a loop that leaves the reserve it looks before each
+ * accept from then on, until the queue is empty; that an accepted one is of the reserve is on_accept's to
+ * see.
  *
  * Closing a SO_REUSEPORT socket resets what waits in its queue, unless another process has the socket as
  * well: listener_accept_queued() takes all of it before.
@@ -32,6 +33,7 @@ struct listener {
     void *user;                            /* the owner's */
     struct wheel_entry rest;               /* after EMFILE */
     uint64_t rests;                        /* how often it had to rest */
+    int shortage;                          /* errno of the last rest, until the queue is empty; 0 = none */
     struct log_sample told;                /* accept_failed */
 };
 

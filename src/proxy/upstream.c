@@ -3,6 +3,7 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "proxy/end.h"
 #include "proxy/worker.h"
 
 #include <stdlib.h>
@@ -137,6 +138,10 @@ static enum err connect_any(struct upstream *u, struct upconn *c, const struct s
         const struct socket_address *a = &u->addresses.addresses[u->next_address++ % u->addresses.n];
         e = connect_to(u, c, a, events);
         if (e == ERR_OK || e == ERR_NOMEM) break;
+        if (e == ERR_LIMIT) { /* ours, not the backend's */
+            metrics_add(u->worker->metrics, METRIC_LIMITS_HIT, LIMIT_DESCRIPTORS, 1);
+            break;
+        }
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, u->env, 1);
     }
     /* Descriptors that have run out are not a queue that is full, nor is an interrupted call a wait. */

@@ -79,6 +79,19 @@ def test_those_that_wait_are_served_when_others_have_gone(gateway, partner):
     assert gateway.metrics()["proofgw_connections_refused_total"] == refused
 
 
+def test_one_goes_and_one_comes(proofgw):
+    """While it is full nobody but the first is reset: those behind wait until there is a descriptor for them."""
+    gateway = proofgw(process={"prefix": ("prlimit", f"--nofile={MOST}:{MOST}")})
+    clients = fill(gateway)
+    accepted = gateway.metrics()["proofgw_connections_accepted_total"]
+    assert hit(gateway, "descriptors") == 1
+    for n, client in enumerate(clients[:5], 1):
+        client.close()
+        gateway.wait_metric("proofgw_connections_accepted_total", accepted + n)
+    gateway.wait_event("accept_failed", 3)
+    assert hit(gateway, "descriptors") == 1
+
+
 def test_more_may_be_given_while_it_runs(proofgw, partner):
     """As docs/ALERTS.md says: prlimit, and nothing else. SIGUSR2 would hand the limit on."""
     gateway = proofgw()
@@ -105,10 +118,14 @@ def test_partners_can_be_changed(gateway, partner):
 def test_a_backend_gets_none_of_the_last_ones(gateway, backend, partner):
     """502 as without any descriptor; the backend does not even see a connection."""
     clients = fill(gateway)
+    gateway.wait_event("accept_failed", 2)
+    refused = hit(gateway, "descriptors")
     is_error(
         clients[0].send(request(fields=partner.authorization)[1:]).response(), "upstream_unavailable", closes=False
     )
     assert gateway.wait_event("upstream_connect_failed") and not backend.connections
+    assert hit(gateway, "descriptors") > refused
+    assert gateway.metrics()["proofgw_upstream_connect_failures_total"] == 0  # it is not the backend's
     for client in clients[1:20]:
         client.close()
     client = clients[0]
