@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { FDS_OTHERS = 32 + FDS_RESERVED }; /* besides connections */
+/* Besides connections: of the process with its reserve, and of each worker (loop, listeners, splice). */
+enum { FDS_PROCESS = 16 + FDS_RESERVED, FDS_WORKER = 16 };
 
 static void on_worker_stopped(struct loop_message *m)
 {
@@ -32,7 +33,7 @@ void fleet_raise_fd_limit(const struct config_limits *limits, unsigned workers)
     if (getrlimit(RLIMIT_NOFILE, &have) != 0) return;
     have.rlim_cur = have.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &have); /* within the hard limit: cannot fail */
-    uint64_t wanted = 2 * (uint64_t)workers * limits->connections_per_worker + FDS_OTHERS;
+    uint64_t wanted = workers * (2 * (uint64_t)limits->connections_per_worker + FDS_WORKER) + FDS_PROCESS;
     if (have.rlim_cur < wanted)
         log_warn("few_descriptors", KV_UINT("limit", have.rlim_cur), KV_UINT("wanted", wanted),
                  KV_STR("hint", "raise LimitNOFILE or lower limits.connections_per_worker"));
