@@ -290,6 +290,12 @@ class Gateway:
 
     def signal(self, number):
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:  # comes to each thread when the kernel gets to it
+            wait_for(self._is_stopped, "every thread stands still")
+
+    def _is_stopped(self):
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
+        return set(states) == {"T"}
 
     def wait_exit(self):
         """Waits for the end of the process; returns the exit code."""

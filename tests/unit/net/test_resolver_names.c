@@ -248,6 +248,22 @@ static void a_look_up_that_hangs_and_fails_is_asked_again(void **state)
     asker_close(&a, t);
 }
 
+static void a_look_up_may_be_closed_before_it_is_slow(void **state)
+{
+    struct net_test *t = *state;
+    struct asker a;
+    naddresses = 1;
+    asker_open(&a, t, "many");
+    RUN_UNTIL(t, a.changes);
+    a.resolver.host = "hangs";
+    loop_turn(&t->loop);
+    loop_deadline(&t->loop, &a.resolver.due, 0);
+    RUN_UNTIL(t, a.resolver.busy);
+    sem_post(&gate);
+    asker_close(&a, t);
+    assert_int_equal(t->loop.wheel.count, 0);
+}
+
 static void a_look_up_that_hangs_may_be_closed(void **state)
 {
     struct net_test *t = *state;
@@ -270,6 +286,7 @@ int main(void)
         NAMES_TEST(a_look_up_that_hangs_is_said_once_and_so_is_its_end),
         NAMES_TEST(a_look_up_that_hangs_and_fails_is_asked_again),
         NAMES_TEST(a_look_up_that_hangs_may_be_closed),
+        NAMES_TEST(a_look_up_may_be_closed_before_it_is_slow),
     };
     if (sem_init(&gate, 0, 0) != 0) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
