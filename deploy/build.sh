@@ -59,10 +59,14 @@ train() {
     "$root/bench/run.py" --build "$folder" --gateways proofgw --scenarios "$scenarios" --rounds 2 --seconds 0.3 \
         --output "$folder/training" >"$log" 2>&1 || { tail -n 20 "$log" >&2 && die "the load failed; see $log"; }
     ! grep 'n/a' "$log" >&2 || die "not every kind of request could be tried; see $log"
+    [ -n "$(find "$folder/CMakeFiles/gw_proxy.dir" -name '*.gcda' -print -quit)" ] || die "the gateway wrote no profile"
 }
 
 packages_install build
 mkdir -p "$folder"
+exec {lock}>"$folder/.lock"
+flock -n "$lock" || die "another build of $folder runs"
+trap 'rm -f "$folder/proofgw" "$folder/proofctl"' EXIT # what counts must never be installed
 if $profiled; then
     packages_install profile
     echo "Building with counters ..."
@@ -75,4 +79,5 @@ else
     echo "Building ..."
     build ""
 fi
+trap - EXIT
 echo "Ready: cmake --install $folder"
