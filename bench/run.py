@@ -59,6 +59,10 @@ class Bench:
                 raise gateways.Unavailable(f"{check}: {self.proofs[key][check]}")
         return self.shared[key]
 
+    def lose(self, description, *, tls, why):
+        """Its process could not be started again: nobody measures it any more."""
+        self.shared[(description.name, tls)] = why
+
     def require(self, description, tls, proof):
         """Raises Unavailable unless the gateway has proven that it does this."""
         self.instance(description, tls=tls, proof=proof)

@@ -76,6 +76,8 @@ class Cost:
                         able[name].restart()
                     self.add(values[name], measure(bench.setting, able[name], options))
                 except FAILURES as e:
+                    if isinstance(e, Unavailable):
+                        bench.lose(able[name].description, tls=self.tls, why=e)
                     values[name] = {"na": str(e)}
                     del able[name]
         return {"unit": f"us per {self.unit}", "rate": self.rate, "values": values}
