@@ -204,13 +204,11 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
 
 static void lease_failed(struct exchange *x, enum err e)
 {
-    struct worker *w = worker_of(x);
-    if (e == ERR_LIMIT || e == ERR_NOMEM) {
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_UPSTREAM_WAITING : LIMIT_MEMORY, 1);
+    if (e == ERR_LIMIT || e == ERR_NOMEM) { /* the gateway is full, whatever the backend is */
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
         return;
     }
-    upstream_log_connect_failed(&w->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
+    upstream_log_connect_failed(&worker_of(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
     exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
 }
 

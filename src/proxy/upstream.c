@@ -137,15 +137,10 @@ static enum err connect_any(struct upstream *u, struct upconn *c, const struct s
     for (uint32_t i = 0; i < u->addresses.n; i++) {
         const struct socket_address *a = &u->addresses.addresses[u->next_address++ % u->addresses.n];
         e = connect_to(u, c, a, events);
-        if (e == ERR_OK || e == ERR_NOMEM) break;
-        if (e == ERR_LIMIT) { /* ours, not the backend's */
-            metrics_add(u->worker->metrics, METRIC_LIMITS_HIT, LIMIT_DESCRIPTORS, 1);
-            break;
-        }
+        if (e == ERR_OK || e == ERR_LIMIT || e == ERR_NOMEM) break; /* the last two are not the backend's */
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, u->env, 1);
     }
-    /* Descriptors that have run out are not a queue that is full, nor is an interrupted call a wait. */
-    return e == ERR_LIMIT || e == ERR_AGAIN ? ERR_IO : e;
+    return e == ERR_AGAIN ? ERR_IO : e; /* an interrupted call is not a place in the queue */
 }
 
 static enum err dial(struct upstream *u, const struct stream_events *events, struct upconn **out)
@@ -201,6 +196,11 @@ static struct upconn *idle_pop(struct upstream *u, enum lease kind)
     return NULL;
 }
 
+static void count_limit(const struct upstream *u, enum limit_id limit)
+{
+    metrics_add(u->worker->metrics, METRIC_LIMITS_HIT, limit, 1);
+}
+
 enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstream_wait *wait,
                         enum lease kind, const struct stream_events *events, struct upconn **out)
 {
@@ -213,11 +213,16 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
     } else {
         if (u->nidle && u->nconns >= u->conns_max) upstream_discard(u->idle.prev); /* room for a fresh one */
         if (u->nconns >= u->conns_max) {
-            if (u->nwaiting >= u->waiting_max) return ERR_LIMIT;
+            if (u->nwaiting >= u->waiting_max) {
+                count_limit(u, LIMIT_UPSTREAM_WAITING);
+                return ERR_LIMIT;
+            }
             wait_push(u, wait);
             return ERR_AGAIN;
         }
         enum err e = dial(u, events, &c);
+        if (e == ERR_LIMIT) count_limit(u, LIMIT_DESCRIPTORS);
+        if (e == ERR_NOMEM) count_limit(u, LIMIT_MEMORY);
         if (e) return e;
     }
     c->user = user;
