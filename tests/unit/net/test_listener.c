@@ -25,6 +25,8 @@ struct host {
     int last_fd; /* of the last accepted connection; closed by the next one and at the end */
     uint16_t last_port;
     bool close_in_accept;
+    int clients[CLIENTS]; /* of queue_clients() */
+    int nclients;
 };
 
 static void on_closed(struct listener *l)
@@ -66,6 +68,8 @@ static void host_close(struct host *h)
     listener_close(&h->listener, on_closed);
     RUN_UNTIL(h->t, h->closed);
     if (h->last_fd >= 0) close(h->last_fd);
+    while (h->nclients)
+        close(h->clients[--h->nclients]);
 }
 
 /* connect() has returned: the connection is in the listener's queue. */
@@ -75,6 +79,12 @@ static int connect_to(const struct host *h)
     assert_true(fd >= 0);
     assert_int_equal(connect(fd, &h->bound.any, h->bound.len), 0);
     return fd;
+}
+
+static void queue_clients(struct host *h)
+{
+    while (h->nclients < CLIENTS)
+        h->clients[h->nclients++] = connect_to(h);
 }
 
 static void accepts_a_connection(void **state)
@@ -97,13 +107,9 @@ static void accepts_all_that_wait(void **state)
 {
     struct net_test *t = *state;
     struct host h;
-    int fds[CLIENTS];
     host_open(&h, t);
-    for (int i = 0; i < CLIENTS; i++)
-        fds[i] = connect_to(&h);
+    queue_clients(&h);
     RUN_UNTIL(t, h.accepted == CLIENTS);
-    for (int i = 0; i < CLIENTS; i++)
-        close(fds[i]);
     host_close(&h);
 }
 
@@ -113,10 +119,8 @@ static void a_queue_can_be_emptied_before_closing(void **state)
 {
     struct net_test *t = *state;
     struct host h;
-    int fds[CLIENTS];
     host_open(&h, t);
-    for (int i = 0; i < CLIENTS; i++)
-        fds[i] = connect_to(&h);
+    queue_clients(&h);
     listener_accept_queued(&h.listener);
     assert_int_equal(h.accepted, CLIENTS); /* in the same call */
     listener_close(&h.listener, on_closed);
@@ -124,8 +128,6 @@ static void a_queue_can_be_emptied_before_closing(void **state)
     int refused = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(refused, &h.bound.any, h.bound.len), -1);
     close(refused);
-    for (int i = 0; i < CLIENTS; i++)
-        close(fds[i]);
     host_close(&h); /* again: harmless */
     assert_int_equal(h.closed, 1);
 }
@@ -134,16 +136,12 @@ static void may_be_closed_inside_on_accept(void **state)
 {
     struct net_test *t = *state;
     struct host h;
-    int fds[CLIENTS];
     host_open(&h, t);
     h.close_in_accept = true;
-    for (int i = 0; i < CLIENTS; i++)
-        fds[i] = connect_to(&h);
+    queue_clients(&h);
     RUN_UNTIL(t, h.closed);
     assert_int_equal(h.accepted, 1);
     assert_int_equal(h.closed, 1);
-    for (int i = 0; i < CLIENTS; i++)
-        close(fds[i]);
     host_close(&h);
 }
 
@@ -211,11 +209,9 @@ static void leaves_the_last_descriptors_to_others(void **state)
 {
     struct net_test *t = *state;
     struct host h;
-    int fds[CLIENTS];
     host_open(&h, t);
     t->loop.leaves_reserve = true;
-    for (int i = 0; i < CLIENTS; i++)
-        fds[i] = connect_to(&h);
+    queue_clients(&h);
     leave_the_reserve();
     RUN_UNTIL(t, h.listener.rests == 3);
     assert_int_equal(h.accepted, 0);
@@ -223,8 +219,6 @@ static void leaves_the_last_descriptors_to_others(void **state)
     allow_descriptors();
     RUN_UNTIL(t, h.accepted == CLIENTS - 1);
     assert_int_equal(h.refused, 1);
-    for (int i = 0; i < CLIENTS; i++)
-        close(fds[i]);
     host_close(&h);
 }
 
@@ -247,11 +241,9 @@ static void leaves_a_queue_that_it_would_refuse(void **state)
 {
     struct net_test *t = *state;
     struct host h;
-    int fds[CLIENTS];
     host_open(&h, t);
     t->loop.leaves_reserve = true;
-    for (int i = 0; i < CLIENTS; i++)
-        fds[i] = connect_to(&h);
+    queue_clients(&h);
     leave_the_reserve();
     listener_accept_queued(&h.listener);
     assert_int_equal(h.refused, 0);
@@ -259,8 +251,6 @@ static void leaves_a_queue_that_it_would_refuse(void **state)
     listener_accept_queued(&h.listener);
     assert_int_equal(h.refused, 0);
     assert_int_equal(h.accepted, CLIENTS);
-    for (int i = 0; i < CLIENTS; i++)
-        close(fds[i]);
     host_close(&h);
 }
 
