@@ -4,7 +4,8 @@
  *   user --stream_write--> send now; what does not fit waits in `pending` (copied) for a writable socket
  *
  * One uv_poll_t per socket, armed readable once and then left alone; the mask is kept here because every
- * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up. An idle stream owns no buffer.
+ * uv_poll_start() costs two epoll_ctl calls. One recv per wake-up; a socket that it empties is edge-triggered
+ * from then on, any other level-triggered. An idle stream owns no buffer.
  * TLS sits between the socket calls and these events (net/stream_tls.c): users see plaintext and the same
  * rules. bytes_in and bytes_out count what passes the socket; the user may set them back to 0.
  *
@@ -68,8 +69,9 @@ struct stream {
     uint64_t bytes_in, bytes_out;       /* bytes_out: handed to the kernel */
     int fd;
     uint8_t state;         /* enum stream_state */
-    uint8_t armed;         /* UV_READABLE | UV_WRITABLE as last told to libuv */
+    uint8_t armed;         /* enum uv_poll_event, as last told to libuv */
     bool reading : 1;      /* the user wants on_read */
+    bool is_edge : 1;      /* the kernel tells of arrivals, not of what waits: the socket was empty */
     bool eof : 1;          /* on_eof was given */
     bool is_lost : 1;      /* after eof: nothing more can come, not even an error */
     bool write_failed : 1; /* sending is over; reading may go on */
