@@ -111,11 +111,9 @@ bool log_sink_put(struct log_sink *s, const char *p, size_t n)
         counter_add(&s->dropped, 1);
         return false;
     }
-    /* Nothing pending and yet in the middle of a line: its rest was lost with a failed write. */
-    if (s->is_midline && s->start == s->end) {
-        pending_add(s, "\n", 1);
-        s->is_midline = false;
-    }
+    /* Nothing pending and yet in the middle of a line: its rest was lost with a failed write. The newline may
+     * be lost with the next one: only a write that succeeds ends the line. */
+    if (s->is_midline && s->start == s->end) pending_add(s, "\n", 1);
     pending_add(s, p, n);
     return true;
 }
@@ -136,11 +134,11 @@ static size_t chunk_size(const struct log_sink *s)
     return newline ? (size_t)(newline - first) + 1 : PIPE_BUF;
 }
 
-/* Counts the pending lines as dropped. */
+/* Counts the pending lines as dropped. A newline in front is none: it would have ended a line in the file. */
 static void pending_count_dropped(struct log_sink *s)
 {
     uint64_t lines = 0;
-    for (size_t i = s->start; i < s->end; i++)
+    for (size_t i = s->start + 1; i < s->end; i++)
         lines += s->pending[i] == '\n';
     counter_add(&s->dropped, lines);
 }
