@@ -82,7 +82,7 @@ struct backend_ops {
      * there is), ERR_TIMEOUT (another operator is writing), ERR_RANGE (the store as a whole would not be
      * valid: a foreign token belongs to another record, for example). */
     enum err (*commit)(struct backend *b, const struct backend_change *changes, size_t n);
-    /* The last `limit` lines of the audit, oldest first. */
+    /* The last `limit` lines of the audit, oldest first. ERR_NOT_FOUND: there is neither file nor audit. */
     enum err (*audit)(struct backend *b, uint64_t limit, backend_line_fn *on_line, void *arg);
     void (*close)(struct backend *b);
 

@@ -2,6 +2,7 @@
 
 #include "base/path.h"
 #include "proofctl/audit_file.h"
+#include "proofctl/claims.h"
 #include "proofctl/file_lock.h"
 #include "proofctl/file_replace.h"
 #include "proofctl/file_snapshot.h"
@@ -46,6 +47,18 @@ __attribute__((format(printf, 3, 4))) static enum err fail(struct backend_file *
     return e;
 }
 
+static enum err fail_missing(struct backend_file *f)
+{
+    return fail(f, ERR_NOT_FOUND, "does not exist; `proofctl partner add` makes it");
+}
+
+/* What to do about an errno of a file of ours. */
+static const char *remedy_of(int sys)
+{
+    if (sys == EACCES) return "; run proofctl as the owner of the partner file, or with sudo";
+    return sys == ENOENT ? "; make its folder first" : "";
+}
+
 /* --- reading -------------------------------------------------------------------------------------- */
 
 static enum err reload(struct backend_file *f)
@@ -79,8 +92,7 @@ static enum err file_list(struct backend *b, backend_record_fn *on_record, void 
 {
     struct backend_file *f = file_of(b);
     enum err e = refresh(f);
-    if (!e && !f->snapshot.exists)
-        e = fail(f, ERR_NOT_FOUND, "does not exist; `proofctl partner add` makes it");
+    if (!e && !f->snapshot.exists) e = fail_missing(f);
     for (uint32_t i = 0; !e && i < f->snapshot.file.nentries; i++) {
         struct backend_record record;
         e = describe(f, &f->snapshot.file.entries[i], &record);
@@ -257,6 +269,7 @@ static enum err replace(struct backend_file *f, const struct placed_change *plac
 static enum err commit_locked(struct backend_file *f, const struct backend_change *changes, size_t n)
 {
     enum err e = reload(f);
+    if (!e) e = claims_try(&f->base, changes, n); /* it names the partners; the reader knows lines only */
     if (e) return e;
     struct placed_change *placed = calloc(n, sizeof *placed);
     if (!placed) return ERR_NOMEM;
@@ -275,7 +288,7 @@ static enum err file_commit(struct backend *b, const struct backend_change *chan
     enum err e = file_lock_take(f->lock_path, LOCK_WAIT_MS, &lock);
     if (e == ERR_TIMEOUT)
         return fail(f, e, "another proofctl has been writing for %d s; try again", LOCK_WAIT_MS / 1000);
-    if (e) return fail(f, e, "cannot be locked (%s): %s", f->lock_path, strerror(errno));
+    if (e) return fail(f, e, "cannot be locked (%s): %s%s", f->lock_path, strerror(errno), remedy_of(errno));
     /* Ctrl-C between the line in the audit and the change would leave one without the other. */
     (void)sigfillset(&all);
     (void)sigprocmask(SIG_BLOCK, &all, &before); /* cannot fail with these arguments */
@@ -291,8 +304,11 @@ static enum err file_audit(struct backend *b, uint64_t limit, backend_line_fn *o
 {
     struct backend_file *f = file_of(b);
     b->faults = (struct record_messages){0};
+    if (access(f->path, F_OK) && errno == ENOENT && access(f->audit_path, F_OK)) return fail_missing(f);
     enum err e = audit_file_tail(f->audit_path, limit, on_line, arg);
-    return e == ERR_IO ? fail(f, e, "the audit (%s) cannot be read: %s", f->audit_path, strerror(errno)) : e;
+    if (e != ERR_IO) return e;
+    return fail(f, e, "the audit (%s) cannot be read: %s%s", f->audit_path, strerror(errno),
+                remedy_of(errno));
 }
 
 static void file_close(struct backend *b)

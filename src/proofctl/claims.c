@@ -142,3 +142,12 @@ enum err claims_check(struct backend *b, const struct claims *c)
     b->faults = l.rivals;
     return l.rivals.total > 0 ? ERR_RANGE : ERR_OK;
 }
+
+enum err claims_try(struct backend *b, const struct backend_change *changes, size_t n)
+{
+    struct claims claims = {0};
+    enum err e = claims_make(changes, n, &claims);
+    if (!e && claims.n > 0) e = claims_check(b, &claims);
+    claims_deinit(&claims);
+    return e;
+}

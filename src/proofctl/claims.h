@@ -47,4 +47,7 @@ bool claims_dispute(const struct claims *c, const char *id, const uint8_t digest
  */
 enum err claims_check(struct backend *b, const struct claims *c);
 
+/* All three: what claims_check() says of these changes. Further errors: ERR_NOMEM. */
+enum err claims_try(struct backend *b, const struct backend_change *changes, size_t n);
+
 #endif

@@ -35,7 +35,10 @@ static enum err offer_id(void *arg, const struct backend_record *r)
 static enum ctl_exit fail_unknown(struct session *s, const char *id)
 {
     struct nearest nearest = {.suggestion.word = span_str(id)};
-    (void)s->backend->ops->list(s->backend, offer_id, &nearest); /* without it there is just no suggestion */
+    enum err e = s->backend->ops->list(s->backend, offer_id, &nearest);
+    if (e == ERR_NOT_FOUND)
+        return session_fail_backend(s, e); /* no such file: a slip in its name, as a rule */
+    /* After another error there is just no suggestion. */
     if (nearest.suggestion.best)
         return session_fail(s, CTL_FAILED, "there is no partner \"%s\" in %s; did you mean \"%s\"?", id,
                             s->backend->place, nearest.id);
@@ -234,12 +237,9 @@ enum ctl_exit edit_commit_plans(struct session *s, const struct edit_plan *plans
 
 enum ctl_exit edit_try_plans(struct session *s, const struct edit_plan *plans, size_t n)
 {
-    struct claims claims = {0};
     size_t nchanged;
     struct backend_change *changes = make_changes(plans, n, &nchanged);
-    enum err e = changes ? claims_make(changes, nchanged, &claims) : ERR_NOMEM;
-    if (!e && claims.n > 0) e = claims_check(s->backend, &claims);
-    claims_deinit(&claims);
+    enum err e = changes ? claims_try(s->backend, changes, nchanged) : ERR_NOMEM;
     free(changes);
     return e ? session_fail_backend(s, e) : CTL_OK;
 }

@@ -14,7 +14,8 @@ enum { ATTEMPTS_MAX = 20 };
 
 static enum err fail(struct record_messages *faults, const char *what)
 {
-    record_messages_add(faults, 0, 0, "%s: %s", what, strerror(errno));
+    record_messages_add(faults, 0, 0, "%s: %s%s", what, strerror(errno),
+                        errno == EACCES ? "; run proofctl as the owner of the file, or with sudo" : "");
     return ERR_IO;
 }
 

@@ -25,7 +25,8 @@ static enum ctl_exit fail_lost(const struct session *s, const char *partner_id)
     return session_fail(
         s, CTL_FAILED,
         "the change is in force, but the token could not be printed and is lost; issue another with "
-        "`proofctl token rotate %s --grace 0s`",
+        "`proofctl token rotate %s --grace 0s`, which ends all older ones: tell the partner first, if it "
+        "uses one",
         partner_id);
 }
 

@@ -234,6 +234,52 @@ def test_a_token_that_cannot_be_printed_is_reported(ctl):
     assert ctl.record("lost")
 
 
+def test_a_rotated_token_that_cannot_be_printed_leaves_the_old_one(ctl):
+    with open("/dev/full", "wb") as full:
+        process = ctl.start("token", "rotate", "acme", stdout=full)
+        run = ctl.finish(process, ("token", "rotate", "acme"), code=1)
+    assert "`proofctl token rotate acme --grace 0s`, which ends all older ones: tell the partner first, if it uses one" in run.err
+    assert ctl.record("acme")["previous_token_sha256"] == digest(ctl.partner.token)
+    ctl("token", "rotate", "acme", "--grace", "0s", "--yes")
+    assert "previous_token_sha256" not in ctl.record("acme")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("partner", "list"), ("partner", "show", "acme"), ("ip", "list", "acme"), ("ip", "add", "acme", "192.0.2.8"), ("token", "rotate", "acme"),
+     ("partner", "disable", "acme", "--yes"), ("export",), ("verify",), ("audit",)],
+)  # fmt: skip
+def test_a_file_that_does_not_exist_is_what_is_said(tmp_path, arguments):
+    """Not that it has no such partner: the name of the file is what is wrong."""
+    ctl = Proofctl(tmp_path / "partnres.ndjson")
+    assert ctl(*arguments, code=1).sentence == f"proofctl: {ctl.store}: does not exist; `proofctl partner add` makes it"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_permission_denied_says_who_may():
+    other = {"user": 65534, "group": 65534, "extra_groups": []}
+    folder = Path(tempfile.mkdtemp())
+    try:
+        os.chmod(folder, 0o755)
+        ctl = Proofctl(folder / "partners.ndjson")
+        write_file(ctl.store, [Partner("acme")])
+        os.chmod(ctl.store, 0o640)
+        run = ctl("partner", "list", code=1, **other)
+        assert run.sentence == f"proofctl: {ctl.store}: cannot be opened: Permission denied; run proofctl as the owner of the file, or with sudo"
+        os.chmod(ctl.store, 0o644)
+        run = ctl("ip", "add", "acme", "192.0.2.8", code=1, **other)
+        assert run.sentence.endswith(": Permission denied; run proofctl as the owner of the partner file, or with sudo")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    ctl = Proofctl(tmp_path / "no" / "partners.ndjson")
+    run = ctl(*ADD, "--ip", "10.0.0.1", code=1)
+    assert run.sentence.endswith(f"cannot be locked ({ctl.store}.lock): No such file or directory; make its folder first")
+
+
 # --- several operators -----------------------------------------------------------------------------------
 
 
@@ -364,8 +410,9 @@ def test_export_and_import_round_trip(ctl, tmp_path):
 def test_an_import_does_not_take_the_token_of_another_partner(ctl, tmp_path):
     file = tmp_path / "more.ndjson"
     write_file(file, [Partner("newco", token=ctl.partner.token)])
-    assert "newco: its token" in ctl.refused("import", file, "--dry-run").sentence
-    assert "each token belongs to one partner" in ctl.refused("import", file).err
+    said = f'proofctl: newco: its token (fingerprint {digest(ctl.partner.token)[:8]}) belongs to "acme"; each token belongs to one partner: issue a new one'
+    assert ctl.refused("import", file, "--dry-run").sentence == said
+    assert ctl.refused("import", file).sentence == said
 
 
 def test_an_import_says_what_it_changes(ctl, tmp_path):
