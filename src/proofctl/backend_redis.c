@@ -41,6 +41,13 @@ enum err redis_fail_malformed(struct backend_redis *r, const char *command)
     return redis_fail(r, ERR_IO, "the answer to %s is malformed", command);
 }
 
+enum err redis_fail_no_data(struct backend_redis *r)
+{
+    return redis_fail(r, ERR_IO,
+                      "there is no partner data under this tag: restore it (docs/DATA.md, \"Back up and "
+                      "restore\"), or begin with `proofctl init`");
+}
+
 /* --- the data set --------------------------------------------------------------------------------- */
 
 void redis_clear(struct backend_redis *r)
@@ -59,7 +66,7 @@ static enum err check_schema(struct backend_redis *r)
     enum err e = redis_ask(r, 3, argv, &reply);
     if (e) return e;
     if (reply->type == REDIS_REPLY_NIL)
-        e = redis_fail(r, ERR_IO, "there is no partner data under this tag; `proofctl init` makes it");
+        e = redis_fail_no_data(r);
     else if (!redis_number(reply, &schema) || schema != REDIS_SCHEMA_VERSION)
         e = redis_fail(r, ERR_IO, "the partner data has another schema than %d: it is of another version",
                        REDIS_SCHEMA_VERSION);

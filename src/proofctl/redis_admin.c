@@ -78,8 +78,7 @@ static enum err read_meta(struct backend_redis *r, struct redis_meta *out)
     e = redis_meta_read(reply, out, &why);
     freeReplyObject(reply);
     if (!e) return ERR_OK;
-    if (e == ERR_NOT_FOUND)
-        return redis_fail(r, ERR_IO, "there is no partner data under this tag; `proofctl init` makes it");
+    if (e == ERR_NOT_FOUND) return redis_fail_no_data(r);
     return redis_fail(r, ERR_IO, "%s", why.text);
 }
 

@@ -64,6 +64,10 @@ enum err redis_fail_link(struct backend_redis *r, enum err e);
 /* ERR_IO, with a sentence. */
 enum err redis_fail_malformed(struct backend_redis *r, const char *command);
 
+/* ERR_IO, with the sentence that there is no data set. It may have been lost: `init` is not the first thing
+ * to do. */
+enum err redis_fail_no_data(struct backend_redis *r);
+
 /* One command of strings, whose failure is put into words. Owns: the caller, `*out`. */
 enum err redis_ask(struct backend_redis *r, size_t argc, const char *const *argv, redisReply **out);
 

@@ -153,7 +153,9 @@ def test_an_id_that_is_taken_is_refused(ctl):
 
 def test_init_makes_a_data_set_once(empty):
     ctl = Ctl(empty)
-    assert "`proofctl init` makes it" in ctl("partner", "list", code=1).sentence
+    said = ': there is no partner data under this tag: restore it (docs/DATA.md, "Back up and restore"), or begin with `proofctl init`'
+    assert ctl("partner", "list", code=1).sentence.endswith(said)
+    assert ctl("gateways", code=1).sentence.endswith(said)
     ctl("init")
     before = empty.everything()
     assert "there is partner data under this tag already (schema 1)" in ctl("init", code=1).sentence
