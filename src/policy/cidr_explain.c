@@ -46,9 +46,12 @@ static bool has_leading_zero(struct span s)
     return false;
 }
 
+#define SEVERAL "is more than one address; write each by itself, without a comma"
+
 /* The advice for a text that is no address; the text itself is put before it. */
 static const char *advice(struct span a)
 {
+    if (count(a, ',')) return SEVERAL;
     if (count(a, ' ') || count(a, '\t')) return "contains a space; write it without";
     for (size_t i = 0; i < a.n; i++)
         if (!is_printable(a.p[i])) return "contains a byte that no address has; type it again in plain ASCII";
@@ -92,7 +95,9 @@ void cidr_explain_length(struct span text, struct span length, unsigned len_max,
     cidr_shown(text, shown);
     cidr_shown(span_of(text.p, text.n - length.n - 1), address);
     unsigned len;
-    if (length.n == 0)
+    if (count(length, ','))
+        errmsg_set(why, 0, 0, "%s " SEVERAL, shown);
+    else if (length.n == 0)
         errmsg_set(why, 0, 0, "%s has no length after the slash; write %s/%u for one address", shown, address,
                    len_max);
     else if (len_max == 32 && mask_to_length(length, &len))

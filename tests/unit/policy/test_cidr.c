@@ -86,6 +86,15 @@ static void no_slash_is_one_host(void **state)
     accepted("2001:db8::1", "2001:db8::1/128");
 }
 
+static void several_at_once_are_refused(void **state)
+{
+    (void)state;
+    not_a_prefix("192.0.2.7,192.0.2.8", "more than one address");
+    not_a_prefix("192.0.2.7, 2001:db8::1", "more than one address");
+    not_a_prefix("192.0.2.0/24, 198.51.100.0/24", "more than one address");
+    not_a_prefix("192.0.2.0/24,198.51.100.7", "more than one address");
+}
+
 static void leading_zeros_in_addresses_are_refused(void **state)
 {
     (void)state;
@@ -413,6 +422,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_prefixes),
         cmocka_unit_test(no_slash_is_one_host),
+        cmocka_unit_test(several_at_once_are_refused),
         cmocka_unit_test(leading_zeros_in_addresses_are_refused),
         cmocka_unit_test(short_and_numeric_ipv4_is_refused),
         cmocka_unit_test(missing_and_large_octets_are_refused),
