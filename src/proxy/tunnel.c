@@ -66,7 +66,8 @@ static bool try_close_frame(struct tunnel *t)
     const struct close_text *text = &close_texts[t->ending_why];
     struct iovec iov = {.iov_base = frame,
                         .iov_len = ws_close_frame(text->code, span_str(text->reason), frame)};
-    if (stream_write(&t->conn->stream, &iov, 1)) t->conn->stream.write_failed = true;
+    enum err e = stream_write(&t->conn->stream, &iov, 1);
+    if (e && e != ERR_CLOSED) t->conn->stream.write_failed = true; /* closed: by the backend's FIN */
     finish(t, (enum tunnel_end)t->ending_why, true);
     return true;
 }
@@ -185,8 +186,8 @@ static void on_timer(struct wheel_entry *e)
 {
     struct tunnel *t = CONTAINER_OF(e, struct conn, timer)->tunnel;
     note_progress(t);
-    if (t->ending) {
-        finish(t, (enum tunnel_end)t->ending_why, false);
+    if (t->ending) { /* inside a frame, which is cut; or behind the backend's own close frame */
+        finish(t, (enum tunnel_end)t->ending_why, t->from_backend.close_seen);
     } else if (t->worker->loop.now_ms >= t->leave_ms) {
         tunnel_end(t, TUNNEL_END_SHUTDOWN);
     } else if (t->worker->loop.wall_ms >= t->valid_until_ms) {

@@ -9,10 +9,14 @@ import pytest
 
 from support.expect import is_error
 from support.http1 import Ended
+from support.partners import Partner
 from support.payload import PLENTY, pattern
 from support.takeover import takeover
 from support.tunnel import MASK, closed_line, open_tunnel, receive, stall
 from support.websocket import BINARY, CLOSE, TEXT, accepting, frame, read_frame, upgrade
+
+
+HELD_BY_THE_KERNEL = 400 * 1024  # more than a client that does not read takes, less than the gateway's socket
 
 
 # --- how it ends -----------------------------------------------------------------------------------------
@@ -60,6 +64,24 @@ def test_an_end_does_not_overtake_bytes(gateway, backend, partner, first):
     assert receive(b, len(data)) == hashlib.sha256(data).digest()
     assert b.reader.until_end() == b""
     rest.join()
+
+
+@pytest.mark.parametrize("how", ["FIN", "close frame"])
+def test_last_bytes_arrive_when_the_gateway_ends_what_the_backend_has_ended(gateway, backend, partner, how):
+    """The backend's end was passed on, so no close frame of the gateway can follow. What its kernel has not sent yet is not
+    thrown away because the client goes on speaking."""
+    client, far, _, _ = open_tunnel(gateway, backend, partner)
+    sent = gateway.metrics()["proofgw_client_bytes_sent_total"]
+    data = frame(BINARY, pattern(HELD_BY_THE_KERNEL)) + (frame(CLOSE, COME_AGAIN) if how == "close frame" else b"")
+    far.send(data)
+    if how == "FIN":
+        far.half_close()
+    gateway.wait_metric("proofgw_client_bytes_sent_total", sent + len(data))
+    gateway.update_partners([Partner("other")])
+    client.send(frame(TEXT, b"more", MASK))
+    assert closed_line(gateway)["end"] == "token/tunnel"
+    client.send(frame(TEXT, b"more", MASK))
+    assert client.reader.until_end() == data
 
 
 @pytest.mark.parametrize("first", ["client", "backend"])
