@@ -90,3 +90,15 @@ def test_no_figure_from_one_start(measured, tmp_path):
     results, _ = measured(describe(tmp_path, "twin", command=command), scenarios="A", more=("--rounds", 13))
     assert len(set(starts.read_text().split())) == 3
     assert len(results["scenarios"]["A"]["values"]["twin"]["cost_us"]) == 13
+
+
+def test_no_figure_after_a_start_that_failed(measured, tmp_path):
+    """It can be started once: the rounds it had do not count, and no later scenario waits for it."""
+    started = tmp_path / "started"
+    command = ["/bin/sh", "-c", f'mkdir {started} && exec "$@"', "start", "@BIN@/proofgw", "run", "-c", "@DIR@/conf/gateway.yaml"]
+    once = describe(tmp_path, "once", command=command)
+    results, _ = measured("proofgw", once, scenarios="A,F403", more=("--rounds", 7))
+    for scenario in ("A", "F403"):
+        values = results["scenarios"][scenario]["values"]
+        assert set(values["once"]) == {"na"} and str(started) in values["once"]["na"], values["once"]
+        assert len(values["proofgw"]["cost_us"]) == 7
