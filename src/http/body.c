@@ -71,13 +71,6 @@ static size_t run_take(struct body_reader *r, const char *p, size_t n, uint64_t 
     return take;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    char lower = ascii_lower(c);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 /* One more byte of `*count`, of at most `max`. */
 static bool is_within(uint32_t *count, uint32_t max)
 {
@@ -99,7 +92,7 @@ static bool is_token(char c)
 
 static enum chunk_state on_size(struct body_reader *r, char c)
 {
-    int digit = hex_digit(c);
+    int digit = ascii_hex_value(c);
     if (digit >= 0) {
         if (r->digits == SIZE_DIGITS_MAX) return CHUNK_BROKEN;
         r->digits++;

@@ -8,7 +8,7 @@
  *   while (n && !body_is_done(&r)) {
  *       struct span data; size_t used;
  *       enum body_result b = body_read(&r, p, n, &used, &data);
- *       if (b == BODY_REFUSED || b == BODY_LIMIT) ...;
+ *       if (b != BODY_OK) refuse(b);
  *       if (data.n) forward(data);
  *       p += used; n -= used;
  *   }

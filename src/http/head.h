@@ -105,7 +105,7 @@ struct head_limits {
 struct req_head {
     enum http_method method;
     uint8_t minor;             /* HTTP/1.minor: 0 or 1 */
-    struct span target;        /* as received, for the log */
+    struct span target;        /* as received */
     struct target parts;       /* the target split, checked and routed; parts.origin is what is forwarded */
     struct span host;          /* Host without port and without a trailing dot, brackets kept; from the
                                   absolute-form target when there is one; empty only for HTTP/1.0 without Host */
@@ -144,7 +144,7 @@ struct http_parser *http_parser_create(void);
 void http_parser_destroy(struct http_parser *p);
 
 /* Parses one complete request head p[0..n) that head_scan() has passed; n includes the last CRLF CRLF.
- * `out` is filled as far as it was understood even when the head is refused (method, target for the log).
+ * `out` is filled as far as it was understood even when the head is refused: its method is for the log.
  * Every fields[i].drop is final. Returns HEAD_REFUSAL_NONE or the reason.
  * Spec: RFC 9112 sections 2-3, 5-7, 9; RFC 9110 sections 5, 7. */
 enum head_refusal http_parse_request(struct http_parser *parser, const char *p, size_t n,

@@ -1,6 +1,8 @@
 /* message.h - what the fields of a head say about the message, the same for requests and responses.
  *
  * Private to this floor: request.c and response.c call these in order on the fields that llhttp found.
+ *
+ * Thread: [any, pure].
  */
 #ifndef HTTP_MESSAGE_H
 #define HTTP_MESSAGE_H

@@ -6,6 +6,8 @@
  *
  * Works with llhttp 8.1 (compiled strict) to 9.x: settings are filled by name, and the callback that ends the
  * head pauses by its return value, after which the error position is the end of the head as llhttp saw it.
+ *
+ * Thread: a struct http_parser belongs to one.
  */
 #ifndef HTTP_PARSER_H
 #define HTTP_PARSER_H
