@@ -67,8 +67,7 @@ struct decide_query {
     enum environment env;      /* with has_environment */
     uint32_t nauthorization;   /* number of Authorization fields */
     struct span authorization; /* the value when there is exactly one */
-    const uint8_t
-        *digest; /* the token is known by its digest already: authorization does not count; or NULL */
+    const uint8_t *digest; /* the token, where only that is known: authorization does not count; or NULL */
     const uint8_t *certificate; /* SHA-256 of the client's, which was verified; NULL = none was shown */
     const struct addr *source;  /* who is calling */
     uint64_t wall_ms;           /* now */

@@ -13,9 +13,9 @@
  *
  *   - a token may be taken from a partner that this synchronisation has not delivered yet: the digest changes
  *     hands in one store, and the old owner's record (or its sweep) follows;
- *   - a record that drops a token may come before the one that has it now: the old view stays behind for that
- * token under an index without a name, a "ghost", until another partner takes the token or the
- * synchronisation ends.
+ *   - a record that drops a token may come before the one that has it now: the old view stays behind for
+ *     that token under an index without a name, a "ghost", until another partner takes the token or the
+ *     synchronisation ends.
  *
  * A token that the new data gives to two partners is refused to the second one (ERR_EXISTS). Outside a
  * synchronisation nothing is taken and a dropped token is dead when policy_apply() returns. So are all ghosts

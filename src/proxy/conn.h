@@ -49,7 +49,7 @@ struct conn {
     struct conn *prev, *next;         /* worker->conns */
     struct wheel_entry timer;         /* CONN_TUNNEL: the tunnel's */
     union {
-        uint64_t head_us;          /* CONN_IDLE, CONN_HEAD: when the first byte of the request came */
+        uint64_t head_us;          /* until exchange_create(): when the first byte of the request came */
         struct exchange *exchange; /* CONN_EXCHANGE */
         struct tunnel *tunnel;     /* CONN_TUNNEL */
     };
@@ -96,7 +96,7 @@ static inline void conn_forget_caller(struct conn *c)
 }
 
 /* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with
- * an answer, and with conn_update(). NULL when memory is out. */
+ * an answer, and with conn_update(). NULL when memory is out, or the loop refuses the socket. */
 struct conn *conn_create(struct worker_listener *l, int fd, const struct caller *caller);
 
 /* For all connections of the worker: see conns.h. */

@@ -1,6 +1,9 @@
-/* end.h - who ended an exchange or a tunnel, and in which phase: the first question of every support case.
+/* end.h - why something came to its end, in words for log and metrics.
  *
- * Recorded once per exchange, written as `"end":"who/phase"` in the access log and counted per pair.
+ *   exchange   who ended it, and in which phase: the first question of every support case. Recorded once,
+ *              written as `"end":"who/phase"` in the access log and counted per pair
+ *   limit      which one of the configuration was met
+ *   tunnel     the reason
  *
  * Thread: [any, pure].
  */

@@ -79,16 +79,16 @@ struct exchange {
 
     /* the answer */
     uint16_t status;            /* sent to the client; 0 = nothing */
-    bool keep_alive;            /* of the client connection, as the client asked */
+    bool keep_alive;            /* the client asked for it, and its request is no reason against it */
     bool res_chunked;           /* framing towards the client */
     bool res_until_close;       /* the client takes the end of the connection for the end of the answer */
     bool up_keep_alive;         /* the backend's connection may be used again */
-    bool reused;                /* of the last upstream connection, for the log */
+    bool reused;                /* the last upstream connection had served another exchange: may_retry() */
     uint8_t refusal;            /* enum head_refusal */
     uint32_t retry_after_s;     /* of a 429; 0 = as usual */
     uint8_t end_who, end_phase; /* DROPPING: what exchange_finish() will say */
 
-    /* for the log: microseconds, monotonic; 0 = did not happen */
+    /* for log and metrics: microseconds, monotonic; 0 = did not happen */
     uint64_t started_us, leased_us, connected_us, sent_us, answered_us;
     uint64_t bytes_in, bytes_out; /* head and body, as on the client's wire chunk framing included */
 };

@@ -1,8 +1,9 @@
 /* tunnel.h - a WebSocket between a client and the backend: two half-pipes.
  *
- *   client stream --on_read--> follow frames --> upstream stream      reading pauses while the other side's
- *   client stream <-- follow frames <--on_read-- upstream stream      bytes wait: at most one read is
- * buffered
+ *   client stream --on_read--> follow frames --> upstream stream
+ *   client stream <-- follow frames <--on_read-- upstream stream
+ *
+ * Reading of one side pauses while its bytes wait for the other one: at most one read is buffered.
  *
  * Bytes are passed on as they are; frame headers are only followed (ws.h), so that messages can be counted
  * and a close frame can be put between two frames. A FIN of one side is passed on; a tunnel that is half

@@ -9,8 +9,7 @@
  *
  *   mode: SERVING <--> DRAINING --> ENDING --> CUTTING      (also straight to a later one)
  *
- * Thread: worker_create, worker_start, worker_join, worker_destroy, worker_set_mode, worker_set_addresses
- * [control]; the rest [worker].
+ * Thread: worker_date_line, worker_object_* and worker_is_draining [worker]; the rest [control].
  */
 #ifndef PROXY_WORKER_H
 #define PROXY_WORKER_H
