@@ -176,8 +176,9 @@ void conn_count_bytes(struct conn *c)
     c->stream.bytes_in = c->stream.bytes_out = 0;
 }
 
-/* Sends a request head that waited for its body, adjusts reading and deadline to the state. */
-static void update(struct conn *c)
+/* Sends a request head that waited for its body, and sets reading and deadline as the state wants them. Looks
+ * at no input: conn_update() does. */
+static void settle(struct conn *c)
 {
     if (c->state == CONN_EXCHANGE) exchange_push(c->exchange);
     if (c->state == CONN_CLOSED || c->state == CONN_TUNNEL) return;
@@ -209,7 +210,7 @@ void conn_update(struct conn *c)
     if (c->in_drive) return; /* the outermost frame does it */
     drive_input(c);
     if (c->stream.eof) judge_eof(c);
-    update(c);
+    settle(c);
 }
 
 /* --- ends ------------------------------------------------------------------------------------------ */
@@ -276,7 +277,7 @@ static void on_timer(struct wheel_entry *e)
 {
     struct conn *c = CONTAINER_OF(e, struct conn, timer);
     if (deadline(c) > c->worker->loop.now_ms) { /* it moved, or bytes went out meanwhile */
-        update(c);
+        settle(c);
         return;
     }
     switch ((enum conn_state)c->state) {
@@ -297,7 +298,7 @@ static void on_timer(struct wheel_entry *e)
     case CONN_TUNNEL:
     case CONN_CLOSED: break;
     }
-    update(c);
+    settle(c);
 }
 
 /* --- stream events --------------------------------------------------------------------------------- */
@@ -310,7 +311,7 @@ static void on_connected(struct stream *s)
         set_state(c, CONN_IDLE);
     else
         conn_close(c);
-    update(c);
+    settle(c);
 }
 
 static void on_read(struct stream *s, const char *p, size_t n)
@@ -468,14 +469,14 @@ void conn_tunnel_done(struct conn *c, bool linger)
         conn_linger(c);
     else
         conn_close(c);
-    update(c);
+    settle(c);
 }
 
 void conn_follow_mode(struct conn *c)
 {
     if (c->state != CONN_IDLE) return;
     c->since_ms = c->worker->loop.now_ms;
-    update(c);
+    settle(c);
 }
 
 void conn_cut(struct conn *c)
@@ -489,5 +490,5 @@ void conn_adopt(struct conn *c)
 {
     if (c->state != CONN_IDLE) return;
     take_settings(c);
-    update(c);
+    settle(c);
 }
