@@ -40,7 +40,7 @@ static void answer_done(struct exchange *x, bool clean)
     bool request_done = x->req == SIDE_DONE;
     if (!request_done)
         c->close_after = true; /* the backend answered early: the rest of the request is dropped */
-    exchange_release(x, clean && request_done && !x->dropped && x->up_keep_alive && !x->up->stream.eof);
+    exchange_release(x, clean && request_done && !x->drops_body && x->up_keep_alive && !x->up->stream.eof);
     exchange_finish(x, END_OK, PHASE_DONE);
 }
 
@@ -368,7 +368,7 @@ static void on_drained(struct stream *s)
 {
     struct exchange *x = upconn_of(s)->user;
     struct conn *c = x->conn;
-    if (s->write_failed) x->dropped = true;
+    if (s->write_failed) x->drops_body = true;
     exchange_arm(x);
     conn_update(c);
 }

@@ -189,7 +189,7 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
     if (!keep) c->close_after = true;
     if (keep && x->req != SIDE_DONE) {
         loop_deadline_clear(&w->loop, &x->timer);
-        x->dropped = true;
+        x->drops_body = true;
         x->body_since_ms = w->loop.now_ms; /* until now we may not have taken it */
         x->paused_since_ms = 0;
         x->end_who = (uint8_t)who;
@@ -331,7 +331,7 @@ static void retry(struct exchange *x)
         metrics_add(w->metrics, METRIC_UPSTREAM_RETRIES, x->env, 1);
     }
     exchange_release(x, false);
-    x->head_sent = x->dropped = false;
+    x->head_sent = x->drops_body = false;
     x->sent_us = 0;
     set_state(x, EXCHANGE_START);
     exchange_lease(x, LEASE_FRESH);

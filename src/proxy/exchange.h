@@ -57,11 +57,13 @@ struct exchange {
     bool has_env;
     uint8_t env, slot, deny; /* enum environment (has_env), token_slot and deny (decided) */
     uint8_t place; /* enum partner_place: what it takes of its partner's limits; the tunnel's from 101 on */
-    bool expect_continue, upgrade;
-    bool continued;        /* expect_continue: 100 Continue has come, or body without it */
-    bool head_sent;        /* the request head was given to the upstream stream */
-    bool answer_began;     /* a byte of the answer has arrived */
-    bool retried, dropped; /* dropped: the backend takes no more; the rest of the body is read and dropped */
+    bool expect_continue;
+    bool upgrade;      /* asks for a tunnel; counted in worker->nupgrades */
+    bool continued;    /* expect_continue: 100 Continue has come, or body without it */
+    bool head_sent;    /* the request head was given to the upstream stream */
+    bool answer_began; /* a byte of the answer has arrived */
+    bool retried;      /* sent once more, on a new connection */
+    bool drops_body;   /* the backend takes no more of it: what still comes is read and dropped */
     uint8_t connect_attempts;
     uint8_t ninterim;       /* 1xx answers */
     struct span head;       /* rewritten head, in the arena */
@@ -127,7 +129,7 @@ static inline bool exchange_awaits_continue(const struct exchange *x)
 /* exchange_feed() would use bytes. */
 static inline bool exchange_can_take(const struct exchange *x)
 {
-    return x->dropped || !stream_is_blocked(&x->up->stream);
+    return x->drops_body || !stream_is_blocked(&x->up->stream);
 }
 
 /* Monotonic ms by which more request body must have come; WHEEL_NEVER when that is not awaited. */

@@ -13,7 +13,7 @@ static struct worker *worker_of(const struct exchange *x)
 /* A failed write does not end the exchange: the backend may have answered early, and reading finds out. */
 static void note_write(struct exchange *x, enum err e)
 {
-    if (e) x->dropped = true;
+    if (e) x->drops_body = true;
 }
 
 static void request_sent(struct exchange *x)
@@ -76,13 +76,13 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
     if (!exchange_is_reading(x) || !exchange_can_take(x)) return 0;
     exchange_begin_body(x);
     relay_begin(&relay, x->up ? &x->up->stream : NULL, x->req_body.kind == BODY_CHUNKED);
-    if (!x->dropped && !x->head_sent) relay_raw(&relay, x->head);
+    if (!x->drops_body && !x->head_sent) relay_raw(&relay, x->head);
     while (at < n && result == BODY_OK && !body_is_done(&x->req_body)) {
         size_t used;
         struct span data;
         result = body_read(&x->req_body, p + at, n - at, &used, &data);
         at += used;
-        if (result == BODY_OK && !x->dropped) relay_data(&relay, data);
+        if (result == BODY_OK && !x->drops_body) relay_data(&relay, data);
     }
     x->bytes_in += at;
     x->body_last_ms = worker_of(x)->loop.now_ms;
@@ -90,7 +90,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
         body_failed(x, result);
         return n;
     }
-    if (!x->dropped) {
+    if (!x->drops_body) {
         if (body_is_done(&x->req_body)) relay_end(&relay);
         note_write(x, relay_flush(&relay));
         x->head_sent = true;
@@ -147,7 +147,7 @@ bool exchange_take_eof(struct exchange *x)
     if (x->req == SIDE_DONE) return true;
     if (x->res != SIDE_BODY) return false;
     x->req = SIDE_DONE;
-    x->dropped = true; /* the backend's connection stands inside the request: never used again */
+    x->drops_body = true; /* the backend's connection stands inside the request: never used again */
     exchange_arm(x);
     return true;
 }
