@@ -14,13 +14,24 @@ enum {
     REPLY_BYTES_MAX = 1024,
 };
 
+static void count_refused(struct worker *w, enum limit_id limit)
+{
+    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
+    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+}
+
+void accept_turn_away(struct worker *w, int fd, enum limit_id limit)
+{
+    socket_reset(fd);
+    count_refused(w, limit);
+}
+
 /* 503 without looking at the request; with TLS a reset. */
 static void refuse(struct conn *c, enum limit_id limit)
 {
     char id[UUID_LEN], text[REPLY_BYTES_MAX];
     struct worker *w = c->worker;
-    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
+    count_refused(w, limit);
     if (c->state == CONN_HANDSHAKE) {
         c->cut = true;
         conn_close(c);
@@ -82,14 +93,6 @@ static enum err count_source(struct conn *c)
     return e;
 }
 
-/* Over a limit, and no struct conn is made: resets and counts. */
-static void turn_away(struct worker *w, int fd, enum limit_id limit)
-{
-    socket_reset(fd);
-    metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-    metrics_add(w->metrics, METRIC_LIMITS_HIT, limit, 1);
-}
-
 /* The limit that a new connection would exceed, before anything is spent on it; LIMIT_COUNT = none. */
 static enum limit_id find_room(const struct worker_listener *l)
 {
@@ -112,13 +115,12 @@ void accept_caller(struct worker_listener *l, int fd, const struct caller *calle
     }
     enum limit_id limit = find_room(l);
     if (limit != LIMIT_COUNT) {
-        turn_away(w, fd, limit);
+        accept_turn_away(w, fd, limit);
         return;
     }
     struct conn *c = conn_create(l, fd, caller);
     if (!c) {
-        metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+        count_refused(w, LIMIT_MEMORY);
         return;
     }
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
@@ -137,7 +139,7 @@ void accept_client(struct worker_listener *l, int fd, const struct sockaddr *fro
     const struct caller caller = caller_of_peer(addr_from_sockaddr(from));
     metrics_add(l->worker->metrics, METRIC_CONNECTIONS_ACCEPTED, 0, 1);
     if (fd_is_reserved(fd)) {
-        turn_away(l->worker, fd, LIMIT_DESCRIPTORS);
+        accept_turn_away(l->worker, fd, LIMIT_DESCRIPTORS);
         listener_rest(&l->listener);
         return;
     }

@@ -14,8 +14,11 @@
 #ifndef PROXY_ACCEPT_H
 #define PROXY_ACCEPT_H
 
+#include "proxy/end.h"
+
 struct caller;
 struct sockaddr;
+struct worker;
 struct worker_listener;
 
 /* Takes over an accepted socket. */
@@ -24,5 +27,8 @@ void accept_client(struct worker_listener *l, int fd, const struct sockaddr *fro
 /* The same once it is known who calls; nothing has been read of what the caller sends. Over a connection
  * limit it is answered 503, or reset. */
 void accept_caller(struct worker_listener *l, int fd, const struct caller *caller);
+
+/* Over a limit, and nothing was made for the socket yet: resets it, and counts. */
+void accept_turn_away(struct worker *w, int fd, enum limit_id limit);
 
 #endif

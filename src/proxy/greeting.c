@@ -127,9 +127,7 @@ static void wait(struct worker_listener *l, int fd, const struct caller *caller,
     struct greeting *g = is_full ? NULL : calloc(1, sizeof *g);
     if (!g || uv_poll_init(&w->loop.uv, &g->poll, fd)) {
         free(g);
-        socket_reset(fd);
-        metrics_add(w->metrics, METRIC_CONNECTIONS_REFUSED, 0, 1);
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, is_full ? LIMIT_CONNECTIONS_PER_WORKER : LIMIT_MEMORY, 1);
+        accept_turn_away(w, fd, is_full ? LIMIT_CONNECTIONS_PER_WORKER : LIMIT_MEMORY);
         return;
     }
     g->poll.data = g;
