@@ -15,13 +15,17 @@ void tunnel_index_init(struct tunnel_index *i)
         i->buckets[b].prev = i->buckets[b].next = &i->buckets[b];
 }
 
-void tunnel_index_add(struct tunnel_index *i, struct tunnel_link *link, uint32_t partner)
+static void append(struct tunnel_link *head, struct tunnel_link *link)
 {
-    struct tunnel_link *head = bucket_of(i, partner);
     link->prev = head->prev;
     link->next = head;
     head->prev->next = link;
     head->prev = link;
+}
+
+void tunnel_index_add(struct tunnel_index *i, struct tunnel_link *link, uint32_t partner)
+{
+    append(bucket_of(i, partner), link);
 }
 
 void tunnel_index_remove(struct tunnel_link *link)
@@ -44,10 +48,7 @@ static void walk(struct tunnel_link *head, void (*fn)(struct tunnel_link *link))
     while (aside.next != &aside) {
         struct tunnel_link *link = aside.next;
         tunnel_index_remove(link);
-        link->prev = head->prev; /* back to its place; fn may take it out again */
-        link->next = head;
-        head->prev->next = link;
-        head->prev = link;
+        append(head, link); /* back to its place; fn may take it out again */
         fn(link);
     }
 }
