@@ -281,8 +281,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
 }
 
 /* Writes the head for the backend into the arena. */
-static enum err rewrite_head(struct exchange *x, const struct req_head *req, struct span origin,
-                             const struct partner_view *view)
+static enum err rewrite_head(struct exchange *x, const struct req_head *req, const struct partner_view *view)
 {
     struct worker *w = x->conn->worker;
     char client[ADDR_TEXT_MAX];
@@ -296,7 +295,7 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, str
         .partner = view,
     };
     struct outbuf o = outbuf_of(w->out, w->out_bytes);
-    forward_request(&o, req, origin, x->upgrade, &x->conn->settings->config->identity, &id);
+    forward_request(&o, req, x->upgrade, &x->conn->settings->config->identity, &id);
     if (o.overflow) return ERR_LIMIT;
     x->head = span_of(arena_dup(&x->arena, o.p, o.n), o.n);
     return x->head.p ? ERR_OK : ERR_NOMEM;
@@ -338,7 +337,7 @@ void exchange_start(struct conn *c, const char *head, size_t n)
     }
     note_path(x, req->parts.path);
     if (!e && (!let_in(x, req, &view) || !may_forward(x, req))) return;
-    if (!e) e = rewrite_head(x, req, req->parts.origin, view);
+    if (!e) e = rewrite_head(x, req, view);
     if (e) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);
         exchange_reply(x, e == ERR_LIMIT ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,

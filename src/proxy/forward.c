@@ -74,12 +74,12 @@ static void write_identity(struct outbuf *o, const struct req_head *req, const s
     write_field(o, SPAN("X-Proof-Token-Slot"), span_str(token_slot_name(id->slot)));
 }
 
-void forward_request(struct outbuf *o, const struct req_head *req, struct span origin, bool upgrade,
+void forward_request(struct outbuf *o, const struct req_head *req, bool upgrade,
                      const struct config_identity *rules, const struct forward_identity *id)
 {
     outbuf_span(o, method_name(req->method));
     outbuf_char(o, ' ');
-    outbuf_span(o, origin);
+    outbuf_span(o, req->parts.origin);
     outbuf_span(o, SPAN(" HTTP/1.1\r\n"));
     write_field(o, SPAN("Host"), req->host_field);
     write_request_fields(o, req, rules);

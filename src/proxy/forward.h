@@ -23,9 +23,9 @@ struct forward_identity {
     const struct partner_view *partner;
 };
 
-/* Writes the request head for the backend. `origin` is the target in origin-form; `upgrade` keeps the
- * WebSocket upgrade. Spec: RFC 9110 section 7.6, RFC 9112 section 3.2. */
-void forward_request(struct outbuf *o, const struct req_head *req, struct span origin, bool upgrade,
+/* Writes the request head for the backend, its target in origin-form. `upgrade` keeps the WebSocket upgrade.
+ * Spec: RFC 9110 section 7.6, RFC 9112 section 3.2. */
+void forward_request(struct outbuf *o, const struct req_head *req, bool upgrade,
                      const struct config_identity *rules, const struct forward_identity *id);
 
 /* How the answer is framed for the client. */

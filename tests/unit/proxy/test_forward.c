@@ -92,7 +92,7 @@ static void check_request(struct fixture *f, const char *text, bool upgrade, con
 {
     struct outbuf o = outbuf_of(f->out, sizeof f->out - 1);
     parse_request(f, text);
-    forward_request(&o, &f->req, f->req.parts.origin, upgrade, &f->rules, &f->id);
+    forward_request(&o, &f->req, upgrade, &f->rules, &f->id);
     assert_false(o.overflow);
     f->out[o.n] = '\0';
     assert_string_equal(f->out, want);
@@ -223,7 +223,7 @@ static void the_identity_is_the_partners(void **state)
     f->id.client = SPAN("2001:db8::1");
     f->id.proto = SPAN("https");
     parse_request(f, "GET /widget/a HTTP/1.1\r\nHost: h\r\n\r\n");
-    forward_request(&o, &f->req, f->req.parts.origin, false, &f->rules, &f->id);
+    forward_request(&o, &f->req, false, &f->rules, &f->id);
     f->out[o.n] = '\0';
     assert_non_null(strstr(f->out, "\r\nX-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n"));
     assert_non_null(strstr(f->out, "\r\nX-Proof-Environment: sandbox\r\nX-Proof-Off-Ramp: enabled\r\n"
@@ -237,11 +237,11 @@ static void a_head_that_does_not_fit_is_noticed(void **state)
     struct fixture *f = *state;
     struct outbuf o = outbuf_of(f->out, sizeof f->out);
     parse_request(f, "POST /widget/a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nA: b\r\n\r\n");
-    forward_request(&o, &f->req, f->req.parts.origin, false, &f->rules, &f->id);
+    forward_request(&o, &f->req, false, &f->rules, &f->id);
     assert_false(o.overflow);
     for (size_t cap = 0; cap < o.n; cap++) {
         struct outbuf small = outbuf_of(f->out, cap);
-        forward_request(&small, &f->req, f->req.parts.origin, false, &f->rules, &f->id);
+        forward_request(&small, &f->req, false, &f->rules, &f->id);
         assert_true(small.overflow);
     }
 }
