@@ -280,7 +280,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
     return true;
 }
 
-/* Writes the head for the backend into the arena. */
+/* Writes the head for the backend into the arena. Errors: ERR_LIMIT, ERR_NOMEM. */
 static enum err rewrite_head(struct exchange *x, const struct req_head *req, const struct partner_view *view)
 {
     struct worker *w = x->conn->worker;
@@ -309,13 +309,23 @@ static enum lease first_lease(const struct exchange *x)
     return method_is_idempotent((enum http_method)x->method) ? LEASE_ANY : LEASE_CHECKED;
 }
 
-/* Errors: ERR_NOMEM. */
+/* On a listener with forwarded_for: whom the request names. `*refusal` is set when it does so badly. Errors:
+ * ERR_NOMEM. */
 static enum err find_caller(struct conn *c, const struct req_head *req, enum head_refusal *refusal)
 {
     if (!c->listener->config->forwarded_for) return ERR_OK;
     struct caller caller = conn_caller(c);
     if (!caller_read_forwarded_for(c->listener->config, req, &caller)) *refusal = HEAD_REFUSAL_FORWARDED_FOR;
     return caller.origin == CALLER_X_FORWARDED_FOR ? conn_name_caller(c, &caller) : ERR_OK;
+}
+
+/* A good request that cannot be handled: ERR_LIMIT, rewritten it is too large; else memory is out. */
+static void fail(struct exchange *x, enum err e)
+{
+    bool is_large = e == ERR_LIMIT;
+    metrics_add(x->conn->worker->metrics, METRIC_LIMITS_HIT, is_large ? LIMIT_HEAD : LIMIT_MEMORY, 1);
+    exchange_reply(x, is_large ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,
+                   PHASE_REQUEST_HEAD);
 }
 
 void exchange_start(struct conn *c, const char *head, size_t n)
@@ -330,19 +340,21 @@ void exchange_start(struct conn *c, const char *head, size_t n)
     }
     enum head_refusal refusal = http_parse_request(w->parser, head, n, &c->settings->head_limits, req);
     note_request(x, req, n);
-    enum err e = refusal ? ERR_OK : find_caller(c, req, &refusal);
+    enum err e = ERR_OK;
+    if (!refusal) e = find_caller(c, req, &refusal);
     if (refusal) {
         refuse(x, refusal);
         return;
     }
     note_path(x, req->parts.path);
-    if (!e && (!let_in(x, req, &view) || !may_forward(x, req))) return;
-    if (!e) e = rewrite_head(x, req, view);
     if (e) {
-        metrics_add(w->metrics, METRIC_LIMITS_HIT, e == ERR_LIMIT ? LIMIT_HEAD : LIMIT_MEMORY, 1);
-        exchange_reply(x, e == ERR_LIMIT ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,
-                       PHASE_REQUEST_HEAD);
+        fail(x, e);
         return;
     }
-    exchange_lease(x, first_lease(x));
+    if (!let_in(x, req, &view) || !may_forward(x, req)) return;
+    e = rewrite_head(x, req, view);
+    if (e)
+        fail(x, e);
+    else
+        exchange_lease(x, first_lease(x));
 }
