@@ -67,6 +67,16 @@ static inline int ascii_hex_value(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* Writes `n` bytes as 2 * n lower-case hexadecimal digits, without a NUL. */
+static inline void ascii_hex_write(char *out, const uint8_t *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+}
+
 #define SPAN_EACH(byte) ((byte)*UINT64_C(0x0101010101010101)) /* in all eight bytes of a word */
 
 /* 0x80 in place of each of eight bytes that is an ASCII letter. */

@@ -83,13 +83,9 @@ enum err redis_begin(struct backend_redis *r)
 
 enum err redis_nonce(struct backend_redis *r, char out[static REDIS_NONCE_CHARS + 1])
 {
-    static const char digits[] = "0123456789abcdef";
     uint8_t random[REDIS_NONCE_CHARS / 2];
     if (random_bytes(random, sizeof random)) return redis_fail(r, ERR_IO, "the kernel gave no random bytes");
-    for (size_t i = 0; i < sizeof random; i++) {
-        out[2 * i] = digits[random[i] >> 4];
-        out[2 * i + 1] = digits[random[i] & 15];
-    }
+    ascii_hex_write(out, random, sizeof random);
     out[REDIS_NONCE_CHARS] = '\0';
     return ERR_OK;
 }

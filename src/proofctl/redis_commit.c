@@ -359,15 +359,11 @@ static void wait_for_replica(struct backend_redis *r)
 
 static enum err hash_script(struct writing *w)
 {
-    static const char digits[] = "0123456789abcdef";
     unsigned char hash[EVP_MAX_MD_SIZE];
     unsigned n;
     if (!EVP_Digest(redis_script_write, strlen(redis_script_write), hash, &n, EVP_sha1(), NULL))
         return ERR_NOMEM;
-    for (size_t i = 0; i < REDIS_SHA1_CHARS / 2; i++) {
-        w->sha1[2 * i] = digits[hash[i] >> 4];
-        w->sha1[2 * i + 1] = digits[hash[i] & 15];
-    }
+    ascii_hex_write(w->sha1, hash, REDIS_SHA1_CHARS / 2);
     w->sha1[REDIS_SHA1_CHARS] = '\0';
     return ERR_OK;
 }

@@ -99,10 +99,6 @@ enum err token_text_revoked_digest(const char *partner_id, uint8_t out[static TO
 void token_text_hex(const uint8_t digest[static TOKEN_DIGEST_BYTES],
                     char out[static 2 * TOKEN_DIGEST_BYTES + 1])
 {
-    static const char hex[] = "0123456789abcdef";
-    for (size_t i = 0; i < TOKEN_DIGEST_BYTES; i++) {
-        out[2 * i] = hex[digest[i] >> 4];
-        out[2 * i + 1] = hex[digest[i] & 15];
-    }
+    ascii_hex_write(out, digest, TOKEN_DIGEST_BYTES);
     out[2 * TOKEN_DIGEST_BYTES] = '\0';
 }

@@ -79,11 +79,8 @@ static void write_tls(struct outbuf *o, const struct conn *c)
         outbuf_json(o, span_of(name.p, name.n < SNI_MAX ? name.n : SNI_MAX));
     }
     if (!c->client_certificate) return;
-    char hex[2 * 32];
-    for (unsigned i = 0; i < 32; i++) {
-        hex[2 * i] = "0123456789abcdef"[c->client_certificate[i] >> 4];
-        hex[2 * i + 1] = "0123456789abcdef"[c->client_certificate[i] & 15];
-    }
+    char hex[2 * CERTIFICATE_DIGEST_BYTES];
+    ascii_hex_write(hex, c->client_certificate, CERTIFICATE_DIGEST_BYTES);
     write_text(o, KEY("client_cert_sha256"), span_of(hex, sizeof hex));
 }
 

@@ -55,7 +55,7 @@ struct conn {
     };
     struct input *input;           /* owned: received, not yet used */
     struct verdict_cache *verdict; /* owned; NULL = none */
-    uint8_t *client_certificate;   /* owned: SHA-256 of the one it has shown (TLS), 32 bytes; NULL = none */
+    uint8_t *client_certificate;   /* owned: SHA-256 of the one it has shown (TLS); NULL = none */
     struct caller *named;          /* owned: where somebody in front has named the caller; NULL = nowhere */
     struct addr address;           /* who is believed to call; with forwarded_for the peer. The key in
                                       worker->sources if source_counted */

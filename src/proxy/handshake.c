@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-enum { FINGERPRINT_BYTES = 32 };
-
 static void update_gauge(const struct worker *w)
 {
     metrics_gauge_set(w->metrics, METRIC_TLS_HANDSHAKES_ACTIVE, 0, w->nhandshakes);
@@ -25,15 +23,15 @@ void handshake_leave(struct worker *w)
     update_gauge(w);
 }
 
-bool handshake_done(struct worker *w, const struct stream *s, uint8_t **fingerprint)
+bool handshake_done(struct worker *w, const struct stream *s, uint8_t **digest)
 {
     struct tls_info info;
     if (!stream_tls_info(s, &info)) return false;
     metrics_add2(w->metrics, METRIC_TLS_HANDSHAKES, strcmp(info.version, "TLSv1.3") == 0, info.resumed, 1);
     if (!info.has_certificate) return true;
-    uint8_t *kept = malloc(FINGERPRINT_BYTES);
+    uint8_t *kept = malloc(CERTIFICATE_DIGEST_BYTES);
     if (kept && stream_tls_fingerprint(s, kept)) {
-        *fingerprint = kept;
+        *digest = kept;
         return true;
     }
     free(kept);

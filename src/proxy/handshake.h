@@ -19,9 +19,9 @@ void handshake_begin(struct worker *w);
 /* However it ended. */
 void handshake_leave(struct worker *w);
 
-/* It succeeded. `*fingerprint` becomes SHA-256 of the client's certificate (32 bytes, the caller frees), if
- * it has shown one. False when memory is out. */
-bool handshake_done(struct worker *w, const struct stream *s, uint8_t **fingerprint);
+/* It succeeded. `*digest` becomes SHA-256 of the client's certificate (CERTIFICATE_DIGEST_BYTES, the caller
+ * frees), if it has shown one. False when memory is out. */
+bool handshake_done(struct worker *w, const struct stream *s, uint8_t **digest);
 
 /* It failed. `reason`: static text of stream_tls_reason(), or NULL. */
 void handshake_failed(struct worker *w, const struct addr *client, enum tls_failure why, const char *reason);

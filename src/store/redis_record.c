@@ -126,12 +126,8 @@ static void put_string(struct writer *w, const char *name, const char *value)
 /* Of 32 bytes. */
 static void write_hex(struct writer *w, const uint8_t *digest)
 {
-    static const char digits[] = "0123456789abcdef";
     char hex[2 * TOKEN_DIGEST_BYTES];
-    for (size_t i = 0; i < TOKEN_DIGEST_BYTES; i++) {
-        hex[2 * i] = digits[digest[i] >> 4];
-        hex[2 * i + 1] = digits[digest[i] & 15];
-    }
+    ascii_hex_write(hex, digest, TOKEN_DIGEST_BYTES);
     write_text(w, hex, sizeof hex);
 }
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -47,6 +48,18 @@ static void case_is_ignored_at_every_place(void **state)
                 }
             }
         }
+    }
+}
+
+static void bytes_become_two_lower_case_digits_each(void **state)
+{
+    (void)state;
+    for (unsigned byte = 0; byte <= UINT8_MAX; byte++) {
+        const uint8_t bytes[] = {(uint8_t)byte, 0x5a};
+        char out[] = "XXXXX", want[sizeof out];
+        ascii_hex_write(out, bytes, sizeof bytes);
+        (void)snprintf(want, sizeof want, "%02x5aX", byte);
+        assert_string_equal(out, want);
     }
 }
 
@@ -149,6 +162,7 @@ int main(void)
         cmocka_unit_test(case_is_ignored_for_ascii_letters_only),
         cmocka_unit_test(case_is_ignored_at_every_place),
         cmocka_unit_test(only_hexadecimal_digits_have_a_value),
+        cmocka_unit_test(bytes_become_two_lower_case_digits_each),
         cmocka_unit_test(prefix_must_fit),
         cmocka_unit_test(trim_takes_spaces_and_tabs_only),
         cmocka_unit_test(number_of_digits_decides),
