@@ -197,18 +197,13 @@ static void answer(struct admin_conn *c)
         return;
     }
     enum http_method method = a->req->method == METHOD_HEAD ? METHOD_GET : a->req->method;
-    struct span path = a->req->target, query = span_of(NULL, 0);
-    const char *mark = memchr(path.p, '?', path.n);
-    if (mark) {
-        query = span_of(mark + 1, path.n - (size_t)(mark - path.p) - 1);
-        path.n = (size_t)(mark - path.p);
-    }
+    const struct target *target = &a->req->parts;
     bool is_known = false;
     for (const struct admin_route *r = a->routes; r->path; r++) {
-        if (!span_eq(path, span_str(r->path))) continue;
+        if (!span_eq(target->path, span_str(r->path))) continue;
         is_known = true;
         if (r->method != method) continue;
-        run_route(c, r, query);
+        run_route(c, r, target->query);
         return;
     }
     if (is_known)

@@ -84,6 +84,14 @@ def test_the_admin_listener_is_asked_by_address(gateway, host, status):
     assert get(("127.0.0.1", gateway.admin_port), "/metrics", host=host).status == status
 
 
+@pytest.mark.parametrize("host, status", [("localhost", 200), ("gateway", 421)])
+def test_the_admin_listener_takes_a_whole_uri(gateway, host, status):
+    """RFC 9112 section 3.2.2: a server accepts the absolute form. Its host counts like the field."""
+    client = gateway.client(("127.0.0.1", gateway.admin_port))
+    client.send(f"GET http://{host}/readyz?verbose=1 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert client.reader.response().status == status
+
+
 def test_the_admin_listener_needs_no_host(gateway):
     client = gateway.client(("127.0.0.1", gateway.admin_port))
     client.send(b"GET /readyz HTTP/1.0\r\n\r\n")
