@@ -1,6 +1,7 @@
 /* Addresses: the strict grammar, the folding of mapped addresses, RFC 5952 output, and a comparison with
  * inet_pton(3) and inet_ntop(3) over a million deterministic texts near the border of the grammar. */
 #include "base/addr.h"
+#include "support/random.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -267,14 +268,6 @@ static void equality_needs_the_same_family(void **state)
 }
 
 /* ---- against the C library ---- */
-
-static uint64_t random_next(uint64_t *s)
-{
-    *s ^= *s << 13;
-    *s ^= *s >> 7;
-    *s ^= *s << 17;
-    return *s;
-}
 
 /* A text that is an address, or nearly one: pieces of addresses one after the other, or the text of a random
  * address with a few bytes changed. */

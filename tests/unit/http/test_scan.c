@@ -1,5 +1,6 @@
 /* head_scan(): where a head ends, what is refused, and that vector and portable code agree. */
 #include "http/scan.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -115,14 +116,6 @@ static void test_skip_crlf(void **state)
 }
 
 /* ---- the two implementations ---- */
-
-static uint64_t random_next(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
-}
 
 /* Mostly text and whole line ends, sometimes anything: long enough runs to reach the end of a head. */
 static size_t text_make(uint64_t *seed, char *out, size_t cap)

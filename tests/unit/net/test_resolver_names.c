@@ -5,7 +5,6 @@
 #include "net/resolver.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <netdb.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -20,7 +19,6 @@
 enum { PORT = 4711, MANY = 40 };
 
 static sem_t gate;
-static bool has_no_threads;
 static unsigned naddresses, rotation; /* of "many"; set while nothing is looked up */
 
 struct answer {
@@ -58,15 +56,11 @@ static int look_up_here(const char *host, const char *service, const struct addr
     return *out ? 0 : EAI_MEMORY;
 }
 
-static int create_or_fail(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                          void *arg)
-{
-    return has_no_threads ? EAGAIN : pthread_create(thread, attributes, run, arg);
-}
-
 #define getaddrinfo     look_up_here
 #define freeaddrinfo(p) free(p) /* the first member of a struct answer */
-#define pthread_create  create_or_fail
+
+#include "support/no_threads.h"
+
 #include "net/job.c"
 #include "net/resolver.c"
 #undef pthread_create

@@ -1,6 +1,7 @@
 /* The timer wheel: never early, at most one tick late, against a naive twin; and what callbacks may do to it.
  */
 #include "net/wheel.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,14 +32,6 @@ struct world {
     uint64_t seed;
     struct twin twins[TWINS];
 };
-
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
-}
 
 static void on_due(struct wheel_entry *e)
 {
@@ -87,7 +80,7 @@ static void check_none_is_late(const struct world *w)
 
 static uint64_t random_deadline(struct world *w)
 {
-    uint64_t r = next_random(&w->seed);
+    uint64_t r = random_next(&w->seed);
     switch (r % 8) {
     case 0: return WHEEL_NEVER;
     case 1: return w->now_ms;
@@ -101,7 +94,7 @@ static uint64_t random_deadline(struct world *w)
 
 static uint64_t random_step(struct world *w)
 {
-    uint64_t r = next_random(&w->seed);
+    uint64_t r = random_next(&w->seed);
     switch (r % 16) {
     case 0: return r % (3 * TURN_MS); /* the process was stopped */
     case 1: return TURN_MS + r % 3 - 1;
@@ -118,8 +111,8 @@ static void agrees_with_a_naive_twin(void **state)
     world_init(&w, 0x9e3779b97f4a7c15u);
     for (unsigned round = 0; round < 4000; round++) {
         for (unsigned moves = 0; moves < 20; moves++) {
-            unsigned i = (unsigned)(next_random(&w.seed) % TWINS);
-            if (next_random(&w.seed) % 10 == 0) {
+            unsigned i = (unsigned)(random_next(&w.seed) % TWINS);
+            if (random_next(&w.seed) % 10 == 0) {
                 wheel_remove(&w.wheel, &w.twins[i].entry);
                 w.twins[i].deadline_ms = WHEEL_NEVER;
             } else {

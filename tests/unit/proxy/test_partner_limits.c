@@ -2,6 +2,8 @@
  * out, and threads that race for the last place (TSan). The source is compiled into this file, with an
  * allocator that fails on command. */
 #include "proxy/partner_limits.h"
+#include "support/failing.h"
+#include "support/random.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -12,13 +14,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-static bool is_out_of_memory;
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return is_out_of_memory ? NULL : calloc(n, size);
-}
 
 #define calloc failing_calloc
 #include "proxy/partner_limits.c"
@@ -98,20 +93,12 @@ static uint64_t twin_wait(struct twin *t, const struct partner_rules *r, uint64_
     return 0;
 }
 
-static uint64_t next_random(uint64_t *s)
-{
-    *s ^= *s << 13;
-    *s ^= *s >> 7;
-    *s ^= *s << 17;
-    return *s;
-}
-
 /* Slower than any configuration: so that Retry-After is more than one. */
 static struct partner_rules random_pace(uint64_t *seed)
 {
-    struct partner_rules r = pace(1 + (uint32_t)(next_random(seed) % 1000), 0);
-    if (next_random(seed) % 2) r.interval_ns *= 1 + next_random(seed) % 5000;
-    r.window_ns = r.interval_ns * (1 + next_random(seed) % 20);
+    struct partner_rules r = pace(1 + (uint32_t)(random_next(seed) % 1000), 0);
+    if (random_next(seed) % 2) r.interval_ns *= 1 + random_next(seed) % 5000;
+    r.window_ns = r.interval_ns * (1 + random_next(seed) % 20);
     return r;
 }
 
@@ -138,7 +125,7 @@ static void the_pace_is_that_of_a_leaking_bucket(void **state)
                 nrefused++;
             else
                 npassed++;
-            now_us += next_random(&seed) % (3 * r.interval_ns / 1000 + 1) / (1 + next_random(&seed) % 4);
+            now_us += random_next(&seed) % (3 * r.interval_ns / 1000 + 1) / (1 + random_next(&seed) % 4);
         }
     }
     assert_true(nrefused > 20000 && npassed > 20000);
@@ -338,9 +325,9 @@ static void a_place_moves_with_its_token(void **state)
     assert_int_equal(usage_of(limits, 9999).tunnels, 2);
     assert_int_equal(partner_limits_move(limits, 1, 2, PARTNER_PLACE_NONE), PARTNER_PLACE_NONE);
     assert_int_equal(usage_of(limits, 2).tunnels, 0);
-    is_out_of_memory = true;
+    failing_begin(0, true);
     place = partner_limits_move(limits, 9999, 5 * PAGE_SLOTS, place);
-    is_out_of_memory = false;
+    assert_true(failing_end());
     assert_int_equal(place, PARTNER_PLACE_NONE);
     assert_int_equal(usage_of(limits, 9999).tunnels, 1);
 }
@@ -350,7 +337,7 @@ static void without_memory_a_request_is_let_in_uncounted(void **state)
     (void)state;
     struct partner_rules r = pace(1, 1);
     r.requests_max = r.tunnels_max = 1;
-    is_out_of_memory = true;
+    failing_begin(0, true);
     assert_null(partner_limits_create());
     for (int i = 0; i < 5; i++) {
         struct partner_admission a = ask(limits, &r, 1, start_us);
@@ -358,11 +345,11 @@ static void without_memory_a_request_is_let_in_uncounted(void **state)
         a = partner_limits_admit(limits, &r, 1, PARTNER_PLACE_TUNNEL, start_us);
         assert_true(a.deny == DENY_NONE && a.is_uncounted && a.place == PARTNER_PLACE_NONE);
     }
-    is_out_of_memory = false;
+    assert_true(failing_end());
     assert_int_equal(ask(limits, &r, 1, start_us).place, PARTNER_PLACE_REQUEST);
-    is_out_of_memory = true; /* what is there needs none */
+    failing_begin(0, true); /* what is there needs none */
     assert_int_equal(ask(limits, &r, 1, start_us).deny, DENY_CONCURRENCY);
-    is_out_of_memory = false;
+    assert_false(failing_end());
 }
 
 /* --- threads --------------------------------------------------------------------------------------- */
@@ -383,7 +370,7 @@ static void *race_for_places(void *arg)
     struct race *race = arg;
     const struct partner_rules r = {.requests_max = PLACES};
     for (int i = 0; i < ROUNDS; i++) {
-        unsigned p = (unsigned)(next_random(&race->seed) % PARTNERS);
+        unsigned p = (unsigned)(random_next(&race->seed) % PARTNERS);
         struct partner_admission a = ask(limits, &r, contended[p], start_us);
         if (a.deny) continue;
         uint32_t n = atomic_fetch_add(&inside[p], 1) + 1, most = atomic_load(&most_inside);

@@ -2,8 +2,9 @@
  * threads at once, where a limit is met exactly and nobody is lost (TSan). IPv6 by /64. The source is
  * compiled into this file, with an allocator that fails on command. */
 #include "proxy/sources.h"
+#include "support/failing.h"
+#include "support/random.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -14,30 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static unsigned allocations_left; /* before memory is out; 0 = it is out */
-
-static bool takes_memory(void)
-{
-    if (allocations_left == 0) return false;
-    if (allocations_left != UINT_MAX) allocations_left--;
-    return true;
-}
-
-static void *failing_malloc(size_t n)
-{
-    return takes_memory() ? malloc(n) : NULL;
-}
-
-static void *failing_calloc(size_t n, size_t size)
-{
-    return takes_memory() ? calloc(n, size) : NULL;
-}
-
-static void *failing_aligned_alloc(size_t alignment, size_t n)
-{
-    return takes_memory() ? aligned_alloc(alignment, n) : NULL;
-}
 
 #define malloc        failing_malloc
 #define calloc        failing_calloc
@@ -54,7 +31,7 @@ static struct sources *sources;
 static int begin(void **state)
 {
     (void)state;
-    allocations_left = UINT_MAX;
+    (void)failing_end(); /* of a test that broke off */
     sources = sources_create();
     return sources ? 0 : -1;
 }
@@ -68,14 +45,6 @@ static int end(void **state)
         is_empty = is_empty && sources->chains[i] == NULL;
     if (is_empty) sources_destroy(sources);
     return is_empty ? 0 : -1;
-}
-
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
 }
 
 /* Distinct sources of both families, many of which differ in one bit. */
@@ -115,10 +84,10 @@ static void agrees_with_a_naive_twin(void **state)
     uint32_t twin[ADDRESSES] = {0};
     uint64_t seed = 0x9e3779b97f4a7c15u;
     for (unsigned round = 0; round < ROUNDS; round++) {
-        unsigned i = (unsigned)(next_random(&seed) % ADDRESSES);
+        unsigned i = (unsigned)(random_next(&seed) % ADDRESSES);
         struct addr a = address(i);
         /* tides, so that addresses come and go for good */
-        bool adds = next_random(&seed) % 100 < (round / 5000 % 2 ? 35 : 60);
+        bool adds = random_next(&seed) % 100 < (round / 5000 % 2 ? 35 : 60);
         if (adds) {
             enum err want = twin[i] >= PER_ADDRESS ? ERR_LIMIT : ERR_OK;
             assert_int_equal(sources_add(sources, &a, PER_ADDRESS), want);
@@ -240,7 +209,7 @@ static void without_memory_only_new_addresses_are_refused(void **state)
     (void)state;
     struct addr known = {.family = ADDR_V4, .v4 = 1}, other = {.family = ADDR_V4, .v4 = 2};
     add(&known, 2);
-    allocations_left = 0;
+    failing_begin(0, true);
     is_refused(&other, 2, ERR_NOMEM);
     is_refused(&other, 0, ERR_NOMEM);
     add(&known, 2);                   /* who is there needs none, */
@@ -249,7 +218,7 @@ static void without_memory_only_new_addresses_are_refused(void **state)
     sources_remove(sources, &known);
     is_refused(&known, 2, ERR_NOMEM); /* it is new again */
     assert_int_equal(sources_count(sources), 0);
-    allocations_left = UINT_MAX;
+    assert_true(failing_end());
     add(&other, 2);
     sources_remove(sources, &other);
 }
@@ -259,11 +228,12 @@ static void nothing_is_left_of_one_that_cannot_be_made(void **state)
     (void)state;
     enum { NEEDED = 2 };
     for (unsigned n = 0; n < NEEDED; n++) {
-        allocations_left = n;
+        failing_begin(n, true);
         assert_null(sources_create());
     }
-    allocations_left = NEEDED;
+    failing_begin(NEEDED, true);
     struct sources *s = sources_create();
+    assert_false(failing_end());
     assert_non_null(s);
     sources_destroy(s);
     sources_destroy(NULL);
@@ -312,7 +282,7 @@ static void *come_and_go(void *arg)
 {
     struct racer *r = arg;
     for (int i = 0; i < RACE_ROUNDS; i++) {
-        unsigned a = (unsigned)(next_random(&r->seed) % CONTENDED);
+        unsigned a = (unsigned)(random_next(&r->seed) % CONTENDED);
         if (sources_add(sources, &contended[a], THREADS / 2)) continue;
         uint32_t n = atomic_fetch_add(&inside[a], 1) + 1, most = atomic_load(&most_inside);
         while (n > most && !atomic_compare_exchange_weak(&most_inside, &most, n))
@@ -386,7 +356,7 @@ static bool agrees(void)
 
 static void come_or_go(struct racer *r)
 {
-    uint64_t random = next_random(&r->seed);
+    uint64_t random = random_next(&r->seed);
     unsigned a = (unsigned)(random / 2 % CONTENDED);
     if (random % 2) {
         r->held[a] += sources_add(sources, &contended[a], LIMIT) == ERR_OK;

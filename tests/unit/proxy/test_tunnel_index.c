@@ -1,6 +1,7 @@
 /* Tunnels by partner against a naive twin, and what a callback may do to the link it is given. */
 #include "policy/policy.h"
 #include "proxy/tunnel_index.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -65,15 +66,13 @@ static void agrees_with_a_naive_twin(void **state)
     uint64_t seed = 0x9e3779b97f4a7c15u;
     reset();
     for (unsigned round = 0; round < 20000; round++) {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        unsigned i = (unsigned)(seed % LINKS);
+        uint64_t r = random_next(&seed);
+        unsigned i = (unsigned)(r % LINKS);
         if (twins[i].linked)
             take(i);
         else
-            add(i, (uint32_t)(seed >> 32) % PARTNERS);
-        if (round % 500 == 0) check_partner((uint32_t)(seed >> 20) % PARTNERS);
+            add(i, (uint32_t)(r >> 32) % PARTNERS);
+        if (round % 500 == 0) check_partner((uint32_t)(r >> 20) % PARTNERS);
         if (round % 1000 == 0) check_partner(PARTNER_INDEX_NONE);
     }
 }
