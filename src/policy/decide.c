@@ -94,20 +94,19 @@ static enum deny decide_token(struct token_hasher *h, const struct decide_query 
     return token_digest(h, token, digest) ? DENY_FAULT : DENY_NONE;
 }
 
-static enum deny decide_partner(const struct policy *p, const uint8_t *digest, enum environment env,
-                                const uint8_t *certificate, const struct addr *source, uint64_t wall_ms,
-                                struct decision *out)
+/* The token is known: out->digest. */
+static enum deny decide_partner(const struct policy *p, const struct decide_query *q, struct decision *out)
 {
-    const struct partner_view *v = find_owner(p, digest, &out->partner, &out->slot);
+    const struct partner_view *v = find_owner(p, out->digest, &out->partner, &out->slot);
     if (!v) return DENY_TOKEN_UNKNOWN;
     if (!v->enabled) return DENY_PARTNER_DISABLED;
     if (out->slot == SLOT_PREVIOUS) {
         uint64_t expires_ms = partner_view_previous_expires_ms(v);
-        if (wall_ms >= expires_ms) return DENY_TOKEN_EXPIRED;
+        if (q->wall_ms >= expires_ms) return DENY_TOKEN_EXPIRED;
         out->valid_until_ms = expires_ms;
     }
-    if (!partner_view_takes_certificate(v, certificate)) return DENY_CLIENT_CERTIFICATE;
-    return partner_view_allows(v, env, source) ? DENY_NONE : DENY_ADDRESS;
+    if (!partner_view_takes_certificate(v, q->certificate)) return DENY_CLIENT_CERTIFICATE;
+    return partner_view_allows(v, q->env, q->source) ? DENY_NONE : DENY_ADDRESS;
 }
 
 /* The generation comes first: whatever changes from here on makes it an old one. */
@@ -131,16 +130,13 @@ void decide(const struct policy *p, struct token_hasher *h, const struct decide_
         out->deny = DENY_NO_POLICY;
     } else {
         out->deny = decide_token(h, q, out->digest);
-        if (!out->deny)
-            out->deny = decide_partner(p, out->digest, q->env, q->certificate, q->source, q->wall_ms, out);
+        if (!out->deny) out->deny = decide_partner(p, q, out);
     }
 }
 
-void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
-                  enum environment env, const uint8_t *certificate, const struct addr *source,
-                  uint64_t wall_ms, struct decision *out)
+void decide_again(const struct policy *p, const struct decide_query *q, struct decision *out)
 {
     *out = begin(p);
-    memcpy(out->digest, digest, TOKEN_DIGEST_BYTES);
-    out->deny = decide_partner(p, digest, env, certificate, source, wall_ms, out);
+    memcpy(out->digest, q->digest, TOKEN_DIGEST_BYTES);
+    out->deny = decide_partner(p, q, out);
 }

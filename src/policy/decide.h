@@ -91,9 +91,8 @@ struct decision {
 void decide(const struct policy *p, struct token_hasher *h, const struct decide_query *q,
             struct decision *out);
 
-/* The same for something that was let in before and is still open: the token is known by its digest. */
-void decide_again(const struct policy *p, const uint8_t digest[static TOKEN_DIGEST_BYTES],
-                  enum environment env, const uint8_t *certificate, const struct addr *source,
-                  uint64_t wall_ms, struct decision *out);
+/* The same for something that was let in before and is still open: its token is known by `q->digest`, its
+ * route and its host are not asked about again. */
+void decide_again(const struct policy *p, const struct decide_query *q, struct decision *out);
 
 #endif

@@ -154,8 +154,14 @@ static void recheck(struct tunnel *t)
     struct worker *w = t->worker;
     struct decision d;
     if (t->ending) return;
-    decide_again(w->policy, t->digest, (enum environment)t->env, t->conn->client_certificate,
-                 conn_address(t->conn), w->loop.wall_ms, &d);
+    const struct decide_query q = {
+        .env = (enum environment)t->env,
+        .digest = t->digest,
+        .certificate = t->conn->client_certificate,
+        .source = conn_address(t->conn),
+        .wall_ms = w->loop.wall_ms,
+    };
+    decide_again(w->policy, &q, &d);
     if (d.deny) {
         tunnel_end(t, end_of_deny(d.deny));
         return;

@@ -113,7 +113,12 @@ static void test_client_certificates(void **state)
         memset(certificate, shown, sizeof certificate);
         struct decision d = ask(f, r);
         assert_int_equal(d.deny, expected[shown]);
-        decide_again(f->policy, d.digest, r.env, shown ? certificate : NULL, &source, r.wall_ms, &again);
+        const struct decide_query q = {.env = r.env,
+                                       .digest = d.digest,
+                                       .certificate = shown ? certificate : NULL,
+                                       .source = &source,
+                                       .wall_ms = r.wall_ms};
+        decide_again(f->policy, &q, &again);
         assert_int_equal(again.deny, expected[shown]);
     }
     r.certificate = 0;

@@ -143,9 +143,10 @@ static struct span id_of(const struct policy *p, uint32_t index)
 static enum deny assert_same_decision(const struct policy *a, const struct policy *b, const uint8_t *token,
                                       enum environment env, const struct addr *source, uint64_t now_ms)
 {
+    const struct decide_query q = {.env = env, .digest = token, .source = source, .wall_ms = now_ms};
     struct decision of_a, of_b;
-    decide_again(a, token, env, NULL, source, now_ms, &of_a);
-    decide_again(b, token, env, NULL, source, now_ms, &of_b);
+    decide_again(a, &q, &of_a);
+    decide_again(b, &q, &of_b);
     assert_int_equal(of_a.deny, of_b.deny);
     assert_int_equal(of_a.valid_until_ms, of_b.valid_until_ms);
     if (of_a.partner != PARTNER_INDEX_NONE) assert_int_equal(of_a.slot, of_b.slot);
