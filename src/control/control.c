@@ -43,7 +43,7 @@ struct control {
     struct store *store;
     struct admin admin;
     struct commands commands;
-    struct worker **worker_list; /* those of the fleet, for commands */
+    struct worker **worker_list; /* those of the fleet, for commands, handover and service */
     struct status status;
     struct deployment deployment;
     struct reload reload;

@@ -55,10 +55,10 @@ struct reload_status {
 
 enum reload_state {
     RELOAD_IDLE = 0,
-    RELOAD_RESOLVING,
-    RELOAD_PUBLISHING,
-    RELOAD_PAUSED, /* requests wait for reload_resume() */
-    RELOAD_CLOSED
+    RELOAD_RESOLVING,  /* built aside; waits for names, at most until `bound` */
+    RELOAD_PUBLISHING, /* on its way to the workers: cannot fail any more */
+    RELOAD_PAUSED,     /* requests wait for reload_resume() */
+    RELOAD_CLOSED,     /* requests are refused; what was being published still ends */
 };
 
 struct reload {

@@ -1,4 +1,5 @@
-/* status.h - what the admin listener says: readiness, and the metric families that control owns.
+/* status.h - how the process is: readiness and the metric families of control for the admin listener, all of
+ * it for proofctl, one line for the service manager.
  *
  * Thread: [control].
  */
@@ -13,7 +14,10 @@
 
 #include <stdbool.h>
 
-/* Everything that readiness and metrics look at; control keeps it up to date. */
+struct handover;
+struct service;
+
+/* Everything that it is told from; control keeps it up to date. */
 struct status {
     const struct policy *policy;
     const struct store *store; /* NULL before it is open */
@@ -28,9 +32,6 @@ struct status {
     bool listening;
     uint64_t started_wall_ms;
 };
-
-struct handover;
-struct service;
 
 /* Requests can be answered as they should: there are partners that are not too old, and backends. */
 bool status_can_serve(const struct status *s);
