@@ -53,11 +53,6 @@ enum field_class field_class_of(enum field_id id)
     return rows[id].class;
 }
 
-struct span field_name(enum field_id id)
-{
-    return rows[id].name;
-}
-
 static char fold(char c)
 {
     return c == '_' || c == '.' ? '-' : ascii_lower(c);

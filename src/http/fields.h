@@ -71,9 +71,6 @@ enum field_id field_find_folded(struct span name);
 /* What is done with it on its way; of FIELD_OTHER too. */
 enum field_class field_class_of(enum field_id id);
 
-/* The lower-case name; "" for FIELD_OTHER. */
-struct span field_name(enum field_id id);
-
 /* True when a client's copy of this field must not reach the backend: class IDENTITY, any "x-proof-*" or
  * "x-forwarded-*" name, and every spelling of those with '_' or '.' in place of '-'. */
 bool field_is_identity(enum field_id id, struct span name);

@@ -6,11 +6,17 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+static const struct span names[FIELD_COUNT] = {
+#define XX(id, text, class) [FIELD_##id] = {text, sizeof(text) - 1},
+    FIELD_MAP(XX)
+#undef XX
+};
+
 static void test_every_name_is_found_in_any_case(void **state)
 {
     (void)state;
     for (unsigned id = FIELD_OTHER + 1; id < FIELD_COUNT; id++) {
-        struct span name = field_name((enum field_id)id);
+        struct span name = names[id];
         char upper[64];
         assert_in_range(name.n, 1, sizeof upper);
         for (size_t i = 0; i < name.n; i++)
@@ -24,7 +30,7 @@ static void test_neighbours_of_names_are_unknown(void **state)
 {
     (void)state;
     for (unsigned id = FIELD_OTHER + 1; id < FIELD_COUNT; id++) {
-        struct span name = field_name((enum field_id)id);
+        struct span name = names[id];
         char other[64];
         memcpy(other, name.p, name.n);
         other[name.n] = 'x';
@@ -44,7 +50,6 @@ static void test_odd_names_are_unknown(void **state)
     assert_int_equal(field_find(SPAN("")), FIELD_OTHER);
     assert_int_equal(field_find(SPAN("x-a-name-that-is-longer-than-any-known")), FIELD_OTHER);
     assert_int_equal(field_find(SPAN("H\0st")), FIELD_OTHER);
-    assert_int_equal(field_name(FIELD_OTHER).n, 0);
 }
 
 static void test_identity(void **state)
