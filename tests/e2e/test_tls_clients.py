@@ -21,6 +21,8 @@ from support.expect import is_passed
 from support.gateway import HOST, SANDBOX_HOST
 from support.tls import connect, trusting, CIPHERS_1_2, CIPHERS_1_3
 
+pytest_plugins = ["support.tls"]
+
 NODE = shutil.which("node")
 NODE_PACKAGES = "/usr/share/nodejs"  # where Debian has node-ws and node-undici
 BODY = b"".join(b"%07x\n" % i for i in range(300_000))  # 2.4 MB

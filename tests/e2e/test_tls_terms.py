@@ -15,6 +15,8 @@ from support.gateway import HOST, SANDBOX_HOST
 from support.partners import LOOPBACK, Partner
 from support.tls import OPENSSL, connect, refused, s_client, tls_listener, trusting, CIPHERS_1_2, CIPHERS_1_3
 
+pytest_plugins = ["support.tls"]
+
 
 WEAK = [
     "AES128-GCM-SHA256",  # no forward secrecy
