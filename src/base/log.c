@@ -173,3 +173,10 @@ void log_stop(unsigned wait_ms)
     rings_destroy();
     the_log.is_started = false;
 }
+
+void log_leave(unsigned wait_ms)
+{
+    if (!the_log.is_started) return;
+    own_ring = NULL;
+    (void)log_outputs_stop(wait_ms);
+}

@@ -79,6 +79,10 @@ enum err log_thread_attach(const char *thread_name);
  * log thread hangs in a write; its memory then stays until the process ends. */
 void log_stop(unsigned wait_ms);
 
+/* The same for a process that is left by _exit() while other threads live: they may go on logging, into rings
+ * that nobody drains any more. */
+void log_leave(unsigned wait_ms);
+
 /* Asks the log thread to open the files again (after rotation, SIGUSR1). */
 void log_reopen(void);
 

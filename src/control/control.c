@@ -95,16 +95,31 @@ static void on_backend_closed(struct deployment *d)
     unbind_exit(CONTAINER_OF(d, struct control, deployment));
 }
 
-/* getaddrinfo() cannot be interrupted: exits without waiting for it, even if the store has not written its
- * last snapshot. While no look-up is under way only that snapshot can be late, and it is waited for. */
+/* Exits without the threads that do not end, even if the store has not written its last snapshot. */
+static void leave(struct control *c, enum log_level level, const char *cause)
+{
+    commands_close(&c->commands);
+    LOG_AT(level, "stopped", KV_INT("exit_code", c->exit_code), KV_STR("cause", cause));
+    log_leave(LOG_STOP_MS);
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0); /* or the listeners of such a thread would keep the files */
+    deployment_remove_socket_files(&c->deployment);
+    _exit(c->exit_code);
+}
+
+/* getaddrinfo() cannot be interrupted. While no look-up is under way only the store's snapshot can be late,
+ * and it is waited for. */
 static void on_exit_bound(uv_timer_t *timer)
 {
     struct control *c = timer->data;
-    if (c->loop.nlookups == 0) return;
-    deployment_remove_socket_files(&c->deployment);
-    log_warn("stopped", KV_INT("exit_code", c->exit_code), KV_STR("cause", "a name server did not answer"));
-    log_stop(LOG_STOP_MS);
-    _exit(c->exit_code);
+    if (c->loop.nlookups) leave(c, LOG_WARN, "a name server did not answer");
+}
+
+/* timeouts.shutdown is the workers' own, so one that hangs does not keep it. */
+static void on_hang(void *arg)
+{
+    struct control *c = arg;
+    if (c->exit_code == EXIT_OK) c->exit_code = EXIT_UNCLEAN;
+    leave(c, LOG_ERROR, "a worker hangs");
 }
 
 static void bound_exit(struct control *c)
@@ -119,6 +134,7 @@ static void begin_close(struct control *c)
 {
     if (c->phase == CONTROL_CLOSING) return;
     set_phase(c, CONTROL_CLOSING);
+    drain_close(&c->drain);
     upgrade_give_up(&c->origin);
     handover_close(&c->handover);
     service_close(&c->service);
@@ -152,10 +168,11 @@ static void end(struct control *c, bool now)
     }
     handover_close(&c->handover);
     reload_close(&c->reload);
+    const struct config_timeouts *t = &c->deployment.current->config->timeouts;
     if (now)
         drain_now(&c->drain);
     else
-        drain_end(&c->drain, c->deployment.current->config->timeouts.drain_delay_ms);
+        drain_end(&c->drain, t->drain_delay_ms, t->shutdown_ms);
     service_stop(&c->service);
 }
 
@@ -167,7 +184,7 @@ static void on_taken_over(void *arg)
     reload_close(&c->reload); /* first: its waiters are answered on the control socket */
     admin_close(&c->admin);
     commands_close(&c->commands);
-    drain_end(&c->drain, 0);
+    drain_end(&c->drain, 0, c->deployment.current->config->timeouts.shutdown_ms);
 }
 
 /* --- signals --------------------------------------------------------------------------------------- */
@@ -441,7 +458,7 @@ int control_run(struct config *config, const char *version, const char *commit)
     }
     init_metrics();
     c->policy = policy_create();
-    drain_init(&c->drain, &c->loop, &c->deployment.fleet);
+    drain_init(&c->drain, &c->loop, &c->deployment.fleet, on_hang, c);
     wheel_entry_init(&c->collect, on_collect);
     wheel_entry_init(&c->wait, on_wait);
     c->origin.channel = -1;

@@ -19,7 +19,7 @@ enum {
     EXIT_OK = 0,
     EXIT_CONFIG = 1,  /* cannot start: do not restart in a loop */
     EXIT_USAGE = 2,   /* wrong command line; also a forced quit */
-    EXIT_UNCLEAN = 3, /* connections were cut because the shutdown bound was met */
+    EXIT_UNCLEAN = 3, /* connections were cut because the shutdown bound was met, or a worker hung */
 };
 
 /* Runs the gateway until it is told to stop; returns the exit code. Takes `config` over. `version` is for the

@@ -1,5 +1,5 @@
 """How the process ends: signals, what is in flight, what waits to be accepted, and that clients which honour
-`Connection: close` lose nothing. Drains that are asked for by the operator are in test_drain.py.
+`Connection: close` lose nothing, nor does a worker that hangs hold it up. Drains that are asked for by the operator are in test_drain.py.
 """
 
 import contextlib
@@ -12,8 +12,10 @@ import pytest
 from support.backend import chunked
 from support.client import request
 from support.expect import is_passed
+from support.hanging import hanging, wait_end
 from support.http1 import Ended
 from support.process import EXIT_OK, EXIT_UNCLEAN, EXIT_USAGE
+from support.successor import upgrade
 from support.wait import DEADLINE_S, wait_for
 
 
@@ -198,3 +200,52 @@ def test_a_signal_in_the_last_moment_is_not_the_end(proofgw, number):
         while gateway.process.poll() is None and time.monotonic() < end:
             gateway.signal(number)
         assert gateway.wait_exit() == EXIT_OK
+
+
+# --- a worker that hangs
+
+
+def unix_listener(tmp_path):
+    path = tmp_path / "l.sock"
+    return path, [{"address": "127.0.0.1:0"}, {"address": f"unix:{path}"}]
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["one signal", "two signals"])
+def test_a_worker_that_hangs_does_not_hold_up_the_end(proofgw, backend, partner, tmp_path, signals):
+    """The other one cuts what it has, and its lines are in the access log; no socket file is left behind."""
+    path, listeners = unix_listener(tmp_path)
+    code = EXIT_UNCLEAN if signals == 1 else EXIT_USAGE
+    timeouts = {"shutdown": "300ms" if signals == 1 else "1h"}
+    gateway = proofgw(
+        workers=2, listeners=listeners, admin={"control_socket": "control.sock"}, timeouts=timeouts, exit_code=code
+    )
+    for _ in range(16):  # some for each worker: the kernel deals them out
+        in_flight(gateway, backend, partner)
+    assert path.exists() and (gateway.folder / "control.sock").exists()
+    with hanging(gateway.process, "w1"):
+        for n in range(signals):
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_event("signal", n + 1)
+        if signals == 1:
+            cut = int(gateway.wait_event("shutdown_bound_met")[0]["connections"])
+        wait_end(gateway.process)
+    assert gateway.wait_exit() == code
+    (event,) = gateway.events("stopped")
+    assert (event["level"], event["exit_code"], event["cause"]) == ("error", str(code), "a worker hangs")
+    lines = [line["end"] for line in gateway.access()]
+    assert set(lines) == {"shutdown/response_body"} and (signals == 2 or len(lines) == cut)
+    assert not path.exists() and not (gateway.folder / "control.sock").exists()
+
+
+def test_a_worker_that_hangs_after_an_upgrade(proofgw, backend, partner, tmp_path):
+    """The old process ends, and leaves the socket files to the new one."""
+    path, listeners = unix_listener(tmp_path)
+    gateway = proofgw(listeners=listeners, timeouts={"shutdown": "1h"})
+    in_flight(gateway, backend, partner)
+    old = upgrade(gateway)
+    with hanging(old, "w0"):
+        old.send_signal(signal.SIGTERM)
+        wait_end(old)
+    assert old.wait(DEADLINE_S) == EXIT_USAGE
+    assert gateway.wait_event("stopped")[0]["cause"] == "a worker hangs"
+    assert gateway.client(str(path)).exchange(fields=partner.authorization).status == 403  # answered: it has no address

@@ -6,20 +6,19 @@ sockets that were opened before are used, and their queues kept.
 Method: a datagram socket plays the service manager; the unit file is judged by systemd-analyze.
 """
 
-import contextlib
 import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from support.client import Client, request
 from support.expect import is_passed
 from support.gateway import BINARY, ROOT
+from support.hanging import hanging
 from support.successor import upgrade
 from support.wait import DEADLINE_S, wait_for
 
@@ -121,35 +120,13 @@ def test_watchdog(proofgw, manager, partner):
     assert not gateway.events("worker_silent")
 
 
-@contextlib.contextmanager
-def hanging(gateway, worker):
-    """Inside the block this thread spends its life before its next wait for events."""
-    tasks = Path(f"/proc/{gateway.process.pid}/task")
-    (tid,) = [task.name for task in tasks.iterdir() if (task / "comm").read_text().strip() == worker]
-    calls = "epoll_wait,epoll_pwait"
-    tracer = subprocess.Popen(
-        ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", f"--inject={calls}:delay_enter=100000000", "-p", tid],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_for(lambda: tracer.poll() is not None or "TracerPid:\t0\n" not in (tasks / tid / "status").read_text(), "strace")
-        if tracer.poll() is not None:
-            pytest.skip(f"may not trace: {tracer.stderr.read().strip()}")
-        yield
-    finally:
-        tracer.kill()
-        tracer.wait()
-
-
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 @pytest.mark.parametrize("managed", [True, False], ids=["systemd", "alone"])
 def test_a_worker_that_hangs(proofgw, manager, managed):
     """Its connections wait, so whoever looks after the process must hear of it, without a service manager too: after 10 to 20 s."""
     env = {**manager.env, "WATCHDOG_USEC": "200000"} if managed else {}
     gateway = proofgw(workers=2, process={"env": env})
     assert gateway.metrics()["proofgw_workers_silent"] == 0
-    with hanging(gateway, "w1"):
+    with hanging(gateway.process, "w1"):
         wait_for(lambda: gateway.admin("/healthz")[0] == 503, gateway.ops_text, 30)
         assert json.loads(gateway.admin("/readyz")[1])["failed"] == ["workers_answer"]
         assert gateway.admin("/livez") == (503, "a worker hangs: docs/ALERTS.md, ProofgwWorkerSilent\n")

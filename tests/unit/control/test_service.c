@@ -64,7 +64,7 @@ static int setup(void **state)
         t->list[i] = &t->workers[i];
     }
     t->deployment.loop = &t->loop;
-    drain_init(&t->drain, &t->loop, &t->deployment.fleet);
+    drain_init(&t->drain, &t->loop, &t->deployment.fleet, NULL, NULL);
     t->status = (struct status){.policy = policy_create(), .deployment = &t->deployment, .drain = &t->drain};
     assert_non_null(t->status.policy);
     *state = t;

@@ -1,0 +1,39 @@
+"""A worker that hangs, as after a fault that nobody has thought of: strace keeps its thread from going on."""
+
+import contextlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.wait import wait_for
+
+
+def wait_end(process):
+    """Waits for the end of a process in which a thread is hanging(): its parent hears of it when strace has let go of the thread."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", f"the end of {process.pid}")
+
+
+@contextlib.contextmanager
+def hanging(process, worker):
+    """Inside the block this thread spends its life before its next wait for events."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    tasks = Path(f"/proc/{process.pid}/task")
+    (tid,) = [task.name for task in tasks.iterdir() if (task / "comm").read_text().strip() == worker]
+    calls = "epoll_wait,epoll_pwait"
+    tracer = subprocess.Popen(
+        ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", f"--inject={calls}:delay_enter=100000000", "-p", tid],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: tracer.poll() is not None or "TracerPid:\t0\n" not in (tasks / tid / "status").read_text(), "strace")
+        if tracer.poll() is not None:
+            pytest.skip(f"may not trace: {tracer.stderr.read().strip()}")
+        yield
+    finally:
+        tracer.kill()
+        tracer.wait()
