@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { GATHER_MS = 5000 }; /* a worker that takes longer hangs */
+
 /* A duplicate of one socket of one worker. */
 struct gathered {
     uint32_t listener; /* index in the configuration */
@@ -38,6 +40,10 @@ static void set_state(struct handover *h, enum handover_state to)
         [HANDOVER_CLOSED] = 0,
     };
     BUG_IF(!(moves[h->state] & 1 << to), "a handover makes a move that does not exist");
+    if (h->state == HANDOVER_GATHERING) {
+        loop_deadline_clear(h->host.loop, &h->timer);
+        h->asked = NULL;
+    }
     h->state = to;
 }
 
@@ -107,6 +113,12 @@ static void ask_sockets(const struct survey *s, struct survey_part *part)
             put(part, i, l->listener.fd);
 }
 
+/* Until a worker has answered, its part is its own. */
+static uint64_t gathered_count(const struct survey_part *part)
+{
+    return part->is_answered ? part->count : 0;
+}
+
 static struct gathered gathered_at(const struct survey_part *part, uint64_t i)
 {
     struct gathered g;
@@ -120,22 +132,23 @@ static void add(struct upgrade_socket *to, enum inherited_role role, const struc
     to->fd = fd;
 }
 
-/* Those of one listener together, as the new process wants them. Returns how many there are; `*complete` is
- * false when a descriptor is missing. */
-static unsigned collect(const struct handover *h, const struct survey *s, struct upgrade_socket *to,
-                        bool *complete)
+/* Takes them out of `s`, those of one listener together, as the new process wants them. Returns how many
+ * there are; `*complete` is false when a descriptor is missing. */
+static unsigned collect(const struct handover *h, struct survey *s, struct upgrade_socket *to, bool *complete)
 {
     const struct config *config = h->host.deployment->current->config;
     unsigned n = 0;
     *complete = true;
     for (uint32_t l = 0; l < config->nlisteners; l++) {
         for (unsigned w = 0; w < s->nparts; w++) {
-            for (uint64_t i = 0; i < s->parts[w].count; i++) {
+            for (uint64_t i = 0; i < gathered_count(&s->parts[w]); i++) {
                 struct gathered g = gathered_at(&s->parts[w], i);
                 if (g.listener == l) add(&to[n++], INHERITED_LISTENER, &config->listeners[l].address, g.fd);
             }
         }
     }
+    for (unsigned w = 0; w < s->nparts; w++)
+        if (s->parts[w].is_answered) s->parts[w].count = 0;
     for (unsigned i = 0; i < HANDOVER_OWN_SOCKETS; i++) {
         const struct handover_socket *own = &h->host.own[i];
         if (own->fd >= 0) add(&to[n++], own->role, own->endpoint, fcntl(own->fd, F_DUPFD_CLOEXEC, 0));
@@ -145,34 +158,59 @@ static unsigned collect(const struct handover *h, const struct survey *s, struct
     return n;
 }
 
-static void close_gathered(const struct survey *s)
+static void close_gathered(struct survey *s)
 {
+    for (unsigned w = 0; w < s->nparts; w++) {
+        struct survey_part *part = &s->parts[w];
+        for (; gathered_count(part); part->count--) {
+            int fd = gathered_at(part, part->count - 1).fd;
+            if (fd >= 0) (void)close(fd);
+        }
+    }
+}
+
+/* With the sockets of those workers that have answered. */
+static void go_on(struct handover *h, struct survey *s)
+{
+    uint64_t n = HANDOVER_OWN_SOCKETS;
+    bool complete;
     for (unsigned w = 0; w < s->nparts; w++)
-        for (uint64_t i = 0; i < s->parts[w].count; i++)
-            if (gathered_at(&s->parts[w], i).fd >= 0) (void)close(gathered_at(&s->parts[w], i).fd);
+        n += gathered_count(&s->parts[w]);
+    struct upgrade_socket *sockets = calloc(n, sizeof *sockets);
+    if (!sockets) {
+        close_gathered(s);
+        fail(h, "out of memory");
+        return;
+    }
+    unsigned nsockets = collect(h, s, sockets, &complete);
+    if (complete) {
+        start_new(h, sockets, nsockets);
+    } else {
+        upgrade_sockets_free(sockets, nsockets);
+        fail(h, "there are no descriptors left");
+    }
 }
 
 static void on_gathered(struct survey *s)
 {
     struct handover *h = s->arg;
-    uint64_t n = HANDOVER_OWN_SOCKETS;
-    bool complete;
-    for (unsigned w = 0; w < s->nparts; w++)
-        n += s->parts[w].count;
-    struct upgrade_socket *sockets = h->state == HANDOVER_GATHERING ? calloc(n, sizeof *sockets) : NULL;
-    if (sockets) {
-        unsigned nsockets = collect(h, s, sockets, &complete);
-        if (complete) {
-            start_new(h, sockets, nsockets);
-        } else {
-            upgrade_sockets_free(sockets, nsockets);
-            fail(h, "there are no descriptors left");
-        }
-    } else {
-        close_gathered(s);
-        if (h->state == HANDOVER_GATHERING) fail(h, "out of memory");
-    }
+    if (h->asked == s) go_on(h, s);
+    close_gathered(s); /* what came too late */
     survey_free(s);
+}
+
+/* An upgrade is the way out when a worker hangs. What waits in its sockets is lost with this process, as with
+ * any other way. */
+static void on_timer(struct wheel_entry *e)
+{
+    struct handover *h = CONTAINER_OF(e, struct handover, timer);
+    struct survey *s = h->asked;
+    if (s->waiting == s->nparts) {
+        fail(h, "every worker hangs: start the gateway anew (docs/ALERTS.md, ProofgwWorkerSilent)");
+        return;
+    }
+    log_warn("upgrade_incomplete", KV_UINT("silent_workers", s->waiting));
+    go_on(h, s);
 }
 
 /* --- requests -------------------------------------------------------------------------------------- */
@@ -196,13 +234,18 @@ void handover_request(struct handover *h)
     }
     unsigned n = h->host.deployment->fleet.n;
     set_state(h, HANDOVER_GATHERING);
-    if (!survey_start(h->host.loop, h->host.workers, n, gathered_bytes_max(n), ask_sockets, on_gathered, h))
+    h->asked =
+        survey_start(h->host.loop, h->host.workers, n, gathered_bytes_max(n), ask_sockets, on_gathered, h);
+    if (h->asked)
+        loop_deadline(h->host.loop, &h->timer, GATHER_MS);
+    else
         fail(h, "out of memory");
 }
 
 void handover_open(struct handover *h, const struct handover_host *host)
 {
     h->host = *host;
+    wheel_entry_init(&h->timer, on_timer);
 }
 
 void handover_close(struct handover *h)

@@ -1,6 +1,7 @@
 /* handover.h - SIGUSR2 in the process that serves: its sockets go to a new process, then it ends.
  *
  *   handover_request -> workers give duplicates of their sockets -> upgrade_start
+ *      a worker hangs:          goes on without its sockets; the new process opens others beside them
  *      the new process serves:  on_taken_over(), which drains this process
  *      anything else:           a line `upgrade_failed`, a count, and everything goes on as before
  *
@@ -16,6 +17,7 @@
 #include "control/upgrade.h"
 
 struct status;
+struct survey;
 
 enum handover_result { HANDOVER_DONE = 0, HANDOVER_FAILED, HANDOVER_REFUSED };
 
@@ -44,7 +46,7 @@ struct handover_host {
 
 enum handover_state {
     HANDOVER_IDLE = 0,
-    HANDOVER_GATHERING, /* the workers are asked for their sockets */
+    HANDOVER_GATHERING, /* the workers are `asked` for their sockets. Timer */
     HANDOVER_RUNNING,   /* `upgrade` is at work; reload is held */
     HANDOVER_CLOSED,    /* the process ends, or has been replaced */
 };
@@ -52,6 +54,8 @@ enum handover_state {
 struct handover {
     struct handover_host host;
     struct upgrade upgrade;
+    struct survey *asked; /* HANDOVER_GATHERING, else NULL. One that comes too late ends by itself */
+    struct wheel_entry timer;
     enum handover_state state;
     uint64_t total[HANDOVER_RESULTS];
 };
@@ -63,7 +67,7 @@ void handover_open(struct handover *h, const struct handover_host *host);
 void handover_request(struct handover *h);
 
 /* Gives up an upgrade that is under way, and kills the new process. Idempotent; no effect when it was never
- * opened. */
+ * opened. `h` must live until the loop has run out. */
 void handover_close(struct handover *h);
 
 /* "done", ...: metric upgrades_total. */

@@ -6,7 +6,9 @@
 
 static void on_answered(struct loop_message *m)
 {
-    struct survey *s = CONTAINER_OF(m, struct survey_part, message)->survey;
+    struct survey_part *part = CONTAINER_OF(m, struct survey_part, message);
+    struct survey *s = part->survey;
+    part->is_answered = true;
     if (--s->waiting == 0) s->done(s);
 }
 

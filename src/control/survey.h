@@ -3,7 +3,8 @@
  *   control: survey_start -- message --> each worker: ask() writes into its own part
  *   control: done(survey)  <-- message --  the last one has answered
  *
- * A worker that has ended already answers nothing: its part stays empty.
+ * A worker that has ended already answers nothing: its part stays empty. One that hangs keeps `done` waiting:
+ * whoever cannot wait looks at the parts that are answered.
  *
  * Thread: [control], but for `ask`.
  */
@@ -21,6 +22,7 @@ struct survey_part {
     struct worker *worker;
     struct outbuf out; /* what the worker writes */
     uint64_t count;    /* what the worker counts */
+    bool is_answered;  /* [control] before that, `out` and `count` are the worker's */
 };
 
 struct survey {

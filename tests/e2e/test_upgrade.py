@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,9 @@ from support.client import Client, request
 from support.control import ask
 from support.expect import is_passed
 from support.gateway import BINARY, HOST, SANDBOX_HOST
+from support.hanging import hanging, wait_end
 from support.http1 import Ended
+from support.process import EXIT_UNCLEAN
 from support.successor import upgrade, upgrade_refused
 from support.takeover import takeover
 from support.tls import connect, tls_listener
@@ -494,3 +497,49 @@ def test_a_draining_gateway_is_not_upgraded(proofgw, partner):
     assert upgrade_refused(gateway) == "the gateway is draining"
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_exit() == 2
+
+
+# --- a worker that hangs
+
+
+def test_an_upgrade_goes_on_without_a_worker_that_hangs(proofgw, partner):
+    """It is the way out: the port stays, and what the other worker has is served to its end."""
+    gateway = proofgw(workers=2, timeouts={"shutdown": "300ms"})
+    with hanging(gateway.process, "w1"):
+        old = upgrade(gateway)
+        (event,) = gateway.events("upgrade_incomplete")
+        assert (event["level"], event["silent_workers"]) == ("warn", "1")
+        assert gateway.events("upgrading")[0]["sockets"] == "2"  # of w0 and of the admin listener
+        wait_end(old)
+    assert old.wait(DEADLINE_S) == EXIT_UNCLEAN
+    for _ in range(16):  # some for each worker
+        get(gateway, partner)
+    upgrade_and_wait(gateway)
+    assert gateway.events("upgrading")[1]["sockets"] == "3"
+
+
+def test_sockets_that_come_too_late_are_closed(replaceable, partner):
+    """When the worker goes on, after an upgrade that went on without it and failed."""
+    gateway = replaceable(workers=2)
+    folder = Path(f"/proc/{gateway.process.pid}/fd")
+    before = len(list(folder.iterdir()))
+    gateway.replace("#!/bin/sh\nexit 1\n")
+    with hanging(gateway.process, "w1"):
+        assert "ended with code 1" in upgrade_refused(gateway)
+        assert gateway.events("upgrade_incomplete")
+    gateway.reload(limits={"body": "1KiB"})  # it is not held any more, and every worker has answered
+    wait_for(lambda: len(list(folder.iterdir())) == before, lambda: f"{before} {[p.readlink() for p in folder.iterdir()]}")
+    gateway.restore()
+    upgrade_and_wait(gateway)
+    assert len(gateway.events("upgrade_incomplete")) == 1
+
+
+def test_no_upgrade_while_every_worker_hangs(proofgw, partner):
+    """The new process would find nothing to take over: it is said, each time, and is over when they go on."""
+    gateway = proofgw(workers=1)
+    with hanging(gateway.process, "w0"):
+        for _ in range(2):
+            assert upgrade_refused(gateway) == "every worker hangs: start the gateway anew (docs/ALERTS.md, ProofgwWorkerSilent)"
+        assert not gateway.events("upgrading")
+    gateway.reload(limits={"body": "1KiB"})
+    upgrade_and_wait(gateway)
