@@ -200,7 +200,7 @@ def test_lines_about_answers_that_are_invalid_are_sampled(proofgw, backend, part
         "upstream_invalid_response",
         lambda got: is_error(got, "upstream_invalid_response", closes=False),
     )
-    assert gateway.metrics()("proofgw_ends_total", who="backend", phase="response_head") == asked
+    gateway.wait_metric("proofgw_ends_total", asked, who="backend", phase="response_head")
 
 
 # --- a body that does not end as its framing says --------------------------------------------------------

@@ -71,7 +71,7 @@ def test_last_bytes_arrive_when_the_gateway_ends_what_the_backend_has_ended(gate
     """The backend's end was passed on, so no close frame of the gateway can follow. What its kernel has not sent yet is not
     thrown away because the client goes on speaking."""
     client, far, _, _ = open_tunnel(gateway, backend, partner)
-    sent = gateway.metrics()["proofgw_client_bytes_sent_total"]
+    sent = gateway.wait_metric("proofgw_client_bytes_sent_total", lambda v: v > 0)["proofgw_client_bytes_sent_total"]
     data = frame(BINARY, pattern(HELD_BY_THE_KERNEL)) + (frame(CLOSE, COME_AGAIN) if how == "close frame" else b"")
     far.send(data)
     if how == "FIN":
