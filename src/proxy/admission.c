@@ -47,7 +47,7 @@ static void count_refusal(struct worker *w, enum head_refusal r)
 
 static void refuse(struct exchange *x, enum head_refusal why)
 {
-    count_refusal(x->conn->worker, why);
+    count_refusal(exchange_worker(x), why);
     x->refusal = (uint8_t)why;
     x->keep_alive = false;
     exchange_reply(x, reply_of_refusal(why), END_CLIENT, PHASE_REQUEST_HEAD);
@@ -145,7 +145,7 @@ static const struct partner_view *decide_with_view(struct conn *c, const struct 
 /* For `proofctl explain --request-id`. */
 static void note_denial(const struct exchange *x, const struct req_head *req)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     struct denial *d = denials_next(&w->denials);
     d->wall_ms = w->loop.wall_ms;
     d->caller = conn_caller(x->conn);
@@ -171,7 +171,7 @@ static enum limit_id limit_of_deny(enum deny d)
  * refused for another reason neither learns of limits nor uses them up. */
 static void apply_partner_limits(struct exchange *x, const struct partner_view *view)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     const struct partner_rules *rules = &x->conn->settings->partner_rules;
     enum partner_place as = x->route == ROUTE_WS ? PARTNER_PLACE_TUNNEL : PARTNER_PLACE_REQUEST;
     if (!partner_rules_concern(rules, as)) return;
@@ -226,7 +226,7 @@ static bool let_in(struct exchange *x, const struct req_head *req, const struct 
 
 static void note_request(struct exchange *x, const struct req_head *req, size_t n)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     struct conn *c = x->conn;
     uint64_t requests_max = c->settings->config->limits.requests_per_connection;
     x->bytes_in = n;
@@ -255,7 +255,7 @@ static void note_path(struct exchange *x, struct span path)
 /* Checks that come after the token and before the backend. True when the request may go on. */
 static bool may_forward(struct exchange *x, const struct req_head *req)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     struct span key;
     if (req->body == BODY_LENGTH && req->content_length > x->conn->settings->config->limits.body_bytes) {
         metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_BODY, 1);
@@ -283,7 +283,7 @@ static bool may_forward(struct exchange *x, const struct req_head *req)
 /* Writes the head for the backend into the arena. Errors: ERR_LIMIT, ERR_NOMEM. */
 static enum err rewrite_head(struct exchange *x, const struct req_head *req, const struct partner_view *view)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     char client[ADDR_TEXT_MAX];
     size_t nclient = addr_format(conn_address(x->conn), client);
     const struct forward_identity id = {
@@ -323,7 +323,7 @@ static enum err find_caller(struct conn *c, const struct req_head *req, enum hea
 static void fail(struct exchange *x, enum err e)
 {
     bool is_large = e == ERR_LIMIT;
-    metrics_add(x->conn->worker->metrics, METRIC_LIMITS_HIT, is_large ? LIMIT_HEAD : LIMIT_MEMORY, 1);
+    metrics_add(exchange_worker(x)->metrics, METRIC_LIMITS_HIT, is_large ? LIMIT_HEAD : LIMIT_MEMORY, 1);
     exchange_reply(x, is_large ? REPLY_HEADERS_TOO_LARGE : REPLY_UNAVAILABLE, END_GATEWAY,
                    PHASE_REQUEST_HEAD);
 }

@@ -12,14 +12,10 @@
 
 enum { INTERIM_MAX = 16 }; /* 1xx answers to one request */
 
-static struct worker *worker_of(const struct exchange *x)
-{
-    return x->conn->worker;
-}
-
 static void invalid_answer(struct exchange *x, const char *why)
 {
-    upstream_log_invalid_response(&worker_of(x)->upstreams[x->env], why, span_of(x->request_id, UUID_LEN));
+    upstream_log_invalid_response(&exchange_worker(x)->upstreams[x->env], why,
+                                  span_of(x->request_id, UUID_LEN));
     exchange_backend_failed(x, END_BACKEND, x->res == SIDE_HEAD ? PHASE_RESPONSE_HEAD : PHASE_RESPONSE_BODY,
                             REPLY_UPSTREAM_INVALID);
 }
@@ -49,7 +45,7 @@ static void answer_done(struct exchange *x, bool clean)
 /* 1xx: passed on to clients that know them. They do not move the backend's deadline for the final answer. */
 static void pass_interim(struct exchange *x, const struct res_head *res)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     if (x->minor == 0) return;                       /* RFC 9110 section 15.2: never to an HTTP/1.0 client */
     if (stream_is_blocked(&x->conn->stream)) return; /* they may be left out, and must not pile up */
     struct outbuf o = outbuf_of(w->out, w->out_bytes);
@@ -63,7 +59,7 @@ static void pass_interim(struct exchange *x, const struct res_head *res)
 static bool begin_answer(struct exchange *x, const struct res_head *res, struct relay *relay)
 {
     struct conn *c = x->conn;
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     bool has_length = res->body == BODY_NONE || res->body == BODY_LENGTH;
     x->res_chunked = !has_length && x->minor == 1;
     x->res_until_close = !has_length && x->minor == 0;
@@ -91,7 +87,7 @@ static bool begin_answer(struct exchange *x, const struct res_head *res, struct 
 /* A 101: becomes a tunnel when it is the one that was asked for. The exchange is over afterwards. */
 static void switch_protocols(struct exchange *x, const struct res_head *res, struct span early)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     if (!x->upgrade || !ws_is_accepting_response(res, span_of(x->ws_key, WS_KEY_LEN))) {
         invalid_answer(x, "a 101 that does not match the upgrade");
         return;
@@ -123,7 +119,7 @@ enum head_step {
 static enum head_step take_head(struct exchange *x, const char *p, size_t n, size_t *used,
                                 struct relay *relay)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     struct upconn *up = x->up;
     struct res_head *res = &w->res;
     enum scan_result r = head_scan(&up->scan, p, n);
@@ -186,7 +182,7 @@ static void passed(struct exchange *x, size_t surplus)
 {
     if (x->res == SIDE_DONE) {
         if (surplus)
-            upstream_log_unexpected_bytes(&worker_of(x)->upstreams[x->env], surplus,
+            upstream_log_unexpected_bytes(&exchange_worker(x)->upstreams[x->env], surplus,
                                           span_of(x->request_id, UUID_LEN));
         answer_done(x, surplus == 0);
         return;
@@ -308,7 +304,7 @@ static void on_connected(struct stream *s)
     struct conn *c = x->conn;
     struct tls_info tls;
     if (stream_tls_info(s, &tls))
-        metrics_add2(worker_of(x)->metrics, METRIC_UPSTREAM_TLS_HANDSHAKES, x->env, tls.resumed, 1);
+        metrics_add2(exchange_worker(x)->metrics, METRIC_UPSTREAM_TLS_HANDSHAKES, x->env, tls.resumed, 1);
     exchange_connected(x);
     conn_update(c);
 }
@@ -378,7 +374,7 @@ static void note_tls_failure(const struct exchange *x, const struct stream *s)
 {
     const char *reason = stream_tls_reason(s);
     if (!reason) return;
-    metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_TLS_FAILURES, x->env, 1);
+    metrics_add(exchange_worker(x)->metrics, METRIC_UPSTREAM_TLS_FAILURES, x->env, 1);
     upstream_log_tls_failed(x->up->pool, reason, span_of(x->request_id, UUID_LEN));
 }
 
@@ -389,7 +385,7 @@ static void on_failed(struct stream *s, enum err e)
     note_tls_failure(x, s);
     if (x->state == EXCHANGE_CONNECTING) {
         enum end_phase phase = exchange_connect_phase(x);
-        metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
+        metrics_add(exchange_worker(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
         upstream_log_connect_failed(x->up->pool, e, span_of(x->request_id, UUID_LEN));
         exchange_backend_failed(x, END_BACKEND, phase, REPLY_UPSTREAM_UNAVAILABLE);
     } else if (x->res == SIDE_HEAD && !x->answer_began) {

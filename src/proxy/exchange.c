@@ -17,11 +17,6 @@ enum {
 static void on_timer(struct wheel_entry *e);
 static void on_lease(struct upstream_wait *w);
 
-static struct worker *worker_of(const struct exchange *x)
-{
-    return x->conn->worker;
-}
-
 static void set_state(struct exchange *x, enum exchange_state to)
 {
     static const uint8_t moves[] = {
@@ -66,7 +61,7 @@ struct exchange *exchange_create(struct conn *c)
 void exchange_release(struct exchange *x, bool clean)
 {
     struct upconn *up = x->up;
-    upstream_wait_cancel(&worker_of(x)->upstreams[x->env], &x->wait);
+    upstream_wait_cancel(&exchange_worker(x)->upstreams[x->env], &x->wait);
     if (!up) return;
     x->up = NULL;
     if (clean)
@@ -77,7 +72,7 @@ void exchange_release(struct exchange *x, bool clean)
 
 static void count(const struct exchange *x, enum end_who who, enum end_phase phase)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     unsigned env = x->has_env ? x->env : (unsigned)METRICS_ENV_NONE;
     metrics_add2(w->metrics, METRIC_ENDS, who, phase, 1);
     if (x->status) metrics_count_request(w->metrics, env, x->route, x->method, x->status);
@@ -90,13 +85,13 @@ static void count(const struct exchange *x, enum end_who who, enum end_phase pha
 void exchange_leave_place(struct exchange *x)
 {
     if (!x->place) return;
-    partner_limits_release(worker_of(x)->limits, x->partner, (enum partner_place)x->place);
+    partner_limits_release(exchange_worker(x)->limits, x->partner, (enum partner_place)x->place);
     x->place = PARTNER_PLACE_NONE;
 }
 
 void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     if (x->upgrade) w->nupgrades--;
     exchange_leave_place(x);
     exchange_release(x, false);
@@ -166,7 +161,7 @@ static bool may_drop_body(const struct exchange *x)
 void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum end_phase phase)
 {
     struct conn *c = x->conn;
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     char text[REPLY_BYTES_MAX];
     bool drops = x->req == SIDE_BODY && may_drop_body(x);
     bool keep = x->keep_alive && x->minor == 1 && !reply_def(id)->closes && !c->close_after &&
@@ -208,13 +203,13 @@ static void lease_failed(struct exchange *x, enum err e)
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
         return;
     }
-    upstream_log_connect_failed(&worker_of(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
+    upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
     exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
 }
 
 void exchange_lease(struct exchange *x, enum lease kind)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     struct upconn *up;
     enum err e = upstream_lease(&w->upstreams[x->env], x, &x->wait, kind, &answer_events, &up);
     if (e == ERR_AGAIN) {
@@ -249,8 +244,8 @@ static void on_lease(struct upstream_wait *wait)
 void exchange_connected(struct exchange *x)
 {
     if (x->up->state == UPCONN_CONNECTING) upconn_connected(x->up);
-    x->connected_us = worker_of(x)->loop.now_us;
-    x->body_since_ms = worker_of(x)->loop.now_ms; /* until now we did not take it */
+    x->connected_us = exchange_worker(x)->loop.now_us;
+    x->body_since_ms = exchange_worker(x)->loop.now_ms; /* until now we did not take it */
     x->up_out_start = x->up_out_mark = x->up->stream.bytes_out;
     set_state(x, EXCHANGE_ACTIVE);
     if (x->req == SIDE_DONE)
@@ -274,7 +269,7 @@ static uint64_t active_patience(const struct exchange *x, const struct config_ti
 
 void exchange_arm(struct exchange *x)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     const struct config_timeouts *t = &x->conn->settings->config->timeouts;
     uint64_t after = 0;
     switch ((enum exchange_state)x->state) {
@@ -295,7 +290,7 @@ static void on_timer(struct wheel_entry *e)
     struct exchange *x = CONTAINER_OF(e, struct exchange, timer);
     struct conn *c = x->conn;
     if (x->state == EXCHANGE_WAITING) {
-        metrics_add(worker_of(x)->metrics, METRIC_LIMITS_HIT, LIMIT_UPSTREAM_WAITING, 1);
+        metrics_add(exchange_worker(x)->metrics, METRIC_LIMITS_HIT, LIMIT_UPSTREAM_WAITING, 1);
         exchange_reply(x, REPLY_UNAVAILABLE, END_TIMEOUT, PHASE_QUEUE);
     } else if (x->state == EXCHANGE_ACTIVE && stream_is_blocked(&x->up->stream) &&
                x->up_out_mark != x->up->stream.bytes_out) {
@@ -303,7 +298,7 @@ static void on_timer(struct wheel_entry *e)
         exchange_arm(x);
     } else {
         if (x->state == EXCHANGE_CONNECTING)
-            metrics_add(worker_of(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
+            metrics_add(exchange_worker(x)->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, x->env, 1);
         exchange_backend_failed(x, END_TIMEOUT, current_phase(x), REPLY_UPSTREAM_TIMEOUT);
     }
     conn_update(c);
@@ -318,14 +313,14 @@ static bool may_retry(const struct exchange *x)
     bool nothing_sent = !x->head_sent || x->up->stream.bytes_out == x->up_out_start;
     if (x->answer_began || body_taken) return false;
     if (x->state == EXCHANGE_CONNECTING)
-        return x->connect_attempts < worker_of(x)->upstreams[x->env].addresses.n;
+        return x->connect_attempts < exchange_worker(x)->upstreams[x->env].addresses.n;
     if (!x->reused || x->retried) return false;
     return nothing_sent || (x->req == SIDE_DONE && method_is_idempotent((enum http_method)x->method));
 }
 
 static void retry(struct exchange *x)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     if (x->state == EXCHANGE_ACTIVE) {
         x->retried = true;
         metrics_add(w->metrics, METRIC_UPSTREAM_RETRIES, x->env, 1);

@@ -25,10 +25,9 @@
 #include "http/ws.h"
 #include "policy/decide.h"
 #include "policy/partner_view.h"
+#include "proxy/conn.h"
 #include "proxy/end.h"
 #include "proxy/upstream.h"
-
-struct conn;
 
 enum exchange_state {
     EXCHANGE_START = 0,  /* up NULL; being parsed and decided, inside one call */
@@ -113,6 +112,12 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n);
 
 /* Sends the request head if it still waits for body bytes to travel with. */
 void exchange_push(struct exchange *x);
+
+/* Whose thread it is on. */
+static inline struct worker *exchange_worker(const struct exchange *x)
+{
+    return x->conn->worker;
+}
 
 /* Request body is still to come. */
 static inline bool exchange_is_reading(const struct exchange *x)

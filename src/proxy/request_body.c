@@ -5,11 +5,6 @@
 #include "proxy/relay.h"
 #include "proxy/worker.h"
 
-static struct worker *worker_of(const struct exchange *x)
-{
-    return x->conn->worker;
-}
-
 /* A failed write does not end the exchange: the backend may have answered early, and reading finds out. */
 static void note_write(struct exchange *x, enum err e)
 {
@@ -19,7 +14,7 @@ static void note_write(struct exchange *x, enum err e)
 static void request_sent(struct exchange *x)
 {
     x->req = SIDE_DONE;
-    x->sent_us = worker_of(x)->loop.now_us;
+    x->sent_us = exchange_worker(x)->loop.now_us;
     exchange_arm(x);
 }
 
@@ -38,13 +33,13 @@ void exchange_begin_body(struct exchange *x)
 {
     if (!exchange_awaits_continue(x)) return;
     x->continued = true;
-    x->body_since_ms = worker_of(x)->loop.now_ms;
+    x->body_since_ms = exchange_worker(x)->loop.now_ms;
     exchange_arm(x);
 }
 
 static void body_failed(struct exchange *x, enum body_result r)
 {
-    struct worker *w = worker_of(x);
+    struct worker *w = exchange_worker(x);
     x->keep_alive = false;
     if (r == BODY_TOO_LARGE) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_BODY, 1);
     if (r == BODY_LIMIT) metrics_add(w->metrics, METRIC_LIMITS_HIT, LIMIT_CHUNK_FRAMING, 1);
@@ -85,7 +80,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
         if (result == BODY_OK && !x->drops_body) relay_data(&relay, data);
     }
     x->bytes_in += at;
-    x->body_last_ms = worker_of(x)->loop.now_ms;
+    x->body_last_ms = exchange_worker(x)->loop.now_ms;
     if (result != BODY_OK) {
         body_failed(x, result);
         return n;
@@ -105,7 +100,7 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
 uint64_t exchange_body_deadline(struct exchange *x)
 {
     const struct config_timeouts *t = &x->conn->settings->config->timeouts;
-    uint64_t now = worker_of(x)->loop.now_ms;
+    uint64_t now = exchange_worker(x)->loop.now_ms;
     if (!exchange_is_reading(x)) return WHEEL_NEVER;
     if (!exchange_can_take(x)) { /* it is we who do not read: the client's clock stands still */
         if (x->paused_since_ms == 0) x->paused_since_ms = now;

@@ -326,7 +326,7 @@ static const struct stream_events backend_events = {
 
 static struct tunnel *create(const struct exchange *x)
 {
-    struct worker *w = x->conn->worker;
+    struct worker *w = exchange_worker(x);
     struct tunnel *t = calloc(1, sizeof *t + x->partner_id.n);
     if (!t) return NULL;
     t->conn = x->conn;
