@@ -380,7 +380,7 @@ static void fail_start(struct control *c, enum err e)
         return;
     }
     reload_close(&c->reload); /* nothing more for workers that end */
-    fleet_set_mode(&c->deployment.fleet, WORKER_CUTTING);
+    drain_now(&c->drain);
 }
 
 /* The new process of an upgrade: while the old one can serve and this one cannot, this one must not accept

@@ -276,8 +276,8 @@ def start_with_few_threads(other_user, start):
     would look for leaks."""
     _, folder = other_user
 
-    def run(limit):
-        limited = ["env", "ASAN_OPTIONS=detect_leaks=0", "prlimit", f"--nproc={limit}"]
+    def run(limit, under=()):
+        limited = [*under, "env", "ASAN_OPTIONS=detect_leaks=0", "prlimit", f"--nproc={limit}"]
         return start(folder=folder, user=60000 + os.getpid() % 5000, prefix=limited, workers=8)
 
     return run
@@ -302,6 +302,17 @@ def test_too_few_threads_and_a_signal(start_with_few_threads):
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(DEADLINE_S) == EXIT_CONFIG, process.text()
         assert "TasksMax" in process.events("worker_not_started")[0]["hint"]
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("strace"), reason="needs a user of whom nothing else runs, and strace")
+def test_too_few_threads_and_workers_that_hang(start_with_few_threads):
+    """Those that did start never come back from closing their listeners."""
+    hang = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=accept4", "--inject=accept4:delay_enter=12s"]
+    process = start_with_few_threads(7, hang)
+    (event,) = wait_for(lambda: process.events("stopped"), process.text)
+    assert (event["level"], event["exit_code"], event["cause"]) == ("error", str(EXIT_CONFIG), "a worker hangs")
+    assert process.process.wait(DEADLINE_S) == EXIT_CONFIG
+    assert "TasksMax" in process.events("worker_not_started")[0]["hint"]
 
 
 @pytest.mark.parametrize(
