@@ -11,6 +11,7 @@ import pytest
 
 from support.backend import chunked
 from support.client import request
+from support.control import ask
 from support.expect import is_passed
 from support.hanging import hanging, wait_end
 from support.http1 import Ended
@@ -235,6 +236,21 @@ def test_a_worker_that_hangs_does_not_hold_up_the_end(proofgw, backend, partner,
     lines = [line["end"] for line in gateway.access()]
     assert set(lines) == {"shutdown/response_body"} and (signals == 2 or len(lines) == cut)
     assert not path.exists() and not (gateway.folder / "control.sock").exists()
+
+
+def test_a_worker_that_is_slow_is_waited_for(proofgw, backend, partner):
+    """Its time is over and it has not cut anything yet: it still gets to do so."""
+    gateway = proofgw(
+        workers=2, admin={"control_socket": "control.sock"}, timeouts={"shutdown": "300ms"}, exit_code=EXIT_UNCLEAN
+    )
+    clients = [in_flight(gateway, backend, partner) for _ in range(16)]
+    with hanging(gateway.process, "w1"):
+        gateway.signal(signal.SIGTERM)
+        path = gateway.folder / "control.sock"
+        wait_for(lambda: ask(path, "/status")[1]["phase"] == "cutting", gateway.ops_text)
+    assert gateway.wait_exit() == EXIT_UNCLEAN
+    assert "cause" not in gateway.events("stopped")[-1]
+    assert [line["end"] for line in gateway.access()] == ["shutdown/response_body"] * len(clients)
 
 
 def test_a_worker_that_hangs_after_an_upgrade(proofgw, backend, partner, tmp_path):
