@@ -91,7 +91,7 @@ void notify_reloaded(bool is_done, const char *reasons, uint64_t generation)
     if (is_done)
         (void)snprintf(text, sizeof text, "configuration %llu is in force", (unsigned long long)generation);
     else
-        (void)snprintf(text, sizeof text, "reload failed, nothing has changed: %s", reasons);
+        (void)snprintf(text, sizeof text, "reload failed: %s", reasons);
     notify_ready(text);
 }
 

@@ -54,6 +54,12 @@ static void answer(struct reload *r, struct reload_waiter **list, enum reload_ou
     }
 }
 
+/* A reload renews as well. */
+static void remember(const char **which, const char *trigger)
+{
+    if (!*which || trigger != renewal) *which = trigger;
+}
+
 /* Starts the reload that was requested while another one ran. */
 static void start_next(struct reload *r)
 {
@@ -73,6 +79,7 @@ static void conclude(struct reload *r, enum reload_outcome outcome, const char *
         r->status.last_successful = outcome == RELOAD_DONE;
         notify_reloaded(outcome == RELOAD_DONE, text, r->status.generation);
     }
+    loop_deadline_clear(r->deployment->loop, &r->bound);
     if (r->state == RELOAD_RESOLVING || r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
     answer(r, &r->waiters, outcome, text);
     start_next(r);
@@ -103,6 +110,22 @@ static void fail(struct reload *r, const char *text)
     r->plan = NULL;
     conclude(r, RELOAD_FAILED, text);
     if (renews) certificate_watch_failed(&r->certificates, text);
+}
+
+/* Workers hang: what was published last may still be theirs, so it stays, and no other generation is made
+ * before they go on. Then this reload is done anew, and ends as any other does. */
+static void fail_hanging(struct reload *r, const char *which)
+{
+    struct errmsg why;
+    unsigned hang = r->rollout.nwaiting, all = r->deployment->fleet.n;
+    errmsg_set(&why, 0, 0,
+               "%u of %u workers hang, and have not taken over %s: %sstart the gateway anew (docs/ALERTS.md, "
+               "ProofgwWorkerSilent)",
+               hang, all, which, hang < all ? "upgrade (SIGUSR2) or " : "");
+    remember(&r->missed, r->trigger);
+    if (is_renewal(r) && r->state == RELOAD_PUBLISHING)
+        log_reasons(r, why.text); /* certificates_refused says the rest */
+    fail(r, why.text);
 }
 
 struct tally {
@@ -143,8 +166,10 @@ static void on_done(struct rollout *rollout)
     char *plan = r->plan;
     r->plan = NULL;
     certificate_watch_follow(&r->certificates);
-    if (!plan) { /* the start */
+    if (!plan) { /* the start, or one that was given up */
         if (r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
+        if (r->missed) remember(&r->again, r->missed);
+        r->missed = NULL;
         start_next(r);
         return;
     }
@@ -167,12 +192,12 @@ static void publish(struct reload *r)
 {
     const struct deployment *d = r->deployment;
     struct tally tally = {0};
-    loop_deadline_clear(d->loop, &r->bound);
     if (!is_renewal(r))
         config_diff(d->first->config, d->current->config, r->rollout.next->config, count_change, &tally);
     if (tally.live + tally.restart > CHANGES_LOGGED_MAX)
         log_info("config_changed", KV_UINT("and_more", tally.live + tally.restart - CHANGES_LOGGED_MAX));
     set_state(r, RELOAD_PUBLISHING);
+    loop_deadline(d->loop, &r->bound, RELOAD_PUBLISH_MS);
     rollout_publish(&r->rollout);
 }
 
@@ -186,6 +211,10 @@ static void on_bound(struct wheel_entry *e)
 {
     struct reload *r = CONTAINER_OF(e, struct reload, bound);
     struct errmsg why;
+    if (r->state == RELOAD_PUBLISHING) {
+        fail_hanging(r, "this one");
+        return;
+    }
     errmsg_set(&why, 0, 0, "%s: error: the backend %s could not be resolved within %d s", r->path,
                rollout_unresolved(&r->rollout), RELOAD_RESOLVE_MS / 1000);
     rollout_abandon(&r->rollout);
@@ -286,11 +315,15 @@ static void start(struct reload *r)
     struct config *config;
     char *report;
     r->started_us = clock_mono_us();
+    if (!is_renewal(r)) notify_reloading();
+    if (r->rollout.nwaiting) {
+        fail_hanging(r, "the one before");
+        return;
+    }
     if (is_renewal(r)) {
         build(r, config_ref(r->deployment->current->config));
         return;
     }
-    notify_reloading();
     if (load(r->path, r->digest, &config, &report))
         fail(r, report && *report ? report : "out of memory");
     else
@@ -316,15 +349,15 @@ void reload_request(struct reload *r, const char *trigger, struct reload_waiter 
         note_refused(r, trigger);
         answer(r, &r->next_waiters, RELOAD_REFUSED, "the gateway is draining\n");
     } else if (r->state != RELOAD_IDLE) {
-        if (!r->again || trigger != renewal) r->again = trigger; /* a reload renews as well */
+        remember(&r->again, trigger);
     } else {
         r->trigger = trigger;
         start(r);
     }
 }
 
-/* True when the file can be read, and is not what was read last. */
-static bool has_changed(const struct reload *r)
+/* True when the file can be read, and is not what was read last; once for each content. */
+static bool has_changed(struct reload *r)
 {
     char *bytes;
     size_t n;
@@ -339,6 +372,7 @@ static bool has_changed(const struct reload *r)
         free(bytes);
     }
     (void)fclose(nowhere); /* nothing to lose */
+    if (changed) memcpy(r->digest, digest, sizeof digest);
     return changed;
 }
 
@@ -393,8 +427,8 @@ void reload_close(struct reload *r)
     certificate_watch_close(&r->certificates);
     file_watch_close(&r->watch, NULL); /* harmless when the start did not get so far */
     set_state(r, RELOAD_CLOSED);       /* what is being published still ends */
+    if (r->deployment) loop_deadline_clear(r->deployment->loop, &r->bound);
     if (was_resolving) {
-        loop_deadline_clear(r->deployment->loop, &r->bound);
         rollout_abandon(&r->rollout);
         free(r->plan);
         r->plan = NULL;

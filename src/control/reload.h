@@ -10,6 +10,10 @@
  * RELOAD_RESOLVE_MS: a name that does not exist is a mistake in the file, and nothing goes there before it is
  * known.
  *
+ * A worker that has not acknowledged within RELOAD_PUBLISH_MS hangs. The reload has failed then, although the
+ * other workers go by it, and so does each that is asked for until the worker goes on; an upgrade may begin.
+ * What was published stays as it is: the worker may still use it.
+ *
  * New certificates go the same way, with the configuration in force instead of the file
  * (certificate_watch.h). They are not counted as a reload: the number of the generation stays.
  *
@@ -28,7 +32,7 @@
 #include "control/rollout.h"
 #include "net/file_watch.h"
 
-enum { RELOAD_RESOLVE_MS = 5000 };
+enum { RELOAD_RESOLVE_MS = 5000, RELOAD_PUBLISH_MS = 5000 };
 
 enum reload_outcome { RELOAD_DONE = 0, RELOAD_FAILED, RELOAD_REFUSED };
 
@@ -56,7 +60,7 @@ struct reload_status {
 enum reload_state {
     RELOAD_IDLE = 0,
     RELOAD_RESOLVING,  /* built aside; waits for names, at most until `bound` */
-    RELOAD_PUBLISHING, /* on its way to the workers: cannot fail any more */
+    RELOAD_PUBLISHING, /* on its way to the workers, who can refuse nothing; waits for them until `bound` */
     RELOAD_PAUSED,     /* requests wait for reload_resume() */
     RELOAD_CLOSED,     /* requests are refused; what was being published still ends */
 };
@@ -68,12 +72,13 @@ struct reload {
     const char *path;    /* of the file; the first generation's */
     const char *trigger; /* of the one that runs */
     const char *again;   /* trigger of the one that follows; NULL = none */
+    const char *missed;  /* trigger of one that failed because workers hang: it follows when they go on */
     uint64_t started_us;
     struct reload_waiter *waiters, *next_waiters; /* of the one that runs, and of the one after it */
-    struct rollout rollout;                       /* RESOLVING, PUBLISHING */
-    struct wheel_entry bound;                     /* RESOLVING */
-    char *plan;                                   /* owned; RESOLVING, PUBLISHING: as in reload_plan() */
-    uint8_t digest[32];                           /* SHA-256 of the file as it was last read */
+    struct rollout rollout;   /* RESOLVING, PUBLISHING, and until each worker has acknowledged */
+    struct wheel_entry bound; /* RESOLVING, PUBLISHING */
+    char *plan;               /* owned; RESOLVING, PUBLISHING: as in reload_plan() */
+    uint8_t digest[32];       /* SHA-256 of the file as it was last read */
     struct file_watch watch;
     struct certificate_watch certificates;
 };

@@ -271,7 +271,7 @@ static bool is_ready(const struct facts *f)
     XX("proofgw_config_generation", GAUGE, false, f->reload.generation, \
        "Number of the configuration in force: 1 at the start, one more with each reload.") \
     XX("proofgw_config_last_reload_successful", GAUGE, false, f->reload.last_successful, \
-       "1 while the configuration that was last read, at the start or by a reload, is in force; 0 = it was refused.") \
+       "1 while the configuration that was last read, at the start or by a reload, is in force; 0 = it was refused, or a worker hangs.") \
     XX("proofgw_config_last_reload_success_timestamp_seconds", GAUGE, true, f->reload.success_wall_ms, \
        "When the configuration in force was taken over.") \
     XX("proofgw_tls_certificate_reloads_total", COUNTER, false, f->tls.renewals_total, \
@@ -344,7 +344,8 @@ static bool is_ready(const struct facts *f)
 
 #define FULL_LOADS_HELP "With Redis: complete loads, by the reason why the change log was not enough."
 #define RELOADS_HELP                                                                                         \
-    "Reloads of the configuration: done, failed (nothing has changed), refused (while draining)."
+    "Reloads of the configuration: done, failed (nothing has changed, or a worker hangs), refused (while "   \
+    "draining)."
 #define AWAY_HELP                                                                                            \
     "With Redis: how often the gateway fell out of step with it, or tried in vain to come back, by the "     \
     "reason."

@@ -93,7 +93,7 @@ def test_reload(proofgw, manager):
     gateway.reload_refused(text="nonsense: 1\n")
     begun = manager.wait("RELOADING", "1", done + 1)
     done = manager.wait("READY", "1", begun + 1)
-    assert manager.messages[done]["STATUS"].startswith("reload failed, nothing has changed: ")
+    assert manager.messages[done]["STATUS"].startswith("reload failed: ")
     assert "gateway.yaml:1:" in manager.messages[done]["STATUS"]
 
 

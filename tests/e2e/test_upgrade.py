@@ -543,3 +543,21 @@ def test_no_upgrade_while_every_worker_hangs(proofgw, partner):
         assert not gateway.events("upgrading")
     gateway.reload(limits={"body": "1KiB"})
     upgrade_and_wait(gateway)
+
+
+def test_a_reload_that_a_worker_missed_waits_for_the_end_of_an_upgrade(replaceable, partner):
+    """The worker goes on while the upgrade runs."""
+    gateway = replaceable(workers=2, timeouts={"upgrade": "1h"}, admin={"control_socket": "control.sock"})
+    gateway.replace("#!/bin/sh\nexec sleep 1000\n")
+    with hanging(gateway.process, "w1"):
+        gateway.configure(limits={"body": "1KiB"})
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_event("config_reload_failed")
+        gateway.signal(signal.SIGUSR2)
+        (event,) = gateway.wait_event("upgrading")
+    assert ask(gateway.folder / "control.sock", "/tunnels")[0] == 200  # every worker has answered
+    assert not gateway.events("config_reloaded")
+    os.kill(int(event["pid"]), signal.SIGKILL)
+    gateway.wait_event("upgrade_failed")
+    gateway.wait_event("config_reloaded")
+    assert gateway.metrics()["proofgw_config_last_reload_successful"] == 1
