@@ -317,6 +317,7 @@ static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
         free(c);
         return;
     }
+    c->stream.is_unix = !a->is_tcp;
     c->admin = a;
     c->next = a->conns;
     if (c->next) c->next->prev = c;

@@ -44,10 +44,11 @@ static void arm(struct stream *s, uint8_t mask)
  * 1.5 % of an echo's or a GET's processor time. So a stream that does nothing but read becomes edge-triggered
  * by a read that has emptied the socket, and is level-triggered again, by libuv's own hand, as soon as a read
  * has not, or its mask changes. libuv has no such mode: this goes behind its back, in its words, of which
- * data.fd is the one that no document promises (docs/adr/0006). */
+ * data.fd is the one that no document promises (docs/adr/0006). Never on a unix socket, where a read ends
+ * behind bytes that carry descriptors, and no event tells. */
 static void set_edge(struct stream *s, bool is_empty)
 {
-    if (s->is_edge == is_empty || s->state != STREAM_OPEN || s->armed != READ_MASK) return;
+    if (s->is_edge == is_empty || s->is_unix || s->state != STREAM_OPEN || s->armed != READ_MASK) return;
     if (is_empty) {
         struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET, .data.fd = s->fd};
         s->is_edge = epoll_ctl(uv_backend_fd(s->poll.loop), EPOLL_CTL_MOD, s->fd, &e) == 0;
@@ -109,7 +110,9 @@ enum err stream_connect(struct stream *s, struct loop *l, const struct socket_ad
     int fd;
     enum err e = socket_connect(a, l->leaves_reserve, &fd);
     if (e) return e;
-    return stream_start(s, l, fd, events, STREAM_CONNECTING);
+    e = stream_start(s, l, fd, events, STREAM_CONNECTING);
+    s->is_unix = a->any.sa_family == AF_UNIX;
+    return e;
 }
 
 void stream_read_pause(struct stream *s)

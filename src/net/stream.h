@@ -77,6 +77,7 @@ struct stream {
     bool write_failed : 1; /* sending is over; reading may go on */
     bool shut_wanted : 1;  /* shutdown(SHUT_WR) once nothing is pending */
     bool shut_done : 1;
+    bool is_unix : 1; /* a unix socket: set by whoever has opened the stream */
 };
 
 /* Not in STREAM_NONE. */

@@ -426,6 +426,7 @@ struct conn *conn_create(struct worker_listener *l, int fd, const struct caller 
         free(c);
         return NULL;
     }
+    c->stream.is_unix = l->config->address.kind == ENDPOINT_UNIX;
     c->state = l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     if (l->tls) handshake_begin(w);
     c->worker = w;
