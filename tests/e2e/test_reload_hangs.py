@@ -11,7 +11,7 @@ from support.control import ask
 from support.expect import is_error
 from support.gateway import HOST, SANDBOX_HOST
 from support.hanging import hanging, wait_end
-from support.process import EXIT_UNCLEAN
+from support.process import EXIT_OK, EXIT_UNCLEAN
 from support.reloading import get
 from support.successor import upgrade
 from support.tls import connect, tls_listener
@@ -93,6 +93,19 @@ def test_an_upgrade_is_the_way_out(proofgw, partner):
     assert old.wait(DEADLINE_S) == EXIT_UNCLEAN
     for _ in range(16):
         is_error(get(gateway, partner, method="POST", body=b"abcd"), "body_too_large")
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["being published", "failed"])
+def test_the_end_comes_before_the_worker_goes_on(gateway, failed):
+    """Then it ends as if nothing had been."""
+    with hanging(gateway.process, "w1"):
+        gateway.configure(limits={"body": 3})
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_event("config_reload_failed" if failed else "config_changed")
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_event("draining")
+    assert gateway.wait_exit() == EXIT_OK
+    assert len(gateway.events("config_reloaded")) == (not failed)
 
 
 def test_a_renewed_certificate(proofgw, authority):
