@@ -50,8 +50,8 @@ enum err err_from_errno(int sys)
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETUNREACH:
-    case ENETDOWN:
-    case EADDRNOTAVAIL: return ERR_UNREACHABLE;
+    case ENETDOWN: return ERR_UNREACHABLE;
+    case EADDRNOTAVAIL: return ERR_NO_PORT;
     case EBADF:
     case ECANCELED: return ERR_CLOSED;
     case ENOSYS:

@@ -25,6 +25,7 @@
     XX(REFUSED, "connection_refused")                                                                        \
     XX(RESET, "connection_reset")  /* ECONNRESET, EPIPE */                                                   \
     XX(UNREACHABLE, "unreachable") /* no route, host or network down */                                      \
+    XX(NO_PORT, "no_local_port")   /* EADDRNOTAVAIL: no port, or no address at all, to connect from */       \
     XX(CLOSED, "closed")           /* the object was closed by us */                                         \
     XX(UNSUPPORTED, "unsupported")                                                                           \
     XX(TRUNCATED, "truncated") /* TLS ended without close_notify: bytes may be missing */                    \

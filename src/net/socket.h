@@ -52,8 +52,8 @@ enum err socket_probe(const struct socket_address *a, bool dual_stack, int *sys)
 void socket_remove_stale(const struct socket_address *a);
 
 /* Starts connecting; ERR_OK may still mean "in progress" (the stream finds out). `leaves_reserve`: not with
- * one of the last descriptors (base/fd.h). Errors: ERR_LIMIT (no descriptor), ERR_REFUSED, ERR_UNREACHABLE,
- * ERR_IO, ... */
+ * one of the last descriptors (base/fd.h). Errors: ERR_LIMIT (no descriptor), ERR_NO_PORT, ERR_REFUSED,
+ * ERR_UNREACHABLE, ERR_IO, ... */
 enum err socket_connect(const struct socket_address *a, bool leaves_reserve, int *fd);
 
 /* The address that a listening socket was really bound to. Errors: ERR_IO. */

@@ -65,6 +65,7 @@ extern const char *const end_phase_names[END_PHASE_COUNT];
     XX(RESPONSE_HEAD, "response_head")                                                                       \
     XX(UPSTREAM_WAITING, "upstream_waiting")                                                                 \
     XX(DESCRIPTORS, "descriptors")                                                                           \
+    XX(LOCAL_PORTS, "local_ports")                                                                           \
     XX(MEMORY, "memory")
 
 enum limit_id {

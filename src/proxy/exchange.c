@@ -199,12 +199,13 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
 
 static void lease_failed(struct exchange *x, enum err e)
 {
-    if (e == ERR_LIMIT || e == ERR_NOMEM) { /* the gateway is full, whatever the backend is */
+    bool is_full = e == ERR_LIMIT || e == ERR_NOMEM; /* the gateway, whatever the backend is */
+    if (!is_full)
+        upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
+    if (is_full || e == ERR_NO_PORT)
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
-        return;
-    }
-    upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
-    exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
+    else
+        exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
 }
 
 void exchange_lease(struct exchange *x, enum lease kind)

@@ -138,6 +138,7 @@ static enum err connect_any(struct upstream *u, struct upconn *c, const struct s
         const struct socket_address *a = &u->addresses.addresses[u->next_address++ % u->addresses.n];
         e = connect_to(u, c, a, events);
         if (e == ERR_OK || e == ERR_LIMIT || e == ERR_NOMEM) break; /* the last two are not the backend's */
+        if (e == ERR_NO_PORT) continue; /* nor is this, but it need not be so for another address */
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_CONNECT_FAILURES, u->env, 1);
     }
     return e == ERR_AGAIN ? ERR_IO : e; /* an interrupted call is not a place in the queue */
@@ -222,6 +223,7 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
         }
         enum err e = dial(u, events, &c);
         if (e == ERR_LIMIT) count_limit(u, LIMIT_DESCRIPTORS);
+        if (e == ERR_NO_PORT) count_limit(u, LIMIT_LOCAL_PORTS);
         if (e == ERR_NOMEM) count_limit(u, LIMIT_MEMORY);
         if (e) return e;
     }

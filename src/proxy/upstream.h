@@ -104,9 +104,9 @@ enum lease {
 /* Gives a connection: an idle one (unless LEASE_FRESH) in state LEASED, or a new one in state CONNECTING. Or
  * queues `wait` (ERR_AGAIN), whose on_lease comes later, never before this returns. The stream's events are
  * the caller's to set: `events`. Owns: the caller, until upstream_return() or upstream_discard(). Errors:
- * ERR_AGAIN (queued); ERR_LIMIT (queue full, or no descriptor) and ERR_NOMEM, counted here: the gateway is
- * full; any other is about the backend: ERR_NOT_FOUND (no address known, no such unix socket), ERR_REFUSED,
- * ERR_UNREACHABLE, ERR_IO, ... */
+ * ERR_AGAIN (queued); ERR_LIMIT (queue full, or no descriptor), ERR_NO_PORT and ERR_NOMEM, counted here: the
+ * gateway is full; any other is about the backend: ERR_NOT_FOUND (no address known, no such unix socket),
+ * ERR_REFUSED, ERR_UNREACHABLE, ERR_IO, ... */
 enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstream_wait *wait,
                         enum lease kind, const struct stream_events *events, struct upconn **out);
 

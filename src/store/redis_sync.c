@@ -141,7 +141,8 @@ static void failed(struct redis_sync *s, enum store_away_reason reason, const ch
 static enum store_away_reason reason_of(enum err e)
 {
     switch (e) {
-    case ERR_UNREACHABLE: return STORE_AWAY_UNREACHABLE;
+    case ERR_UNREACHABLE:
+    case ERR_NO_PORT: return STORE_AWAY_UNREACHABLE;
     case ERR_TIMEOUT: return STORE_AWAY_TIMEOUT;
     case ERR_EOF:
     case ERR_TRUNCATED: return STORE_AWAY_CLOSED;

@@ -33,6 +33,7 @@ static void errno_maps_the_same_with_either_sign(void **state)
     assert_int_equal(err_from_errno(ECONNREFUSED), ERR_REFUSED);
     assert_int_equal(err_from_errno(-ECONNREFUSED), ERR_REFUSED);
     assert_int_equal(err_from_errno(EPIPE), ERR_RESET);
+    assert_int_equal(err_from_errno(EADDRNOTAVAIL), ERR_NO_PORT);
     assert_int_equal(err_from_errno(-ETIMEDOUT), ERR_TIMEOUT);
     assert_int_equal(err_from_errno(-ENOENT), ERR_NOT_FOUND);
 }
