@@ -106,6 +106,8 @@
        "Requests sent on a backend connection that was already open.") \
     XX(UPSTREAM_RETRIES, "upstream_retries_total", COUNTER, ENV, NONE, NONE, NONE, \
        "Requests sent again because a kept backend connection had died.") \
+    XX(UPSTREAM_UNEXPECTED_BYTES, "upstream_unexpected_bytes_total", COUNTER, ENV, NONE, NONE, NONE, \
+       "Bytes that the backend sent outside an answer. Each time its connection was closed.") \
     XX(UPSTREAM_CONNECTIONS_OPEN, "upstream_connections_open", GAUGE, ENV, NONE, NONE, NONE, \
        "Connections to the backend open now, tunnels included.") \
     XX(UPSTREAM_CONNECTIONS_IDLE, "upstream_connections_idle", GAUGE, ENV, NONE, NONE, NONE, \

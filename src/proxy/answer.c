@@ -182,8 +182,8 @@ static void passed(struct exchange *x, size_t surplus)
 {
     if (x->res == SIDE_DONE) {
         if (surplus)
-            upstream_log_unexpected_bytes(&exchange_worker(x)->upstreams[x->env], surplus,
-                                          span_of(x->request_id, UUID_LEN));
+            upstream_note_unexpected_bytes(&exchange_worker(x)->upstreams[x->env], surplus,
+                                           span_of(x->request_id, UUID_LEN));
         answer_done(x, surplus == 0);
         return;
     }

@@ -81,7 +81,7 @@ static void on_idle_due(struct wheel_entry *e)
 static void on_idle_read(struct stream *s, const char *p, size_t n)
 {
     (void)p;
-    upstream_log_unexpected_bytes(upconn_of(s)->pool, n, span_of(NULL, 0));
+    upstream_note_unexpected_bytes(upconn_of(s)->pool, n, span_of(NULL, 0));
     upstream_discard(upconn_of(s));
 }
 
@@ -257,9 +257,10 @@ void upstream_log_invalid_response(struct upstream *u, const char *cause, struct
              KV_SPAN("request_id", request_id), KV_UINT("unlogged", unlogged));
 }
 
-void upstream_log_unexpected_bytes(struct upstream *u, size_t n, struct span request_id)
+void upstream_note_unexpected_bytes(struct upstream *u, size_t n, struct span request_id)
 {
     uint64_t unlogged;
+    metrics_add(u->worker->metrics, METRIC_UPSTREAM_UNEXPECTED_BYTES, u->env, n);
     if (!log_sample_take(&u->surplus_sample, u->worker->loop.now_ms, &unlogged)) return;
     struct kv of_request = request_id.n ? KV_SPAN("request_id", request_id) : (struct kv){.kind = KV_END};
     log_warn("upstream_unexpected_bytes", KV_STR("env", environment_name(u->env)), KV_UINT("bytes", n),

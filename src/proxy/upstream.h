@@ -112,12 +112,12 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
 
 /* Write a line about a backend that fails: one a second of each kind, with the number of those that were not
  * written. A connection that was lost before it could serve the request; one whose TLS failed; an answer that
- * is not acceptable; `n` bytes outside an answer (`request_id`: behind the answer to that request; empty: on
- * an idle connection). */
+ * is not acceptable; `n` bytes outside an answer, which are counted too (`request_id`: behind the answer to
+ * that request; empty: on an idle connection). */
 void upstream_log_connect_failed(struct upstream *u, enum err e, struct span request_id);
 void upstream_log_tls_failed(struct upstream *u, const char *cause, struct span request_id);
 void upstream_log_invalid_response(struct upstream *u, const char *cause, struct span request_id);
-void upstream_log_unexpected_bytes(struct upstream *u, size_t n, struct span request_id);
+void upstream_note_unexpected_bytes(struct upstream *u, size_t n, struct span request_id);
 
 /* Leaves the queue; harmless when not queued. */
 void upstream_wait_cancel(struct upstream *u, struct upstream_wait *wait);

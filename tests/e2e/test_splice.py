@@ -192,6 +192,7 @@ def test_bytes_behind_the_body_are_nobodys(started, backend, partner):
     assert has_spliced(gateway)
     (event,) = gateway.wait_event("upstream_unexpected_bytes")
     assert event["bytes"] == str(len(poison))
+    assert gateway.metrics()("proofgw_upstream_unexpected_bytes_total", env="production") == len(poison)
     assert len(backend.connections) == 2
 
 
