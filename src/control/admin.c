@@ -1,6 +1,7 @@
 #include "control/admin.h"
 
 #include "base/container.h"
+#include "base/fd.h"
 #include "http/reply.h"
 #include "http/scan.h"
 #include "net/stream.h"
@@ -35,6 +36,7 @@ static void close_conn(struct admin_conn *c)
     if (c->stream.state != STREAM_OPEN) return;
     if (c->call) c->call->conn = NULL;
     c->call = NULL;
+    c->admin->nconns--;
     loop_deadline_clear(c->admin->loop, &c->timer);
     stream_close(&c->stream, STREAM_END_CLOSE);
 }
@@ -274,7 +276,6 @@ static void on_closed(struct stream *s)
     else
         c->admin->conns = c->next;
     if (c->next) c->next->prev = c->prev;
-    c->admin->nconns--;
     free(c);
 }
 
@@ -303,11 +304,27 @@ static bool may_ask(const struct admin *a, int fd)
     return !a->is_private || (socket_peer_user(fd, &uid) == ERR_OK && (uid == 0 || uid == geteuid()));
 }
 
+/* The connection that has been open for longest, of those that no worker owes an answer; or NULL. */
+static struct admin_conn *slowest(const struct admin *a)
+{
+    struct admin_conn *found = NULL;
+    for (struct admin_conn *c = a->conns; c; c = c->next)
+        if (c->stream.state == STREAM_OPEN && !c->call) found = c;
+    return found;
+}
+
+/* Place for one more: an answer takes no time, so whoever has been here for longest is slow, and must not
+ * keep others out. */
+static void make_room(struct admin *a, uint32_t most)
+{
+    for (struct admin_conn *c; a->nconns >= most && (c = slowest(a));)
+        close_conn(c);
+}
+
 static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
 {
     struct admin *a = l->user;
-    bool is_welcome = a->nconns < ADMIN_CONNECTIONS_MAX && may_ask(a, fd);
-    struct admin_conn *c = is_welcome ? calloc(1, sizeof *c) : NULL;
+    struct admin_conn *c = may_ask(a, fd) ? calloc(1, sizeof *c) : NULL;
     (void)from;
     if (!c) {
         (void)close(fd);
@@ -318,6 +335,7 @@ static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
         return;
     }
     c->stream.is_unix = !a->is_tcp;
+    make_room(a, fd_is_reserved(fd) ? ADMIN_RESERVED_MAX : ADMIN_CONNECTIONS_MAX);
     c->admin = a;
     c->next = a->conns;
     if (c->next) c->next->prev = c;

@@ -1,8 +1,12 @@
 /* admin.h - the operators' HTTP server: health and metrics on one listener, commands on another.
  *
  * On the control loop, on loopback or a unix socket, so that a scrape never touches a worker. One request per
- * connection; at most ADMIN_CONNECTIONS_MAX at once; a client that is silent, or does not take its answer, is
- * closed after ADMIN_DEADLINE_MS. A request head and its body have ADMIN_REQUEST_BYTES together.
+ * connection; a client that is silent, or does not take its answer, is closed after ADMIN_DEADLINE_MS. A
+ * request head and its body have ADMIN_REQUEST_BYTES together.
+ *
+ * At most ADMIN_CONNECTIONS_MAX at once, and ADMIN_RESERVED_MAX when clients have left only the last
+ * descriptors (base/fd.h): of them the main thread needs some itself. One more closes the one that has been
+ * open for longest: slow clients do not lock an operator out.
  *
  *   request complete -> route->answer(call) -> status            answered at once
  *                                           `> ADMIN_LATER       ... admin_answer(call, status), once
@@ -30,6 +34,7 @@
 
 enum {
     ADMIN_CONNECTIONS_MAX = 32,
+    ADMIN_RESERVED_MAX = 8,
     ADMIN_CALLS_MAX = 16,
     ADMIN_DEADLINE_MS = 10000,
     ADMIN_REQUEST_BYTES = 8192,
@@ -69,7 +74,8 @@ struct admin {
     struct req_head *req; /* scratch */
     struct admin_conn *conns;
     struct admin_call *calls;
-    uint32_t nconns, ncalls;
+    uint32_t nconns; /* open; `conns` has those that close as well */
+    uint32_t ncalls;
     bool is_private; /* only root and the own user are listened to; for unix sockets */
     bool is_tcp;     /* asked by address or as localhost only */
     bool open;

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from support.client import Client, request
+from support.control import ask
 from support.expect import is_error, is_passed
-from support.http1 import Ended
+from support.partners import Partner
 from support.process import EXIT_OK, get, run
 from support.wait import wait_for
 
@@ -98,18 +99,40 @@ def test_the_admin_listener_needs_no_host(gateway):
     assert client.reader.response().status == 200
 
 
-def test_admin_connections_that_say_nothing_do_not_shut_it(gateway):
-    """More of them than it takes: further ones are dropped, and the page is there again when they are gone."""
+def test_slow_admin_connections_do_not_shut_it(gateway):
+    """More of them than it takes, silent or in the middle of a request: those that have waited for longest go."""
     address = ("127.0.0.1", gateway.admin_port)
-    silent = [gateway.client(address) for _ in range(200)]
+    slow = [gateway.client(address) for _ in range(100)]
+    slow += [gateway.client(address).send(b"GET /metrics HTTP/1.1\r\n") for _ in range(100)]
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert gateway.admin(path)[0] == 200
+    slow[0].expect_close()
+    slow[-1].send(b"Host: localhost\r\n\r\n")  # the newest is not one of them
+    assert slow[-1].reader.response("GET").status == 200
 
-    def page():
-        with contextlib.suppress(Ended, ConnectionResetError):
-            return get(address).status == 200
 
-    for client in silent:
-        client.close()
-    wait_for(page, "the page")
+def test_slow_admin_connections_leave_descriptors(proofgw, partner):
+    """Clients have taken all but the last ones: the main thread needs some for itself."""
+    most = 256
+    gateway = proofgw(
+        admin={"control_socket": "control.sock"}, process={"prefix": ("prlimit", f"--nofile={most}:{most}")}
+    )
+    for _ in range(most):
+        gateway.client().send(b"G")
+    gateway.wait_event("accept_failed")
+    control = gateway.folder / "control.sock"
+
+    def slow(address):
+        with contextlib.suppress(BlockingIOError):  # the queue of a unix socket is full: in a moment
+            return gateway.client(address)
+
+    for address in [("127.0.0.1", gateway.admin_port), control] * 32:
+        wait_for(lambda: slow(address), gateway.ops_text)
+    for _ in range(5):
+        assert gateway.metrics()["process_open_fds"] < most - 8
+        assert ask(control, "/status")[0] == gateway.admin("/healthz")[0] == 200
+    gateway.update_partners([partner, Partner("late")])
+    assert not [event for event in gateway.events("accept_failed") if event["thread"] == "control"]
 
 
 def test_admin_on_a_unix_socket(start):
