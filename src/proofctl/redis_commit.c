@@ -143,13 +143,14 @@ static enum err fail_conflict(struct writing *w, const struct backend_change *ch
         change->id);
 }
 
+/* Behind a change that found no script the newest may be our own: there is nothing to look at then. */
 static enum err note_newer(struct writing *w, const redisReply *reply)
 {
     const struct span text = span_of(reply->str, reply->len), head = SPAN("NEWER ");
     bool is_number =
         span_starts(text, head) && span_to_u64(span_of(text.p + head.n, text.n - head.n), &w->newer);
     if (!is_number) return redis_fail_malformed(w->r, "the script");
-    w->is_behind = true;
+    if (w->newer > w->last || !w->lacks_script) w->is_behind = true;
     return ERR_AGAIN;
 }
 
