@@ -31,6 +31,7 @@ struct backend_version {
 struct backend_record {
     const char *id;
     struct span json; /* one line, without its end; valid JSON, a valid record. p is NULL: it is not valid */
+    struct span tokens[SLOT_PREVIOUS + 1]; /* when it is not valid: its digests, or anything */
     struct backend_version version;
 };
 
@@ -70,8 +71,9 @@ typedef enum err backend_found_fn(void *arg, size_t i, const struct backend_reco
  * with Redis also ERR_UNREACHABLE (away or not ready: try again later) and ERR_REFUSED (login, rights,
  * certificates). */
 struct backend_ops {
-    /* Every record, in the order of the file, or of the ids. ERR_PARSE: with a file nothing was handed out,
-     * with Redis every record that is valid. ERR_NOT_FOUND: there is no such file. */
+    /* Every record, in the order of the file, or of the ids; with Redis those that are not valid without
+     * text, and ERR_PARSE at the end. ERR_PARSE of a file: nothing was handed out. ERR_NOT_FOUND: there is no
+     * such file. */
     enum err (*list)(struct backend *b, backend_record_fn *on_record, void *arg);
     /* One record; `out` is valid until the next call. Errors: ERR_NOT_FOUND. */
     enum err (*get)(struct backend *b, const char *id, struct backend_record *out);

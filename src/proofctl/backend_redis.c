@@ -189,6 +189,11 @@ static void read_version(const redisReply *hash, struct backend_version *out)
         out->bytes[0] = '\0';
 }
 
+static struct span text_of(const redisReply *reply)
+{
+    return reply ? span_of(reply->str, reply->len) : span_of(NULL, 0);
+}
+
 enum err redis_describe(struct backend_redis *r, const char *id, const redisReply *hash,
                         struct backend_record *out, struct record_report *report)
 {
@@ -200,7 +205,11 @@ enum err redis_describe(struct backend_redis *r, const char *id, const redisRepl
     }
     read_version(hash, &out->version);
     enum err e = redis_record_read(span_str(id), hash, 0, &r->scratch, &record, report);
-    if (e == ERR_PARSE) return ERR_OK;
+    if (e == ERR_PARSE) {
+        out->tokens[SLOT_CURRENT] = text_of(redis_field(hash, SPAN("client_token_sha256")));
+        out->tokens[SLOT_PREVIOUS] = text_of(redis_field(hash, SPAN("previous_token_sha256")));
+        return ERR_OK;
+    }
     if (e) return e;
     record_deinit(&record);
     out->json = span_of(r->scratch.p, r->scratch.n);
@@ -228,9 +237,8 @@ static enum err list_one(void *arg, size_t i, const redisReply *hash)
     if (!hash) return ERR_OK; /* removed since the scan */
     enum err e = redis_describe(l->r, l->ids[i], hash, &record, &report);
     if (e) return e;
-    if (record.json.p) return l->on_record(l->arg, &record);
-    keep_faults(l->r, l->ids[i], &report);
-    return ERR_OK;
+    if (!record.json.p) keep_faults(l->r, l->ids[i], &report);
+    return l->on_record(l->arg, &record);
 }
 
 static enum err list_names(struct backend_redis *r, const struct names *ids, backend_record_fn *on_record,

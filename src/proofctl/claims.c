@@ -1,6 +1,7 @@
 #include "proofctl/claims.h"
 
 #include "proofctl/token_text.h"
+#include "store/record_value.h"
 
 #include <stdlib.h>
 
@@ -110,6 +111,24 @@ struct looking {
     struct record_messages rivals;
 };
 
+/* A record has this token; `own`: it is among the changes; or NULL. */
+static void look_at_token(struct looking *l, const char *id, const struct claimant *own,
+                          const uint8_t *digest)
+{
+    if (own)
+        dispute_order(l->claims, own, digest, &l->rivals);
+    else
+        (void)claims_dispute(l->claims, id, digest, &l->rivals); /* it counts them */
+}
+
+/* Gateways that have seen it valid keep that in force, as a rule with the tokens that it still names. */
+static void look_at_invalid(struct looking *l, const struct backend_record *r, const struct claimant *own)
+{
+    uint8_t digest[TOKEN_DIGEST_BYTES];
+    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+        if (record_value_to_digest(r->tokens[slot], digest)) look_at_token(l, r->id, own, digest);
+}
+
 static enum err look_at(void *arg, const struct backend_record *r)
 {
     struct looking *l = arg;
@@ -120,16 +139,14 @@ static enum err look_at(void *arg, const struct backend_record *r)
     const struct claimant *own =
         bsearch(&wanted, l->claims->changes, l->claims->nchanges, sizeof wanted, compare_ids);
     if (own && !l->is_in_order) return ERR_OK;
+    if (!r->json.p) {
+        look_at_invalid(l, r, own);
+        return ERR_OK;
+    }
     enum err e = record_parse(r->json, 1, &record, &report);
     if (e) return e;
-    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++) {
-        const uint8_t *digest = record.partner.digest[slot];
-        if (!record.partner.has_token[slot]) continue;
-        if (own)
-            dispute_order(l->claims, own, digest, &l->rivals);
-        else
-            (void)claims_dispute(l->claims, r->id, digest, &l->rivals); /* it counts them */
-    }
+    for (enum token_slot slot = SLOT_CURRENT; slot <= SLOT_PREVIOUS; slot++)
+        if (record.partner.has_token[slot]) look_at_token(l, r->id, own, record.partner.digest[slot]);
     record_deinit(&record);
     return ERR_OK;
 }

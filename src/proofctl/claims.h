@@ -42,9 +42,9 @@ bool claims_dispute(const struct claims *c, const char *id, const uint8_t digest
                     struct record_messages *faults);
 
 /* Looks through all records for those that have a claimed token and are not replaced, with Redis: not before
- * the token is claimed; b->faults names them. Errors: ERR_RANGE (there are some), those of ops->list() but
- * ERR_PARSE (what is not valid is not in force) and ERR_NOT_FOUND.
- */
+ * the token is claimed; b->faults names them. One that is not valid counts with the tokens that it names;
+ * what gateways may still have of it besides, nothing in Redis says. Errors: ERR_RANGE (there are some),
+ * those of ops->list() but ERR_PARSE and ERR_NOT_FOUND. */
 enum err claims_check(struct backend *b, const struct claims *c);
 
 /* All three: what claims_check() says of these changes. Further errors: ERR_NOMEM. */

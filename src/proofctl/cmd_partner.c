@@ -160,6 +160,7 @@ static enum err list_one(void *arg, const struct backend_record *r)
     struct listing *l = arg;
     struct record_report report = {0};
     struct partner_record record;
+    if (!r->json.p) return ERR_OK; /* cmd_partner_list() says why */
     enum err e = record_parse(r->json, 1, &record, &report);
     if (e) return e;
     const struct partner *p = &record.partner;

@@ -163,6 +163,7 @@ enum ctl_exit cmd_import(struct session *s)
 static enum err export_one(void *arg, const struct backend_record *r)
 {
     FILE *out = arg;
+    if (!r->json.p) return ERR_OK;              /* cmd_export() says why */
     (void)fwrite(r->json.p, 1, r->json.n, out); /* main() looks at the state of stdout */
     (void)putc('\n', out);
     return ERR_OK;

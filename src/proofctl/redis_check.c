@@ -282,7 +282,8 @@ static enum err judge_one(void *arg, size_t i, const redisReply *hash)
     if (seen->version > 0 && hash->elements == 2) /* `v`: see redis_script_mend */
         return report(c, id, seen->version, REMEDY_REMOVE,
                       "has nothing but its version: the repair of a removal by hand has broken off");
-    return report(c, id, 0, REMEDY_NONE, "is not valid, gateways refuse it (%s); `import` a good record",
+    return report(c, id, 0, REMEDY_NONE,
+                  "is not valid (%s); gateways refuse it and keep what it was before; `import` a good record",
                   faults.faults.list[0].text);
 }
 

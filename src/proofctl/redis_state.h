@@ -92,7 +92,8 @@ typedef enum err redis_hash_fn(void *arg, size_t i, const redisReply *reply);
 enum err redis_hashes(struct backend_redis *r, const char *const *ids, size_t n, redis_hash_fn *fn,
                       void *arg);
 
-/* Makes a record of a hash, in r->scratch; out->json.p is NULL when it is not valid, and `report` says why.
+/* Makes a record of a hash, in r->scratch; out->json.p is NULL when it is not valid, and `report` says why;
+ * out->tokens then point into `hash`.
  * Errors: ERR_NOMEM. */
 enum err redis_describe(struct backend_redis *r, const char *id, const redisReply *hash,
                         struct backend_record *out, struct record_report *report);

@@ -201,6 +201,42 @@ def test_an_import_goes_on_beside_other_operators(ctl, redis, tmp_path, at):
     ctl("verify")
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_an_import_brings_the_script_again(ctl, redis, tmp_path, at):
+    """SCRIPT FLUSH on its way; and then somebody whose change is refused brings the script before it does."""
+    file = tmp_path / "partners.ndjson"
+    write_file(file, [Partner(f"p{i:03}") for i in range(500)])
+    again = ("partner", "add", "--id", "acme", "--company", "Acme", "--contact", "ops@acme.example", "--ip", "127.0.0.1")
+    ctl(*again)
+
+    def flush():
+        redis.admin("SCRIPT", "FLUSH")
+        way.action, way.left = lambda: ctl(*again, code=1), 1
+
+    way = Meddling(redis, flush, at)
+    with way as meddled:
+        assert meddled("import", file).out.splitlines()[-1] == "500 added, 0 changed, 0 unchanged"
+    ctl("verify")
+
+
+@pytest.mark.parametrize("field", ["client_token_sha256", "previous_token_sha256"])
+def test_an_import_sees_the_tokens_of_a_record_that_is_not_valid(ctl, redis, tmp_path, field):
+    """Spoilt by hand: gateways keep what it was, and would refuse another partner with its token."""
+    acme = ctl.add("--id", "acme")
+    if field == "previous_token_sha256":
+        ctl("token", "rotate", "acme")
+    redis.admin("HSET", "gw:{cfg}:p:acme", "production_cidrs", "nonsense")
+    file = tmp_path / "partners.ndjson"
+    write_file(file, [Partner("zulu", token=acme["client_token"])])
+    for options in (("--dry-run",), ()):
+        run = ctl("import", file, *options, code=1)
+        assert f'zulu: its token (fingerprint {digest(acme["client_token"])[:8]}) belongs to "acme"' in run.err
+    assert redis.admin("EXISTS", "gw:{cfg}:p:zulu") == 0
+    write_file(file, [Partner("acme", token=acme["client_token"]), Partner("zulu")])
+    ctl("import", file)  # what replaces it is in nobody's way
+    ctl("verify")
+
+
 def test_an_import_does_not_go_on_when_nobody_can_say_what_others_have_written(ctl, redis, tmp_path):
     file = tmp_path / "partners.ndjson"
     write_file(file, [Partner("new")])
