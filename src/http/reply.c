@@ -194,7 +194,10 @@ void reply_reference(struct outbuf *o)
     }
     outbuf_str(
         o,
-        "\n- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
+        "\n- 400 also answers what two servers may read in two ways: in a path `%2F`, `%5C`, `%3B`, `%25`, "
+        "`;`, empty segments and those of dots; anywhere what RFC 3986 wants encoded, such as `{` and `|`. "
+        "An identifier with such characters goes into the query, encoded, or into the body.\n"
+        "- 401 carries `WWW-Authenticate: Bearer realm=\"proof\"`, with `error=\"invalid_token\"` "
         "when a token was sent.\n"
         "- 426 carries `Upgrade: websocket` and `Sec-WebSocket-Version: 13` (RFC 6455 section 4.4).\n"
         "- 429 and 503 carry `Retry-After` in seconds; after a 429, one request would pass then.\n"
