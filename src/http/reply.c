@@ -204,6 +204,8 @@ void reply_reference(struct outbuf *o)
         "- A connection that stays open still closes when the client asked for it, speaks HTTP/1.0 or has "
         "more than 64 KiB, more than `limits.body` or chunks of its request body still to send (or has asked "
         "for `100 Continue`), or when the gateway is draining; the answer then says `Connection: close`.\n"
+        "- An idle connection closes after `timeouts.keep_alive` (75 s unless set). Let your client give it "
+        "up sooner; else now and then a request meets the close, and gets no answer.\n"
         "- Try again after 408, 429, 502, 503 and 504: after `Retry-After` where there is one, else after a "
         "pause that is random and grows. After 502 and 504 the backend may have carried the request out; "
         "after the others it has not seen all of it. The other errors come again until the request, the "
