@@ -15,6 +15,10 @@ SSL_CTX *secure_context(bool resume)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     if (!context) return NULL;
+    if (!SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256")) {
+        SSL_CTX_free(context);
+        return NULL;
+    }
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     if (resume) {

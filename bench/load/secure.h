@@ -17,7 +17,9 @@ struct secure {
     SSL_SESSION *session; /* owned: the last ticket, for the next connection; NULL when there is none */
 };
 
-/* TLS 1.2 and 1.3; with `resume` tickets are kept. NULL when memory is out. Release with SSL_CTX_free(). */
+/* TLS 1.2 and 1.3; with `resume` tickets are kept. For TLS 1.3 it offers TLS_AES_128_GCM_SHA256 alone, which
+ * every server must have (RFC 8446 section 9.1): otherwise each would choose the one that it likes best, and
+ * 256-bit keys cost more. NULL when memory is out. Release with SSL_CTX_free(). */
 SSL_CTX *secure_context(bool resume);
 
 /* Begins a connection, resuming the session if there is one. False when memory is out. */
