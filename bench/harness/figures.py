@@ -24,18 +24,29 @@ def cost(value):
     return quantile(value["cost_us"], 0.25)
 
 
-def best_peer(results, scenario):
-    """The name of the cheapest peer of this run, or None."""
-    peers = {
-        name: cost(value)
+def peers(results, scenario):
+    """Those that have figures, the cheapest first."""
+    able = [
+        name
         for name, value in scenario["values"].items()
         if results["gateways"][name]["kind"] == "peer" and is_able(value)
-    }
-    return min(peers, key=peers.get) if peers else None
+    ]
+    return sorted(able, key=lambda name: cost(scenario["values"][name]))
+
+
+def best_peer(results, scenario):
+    """The name of the cheapest peer of this run, or None."""
+    return next(iter(peers(results, scenario)), None)
 
 
 def ratios_by_round(scenario, name, base):
     return [a / b for a, b in zip(scenario["values"][name]["cost_us"], scenario["values"][base]["cost_us"])]
+
+
+def of_median(by_round):
+    """(median, its noise): the 95 % notch of McGill, Tukey and Larsen."""
+    spread = quantile(by_round, 0.75) - quantile(by_round, 0.25)
+    return statistics.median(by_round), 1.57 * spread / math.sqrt(len(by_round))
 
 
 def summary(results, scenario, name):
@@ -47,11 +58,8 @@ def summary(results, scenario, name):
     for share, key in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
         row[key] = percentile(value["histogram"], share)
     if base:
-        by_round = ratios_by_round(scenario, name, base)
         row["ratio"] = row["cost"] / cost(scenario["values"][base])
-        row["by_rounds"] = statistics.median(by_round)
-        # of the median of n rounds: 95 % notch of McGill, Tukey and Larsen
-        row["noise"] = 1.57 * (quantile(by_round, 0.75) - quantile(by_round, 0.25)) / math.sqrt(len(by_round))
+        row["by_rounds"], row["noise"] = of_median(ratios_by_round(scenario, name, base))
     return row
 
 

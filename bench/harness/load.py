@@ -5,6 +5,8 @@ import os
 import subprocess
 import time
 
+from harness import machine
+
 PATIENCE_S = 60
 
 
@@ -72,10 +74,12 @@ class Load:
 def measure(setting, instance, options):
     """One run: what proof-load counted, and the gateway's processor time (ns) meanwhile."""
     with Load(setting, instance.port, options) as load:
-        before, begin = instance.run_time_ns(), time.monotonic()
+        before, begin = instance.run_times_ns(), time.monotonic()
         load.go()
         result = load.result()
-        spent, elapsed = instance.run_time_ns() - before, time.monotonic() - begin
+        spent, elapsed = machine.spent_ns(before, instance.run_times_ns()), time.monotonic() - begin
+    if spent is None:
+        raise LoadFailed("a thread or process of it ended during the measurement: its processor time is lost")
     if result["errors"] or result["wrong_status"]:
         raise LoadFailed(f"{result['errors']} errors, {result['wrong_status']} wrong answers")
     if not result["operations"]:

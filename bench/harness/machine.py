@@ -79,16 +79,23 @@ def softirq_pids(cpus):
     return found
 
 
-def run_time_ns(pids):
-    """Time on a processor of all threads of these processes: the scheduler's own count, in ns."""
-    total = 0
+def run_times_ns(pids):
+    """{thread: its time on a processor}, of all threads of these processes: the scheduler's own count, in ns."""
+    found = {}
     for pid in pids:
         for task in (PROC / str(pid) / "task").glob("*"):
             try:
-                total += int((task / "schedstat").read_text().split()[0])
+                found[int(task.name)] = int((task / "schedstat").read_text().split()[0])
             except OSError:
-                pass
-    return total
+                pass  # it ended meanwhile
+    return found
+
+
+def spent_ns(before, after):
+    """Processor time between two run_times_ns(); None when a thread ended meanwhile, and took its time with it."""
+    if before.keys() - after.keys():
+        return None
+    return sum(after.values()) - sum(before.values())
 
 
 def pss_kib(pids):

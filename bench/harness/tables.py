@@ -1,6 +1,25 @@
 """results.json as text tables (terminal) and Markdown (RESULTS.md)."""
 
+import json
+
 from harness import figures
+
+
+class Unreadable(Exception):
+    """A file is no results.json; the text says why."""
+
+
+def read(path):
+    """What run.py wrote."""
+    try:
+        results = json.loads(path.read_text())
+    except OSError as e:
+        raise Unreadable(f"{path}: {e.strerror}")
+    except ValueError as e:
+        raise Unreadable(f"{path}: {e}")
+    if not isinstance(results, dict) or results.get("format") != 1:
+        raise Unreadable(f"{path}: no results of run.py")
+    return results
 
 
 def rows_of(results, name):
@@ -13,6 +32,12 @@ def _title(results, name):
     return results["gateways"][name]["title"]
 
 
+def _speed(scenario, row):
+    """Below the rate that was asked for, the cost is that of saturation, and the latency that of a queue: it is said."""
+    rate, reached = scenario.get("rate", 0), figures.number(row["per_second"])
+    return f"{reached} of {rate:,}" if row["per_second"] < 0.99 * rate else reached
+
+
 def _cost_rows(results, scenario):
     header = ["gateway", scenario["unit"], "ratio", "by rounds", "+-", "per second", "util", "p50 us", "p99 us", "p99.9 us"]
     best, rows, missing = figures.best_peer(results, scenario), [], []
@@ -22,7 +47,7 @@ def _cost_rows(results, scenario):
             missing.append([_title(results, name), f"n/a: {value.get('na', 'no figures')}"])
             continue
         ratio = [figures.number(row.get(key)) for key in ("ratio", "by_rounds")] + [figures.number(row.get("noise"), 1)]
-        speed = [figures.number(row["per_second"]), figures.number(row["util"], 2)]
+        speed = [_speed(scenario, row), figures.number(row["util"], 2)]
         latency = [figures.number(row[key]) for key in ("p50", "p99", "p99.9")]
         title = _title(results, name) + (" *" if name == best else "")
         rows.append((row["cost"], [title, figures.number(row["cost"]), *ratio, *speed, *latency]))
