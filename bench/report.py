@@ -6,7 +6,6 @@
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,7 +22,10 @@ def main():
     p.add_argument("results", type=Path)
     p.add_argument("--commit", action="store_true", help="replace the tables in bench/RESULTS.md")
     o = p.parse_args()
-    results = json.loads(o.results.read_text())
+    try:
+        results = tables.read(o.results)
+    except tables.Unreadable as e:
+        sys.exit(f"report.py: {e}")
     if o.commit:
         text = RESULTS.read_text()
         before, begin, rest = text.partition(BEGIN)

@@ -25,6 +25,10 @@ from harness.setting import Setting  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class Mistake(Exception):
+    """What the caller must change; the text says what."""
+
+
 class Bench:
     """One run: the gateways, how much of what, and the instances that scenarios share."""
 
@@ -72,36 +76,39 @@ def choose(text, known):
     names = text.split(",")
     unknown = set(names) - known.keys()
     if unknown:
-        sys.exit(f"no such scenario: {', '.join(sorted(unknown))}; --list shows them")
+        raise Mistake(f"no such scenario: {', '.join(sorted(unknown))}; --list shows them")
     return [known[name] for name in names]
 
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--gateways", metavar="NAMES", help="names or .json files, with commas (default: all that are installed)")
-    p.add_argument("--scenarios", metavar="NAMES", help="with commas")
+    p.add_argument("--scenarios", metavar="NAMES", help="with commas (default: those of --quick; with --full all)")
     p.add_argument("--rounds", type=int, help="of each cost scenario (default 24; quick 3, full 48)")
     p.add_argument("--seconds", type=float, default=0.25, help="of one round (default 0.25)")
-    p.add_argument("--partners", type=int, default=10_000)
+    p.add_argument("--partners", type=int, default=10_000, help="that the gateways know (default 10000)")
     p.add_argument("--connections", type=int, help="idle ones, for H (default 5000; quick 1000)")
-    p.add_argument("--quick", action="store_true")
-    p.add_argument("--full", action="store_true")
+    p.add_argument("--quick", action="store_true", help="the most important scenarios and gateways, few rounds")
+    p.add_argument("--full", action="store_true", help="every scenario, many rounds")
     p.add_argument("--resume", action="store_true", help="go on with the run in --output: what it has is not measured again")
     p.add_argument("--list", action="store_true", help="scenarios and gateways")
-    p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/profiled"))
-    p.add_argument("--output", type=Path, default=ROOT / "build/bench")
+    p.add_argument("--build", type=Path, default=os.environ.get("PROOFGW_BUILD_DIR", ROOT / "build/profiled"),
+                   help="folder with proofgw and the tools (default: PROOFGW_BUILD_DIR, or build/profiled)")  # fmt: skip
+    p.add_argument("--output", type=Path, default=ROOT / "build/bench", help="folder for the results (default build/bench)")
     o = p.parse_args()
     if o.quick and o.full:
         p.error("either --quick or --full")
-    o.rounds = o.rounds or (3 if o.quick else 48 if o.full else 24)
-    o.connections = o.connections or (1000 if o.quick else 5000)
-    known = {s.name: s for s in scenarios.ALL}
-    default = ",".join(known) if o.full else ",".join(scenarios.QUICK)
+    if o.rounds is None:
+        o.rounds = 3 if o.quick else 48 if o.full else 24
+    if o.connections is None:
+        o.connections = 1000 if o.quick else 5000
+    if o.partners < 2 or o.rounds < 1 or o.connections < 10 or not 0.01 <= o.seconds <= 3600:
+        p.error("at least 2 partners, 1 round, 10 connections and 0.01 seconds")
     if o.resume and not (o.output / "results.json").exists():
         p.error(f"{o.output} has no run to go on with")
+    known = {s.name: s for s in scenarios.ALL}
+    default = ",".join(known) if o.full else ",".join(scenarios.QUICK)
     o.chosen = choose(o.scenarios or default, known)
-    if o.partners < 2 or o.rounds < 1:
-        p.error("at least 2 partners and 1 round")
     return o
 
 
@@ -116,8 +123,9 @@ def show_list(options):
 
 def identity(results):
     """What must be the same for figures to stand in one table."""
+    machine_itself = {key: value for key, value in results["machine"].items() if key != "load"}
     versions = {name: gateway["version"] for name, gateway in results["gateways"].items()}
-    return [results[key] for key in ("format", "rounds", "seconds", "partners")] + [versions]
+    return [results.get(key) for key in ("format", "rounds", "seconds", "partners", "connections")] + [machine_itself, versions]
 
 
 def begin(options, setting, descriptions):
@@ -129,6 +137,7 @@ def begin(options, setting, descriptions):
         "rounds": options.rounds,
         "seconds": options.seconds,
         "partners": options.partners,
+        "connections": options.connections,
         "gateways": {},
         "scenarios": {},
     }
@@ -142,15 +151,18 @@ def begin(options, setting, descriptions):
         }
     if not options.resume:
         return results
-    earlier = json.loads((options.output / "results.json").read_text())
+    path = options.output / "results.json"
+    earlier = tables.read(path)
     if identity(earlier) != identity(results):
-        sys.exit(f"{options.output}/results.json is of another run: other gateways, versions, rounds, seconds or partners")
+        what = "gateways, versions, rounds, seconds, partners, connections or machine"
+        raise Mistake(f"{path} is of another run: other {what}")
     return earlier
 
 
 def run(options, setting, descriptions):
     bench = Bench(setting, descriptions, options)
     results = begin(options, setting, descriptions)
+    make_writable(options.output)
     for scenario in options.chosen:
         if scenario.name in results["scenarios"]:
             continue
@@ -166,9 +178,29 @@ def run(options, setting, descriptions):
     return results
 
 
+def make_writable(folder):
+    """Before anything is measured, rather than after it."""
+    probe = folder / "results.json.new"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as e:
+        raise Mistake(f"cannot write {probe}: {e.strerror}")
+
+
+def write(path, text):
+    """Replaces the file at once: a full disk or an interruption leaves the one that was there."""
+    new = path.with_name(path.name + ".new")
+    try:
+        new.write_text(text)
+        os.replace(new, path)
+    except OSError as e:
+        raise Mistake(f"cannot write {new}: {e.strerror}")
+
+
 def save(folder, results):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write(folder / "results.json", json.dumps(results, indent=1) + "\n")
 
 
 def main():
@@ -179,11 +211,11 @@ def main():
         return 0
     for tool in ("proof-load", "proof-demo-backend", "proof-relay"):
         if not (Path(options.build) / "bench" / tool).exists():
-            sys.exit(f"{options.build}/bench/{tool} does not exist: run bench/setup.sh")
+            raise Mistake(f"{options.build}/bench/{tool} does not exist: run bench/setup.sh")
     names = options.gateways.split(",") if options.gateways else scenarios.QUICK_GATEWAYS if options.quick else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken away
+    descriptions = gateways.find(names, Path(options.build).resolve())
     with Setting(options.build) as setting:
-        descriptions = gateways.find(names, setting.tools)
         results = run(options, setting, descriptions)
     for gateway in results["gateways"].values():
         if gateway["less"]:
@@ -193,7 +225,7 @@ def main():
     except ImportError:
         print("no report.html: matplotlib is not installed (bench/setup.sh installs it)")
     else:
-        (options.output / "report.html").write_text(page.render(results))
+        write(options.output / "report.html", page.render(results))
     print(f"\n{options.output}/results.json, report.html")
     return 0
 
@@ -201,5 +233,10 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except (Mistake, gateways.BadDescription, tables.Unreadable) as e:
+        sys.exit(f"run.py: {e}")
+    except OSError as e:  # no room in the folder for temporary files, no descriptors left
+        sys.exit(f"run.py: {e}")
     except KeyboardInterrupt:
+        print("\nrun.py: interrupted; results.json has the scenarios that are complete, --resume goes on", file=sys.stderr)
         sys.exit(130)

@@ -19,6 +19,7 @@ from harness import job, machine, partners
 PEERS = Path(__file__).resolve().parent.parent / "peers"
 STOP_S = 10
 RELOAD_S = 60
+KINDS = ("ours", "limit", "peer")
 KEYS = {
     "name", "title", "kind", "like", "version", "files", "partner_files", "grant_files", "command", "vars", "reload",
     "reload_command", "tls", "lacks", "less", "partners_max", "environment",
@@ -29,21 +30,42 @@ class Unavailable(Exception):
     """This gateway cannot do this here; the text says why."""
 
 
+class BadDescription(Exception):
+    """There is no such description, or it cannot be used; the text says why."""
+
+
 def fill(text, values):
     return re.sub(r"@([A-Z0-9_]+)@", lambda match: str(values.get(match[1], match[0])), text)
+
+
+def read_object(path):
+    try:
+        found = json.loads(path.read_text())
+    except OSError as e:
+        raise BadDescription(f"{path}: {e.strerror} (run.py --list shows the gateways)")
+    except ValueError as e:
+        raise BadDescription(f"{path}: {e}")
+    if not isinstance(found, dict):
+        raise BadDescription(f"{path}: not a JSON object")
+    return found
 
 
 class Description:
     def __init__(self, path):
         self.folder = path.resolve().parent
-        own = json.loads(path.read_text())
+        own = read_object(path)
         unknown = own.keys() - KEYS
         if unknown:
-            raise ValueError(f"{path}: unknown keys: {', '.join(sorted(unknown))}")
+            raise BadDescription(f"{path}: unknown keys: {', '.join(sorted(unknown))}")
         base = Description(self.folder / f"{own['like']}.json").data if "like" in own else {}
         self.data = {**base, **own, "vars": {**base.get("vars", {}), **own.get("vars", {})}}
+        missing = [key for key in ("name", "title", "command") if not self.data.get(key)]
+        if missing:
+            raise BadDescription(f"{path}: {', '.join(missing)} is missing")
         self.name = self.data["name"]
         self.kind = self.data.get("kind", "peer")
+        if self.kind not in KINDS:
+            raise BadDescription(f"{path}: kind must be one of {', '.join(KINDS)}")
 
     def __getattr__(self, key):
         return self.data.get(key)
@@ -66,10 +88,13 @@ class Description:
 def find(names, tools):
     """Descriptions by name, or by path for one of your own. Without names: all that are installed."""
     if names:
-        return [Description(Path(name) if name.endswith(".json") else PEERS / f"{name}.json") for name in names]
+        found = [Description(Path(name) if name.endswith(".json") else PEERS / f"{name}.json") for name in names]
+        twice = {d.name for d in found if sum(d.name == other.name for other in found) > 1}
+        if twice:
+            raise BadDescription(f"more than one gateway is called {', '.join(sorted(twice))}")
+        return found
     known = [Description(path) for path in sorted(PEERS.glob("*.json"))]
-    order = {"ours": 0, "limit": 1, "peer": 2}
-    return sorted((d for d in known if d.binary(tools)), key=lambda d: order[d.kind])
+    return sorted((d for d in known if d.binary(tools)), key=lambda d: KINDS.index(d.kind))
 
 
 class Instance:
@@ -190,8 +215,8 @@ class Instance:
     def pids(self):
         return machine.tree(self.process.pid)
 
-    def run_time_ns(self):
-        return machine.run_time_ns(self.pids() + self.softirq)
+    def run_times_ns(self):
+        return machine.run_times_ns(self.pids() + self.softirq)
 
     def update(self):
         """New partner data in force, the way this gateway does it."""
