@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import re
 
 import matplotlib
@@ -23,7 +24,7 @@ svg { max-width: 100%; height: auto; }
 figure { margin: 1em 0; }
 """
 BAR_MAX = 3
-OURS, LIMIT = "#0b6bcb", "#999999"
+OURS, LIMIT = ["#0b6bcb", "#7fb8ee", "#003a75"], "#999999"
 PEERS = ["#d9822b", "#2e8b57", "#8e44ad", "#c0392b", "#7f6000", "#16808d", "#b03a72"]
 matplotlib.rcParams.update({
     "svg.fonttype": "none", "svg.hashsalt": "proofgw", "font.size": 9, "axes.spines.top": False,
@@ -32,8 +33,9 @@ matplotlib.rcParams.update({
 
 
 def colours(results):
-    peers = iter(PEERS * 3)
-    return {name: {"ours": OURS, "limit": LIMIT}.get(g["kind"]) or next(peers) for name, g in results["gateways"].items()}
+    """One for each gateway; the shortest of our names is the gateway itself, the others are variants of it."""
+    left = {"ours": itertools.cycle(OURS), "limit": itertools.repeat(LIMIT), "peer": itertools.cycle(PEERS)}
+    return {name: next(left[results["gateways"][name]["kind"]]) for name in sorted(results["gateways"], key=len)}
 
 
 def svg_text(figure):
@@ -71,12 +73,12 @@ def ratio_bars(results):
             axes.text(length + noise + 0.02, y, f"{row['ratio']:.2f}", va="center", fontsize=6)
     axes.set_yticks(range(len(shown)), [f"{name}: {results['scenarios'][name]['title']}" for name in shown])
     axes.set_xlim(0, BAR_MAX * 1.15)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.45, -0.55)
     axes.axvline(1, color="#444", lw=0.8)
-    axes.set_xlabel(f"processor time, best peer of the same run = 1 (bars end at {BAR_MAX})")
+    axes.set_xlabel(f"processor time, best peer of the same run = 1 (bars end at {BAR_MAX}); line: +- of the tables")
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=palette[name]) for name in gateways]
     titles = [results["gateways"][name]["title"] for name in gateways]
-    figure.legend(handles, titles, loc="upper center", ncol=4, bbox_to_anchor=(0.5, 0.04), frameon=False)
+    axes.legend(handles, titles, loc="lower center", ncol=4, bbox_to_anchor=(0.4, 1), frameon=False)
     return "<h2>Cost</h2>" + svg(figure)
 
 
@@ -91,7 +93,7 @@ def summary(results):
             shown[f"{name}: {scenario['title']}"] = rows
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.26 * len(shown)))
     for y, rows in enumerate(shown.values()):
-        axes.barh(y, rows[ours]["ratio"], 0.7, color=OURS)
+        axes.barh(y, rows[ours]["ratio"], 0.7, color=OURS[0])
         axes.text(rows[ours]["ratio"] + 0.01, y, f"{rows[ours]['ratio']:.2f}", va="center", fontsize=8)
         if rows.get(limit) and "ratio" in rows[limit] and rows[limit]["ratio"] < 1:
             axes.plot([rows[limit]["ratio"]] * 2, [y - 0.35, y + 0.35], color="#222222", lw=1.4)
@@ -160,7 +162,7 @@ def curves(results):
         axes.set_xticks(sizes, [short(size) for size in sizes], fontsize=7)
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-    row[0][-1].legend(frameon=False, fontsize=7)
+    row[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     return "<h2>Scaling</h2>" + svg(figure)
 
@@ -181,7 +183,7 @@ def size_curves(results):
                 axes.plot(names, [value[key] for key in have], "o-", ms=3, lw=1.2, color=palette[gateway],
                           label=results["gateways"][gateway]["title"])  # fmt: skip
         axes.set(title=what, xlabel="partners", ylabel=scenario["columns"][keys[0]], yscale="log")
-    row[1].legend(frameon=False, fontsize=7)
+    row[1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     return "<h2>Partners</h2>" + svg(figure)
 

@@ -63,6 +63,18 @@ def test_a_rate_that_was_not_reached_is_marked():
     assert "1,000 of" not in tables.text(of_costs(ours=[1.0], peer=[2.0]), "A")
 
 
+def test_every_gateway_has_its_own_colour():
+    """A variant of ours, too: their lines lie close together."""
+    pytest.importorskip("matplotlib")
+    from harness import page
+
+    results = of_costs(ours=[1.0], limit=[1.0], **{f"peer{n}": [1.0] for n in range(7)})
+    results["gateways"]["ours-nolog"] = {"kind": "ours", "title": "variant"}
+    colours = page.colours(results)
+    assert colours.keys() == results["gateways"].keys() and len(set(colours.values())) == 10
+    assert colours["ours"] == page.OURS[0]
+
+
 def test_processor_time(tmp_path, monkeypatch):
     """All threads of all processes; new ones count in full, and one that ended spoils the measurement."""
     monkeypatch.setattr(machine, "PROC", tmp_path)
