@@ -3,7 +3,8 @@ if(TARGET gw_policy)
   set(policy_tests "${CMAKE_CURRENT_LIST_DIR}/../tests/unit/policy")
   add_executable(micro-cidr
     "${CMAKE_CURRENT_LIST_DIR}/micro_cidr.c"
+    "${CMAKE_CURRENT_LIST_DIR}/patricia.c"
     "${policy_tests}/helper_prefixes.c")
-  target_include_directories(micro-cidr PRIVATE "${policy_tests}")
+  target_include_directories(micro-cidr PRIVATE "${policy_tests}" "${CMAKE_CURRENT_LIST_DIR}")
   target_link_libraries(micro-cidr PRIVATE gw_policy)
 endif()
