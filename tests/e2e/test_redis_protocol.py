@@ -46,7 +46,7 @@ def survives(gateway, fake, command, fault, reasons):
     wait_for(lambda: sum(away(gateway).get(r, 0) for r in reasons) >= 2, lambda: f"{away(gateway)}\n{gateway.ops_text()}", 30)
     is_passed(ask(gateway, partner))
     assert is_ready(gateway)
-    assert gateway.metrics()["proofgw_store_staleness_seconds"] > 0
+    gateway.wait_metric("proofgw_store_staleness_seconds", lambda v: v > 0)
     assert set(away(gateway)) <= {*reasons, "reset", "closed"}, "for another reason than the fault's"
     fake.faults.clear()
     fake.put(late_one)

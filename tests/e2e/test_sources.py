@@ -20,6 +20,7 @@ from support.limits import hit, is_over
 from support.partners import digest
 from support.proxy_header import v2
 from support.successor import upgrade as upgrade_process
+from support.successor import wait_left
 from support.websocket import CLOSE, accepting, read_frame, upgrade
 
 WORKERS = 4
@@ -190,6 +191,7 @@ def test_after_an_upgrade_the_new_process_counts_for_itself(make, backend, partn
     data = request(fields=partner.authorization)
     held, _ = try_all(gateway, 2, data)
     old = upgrade_process(gateway)
+    wait_left(old)
     admitted, _ = try_all(gateway, 6, data)
     assert len(admitted) == 2
     for client in held:

@@ -17,6 +17,7 @@ from support.certs import Authority
 from support.client import request
 from support.expect import is_error, is_passed
 from support.faults import is_sampled
+from support.following import is_ready
 from support.tls_upstream import NAME, VERSIONS, serving
 from support.wait import wait_for
 
@@ -48,6 +49,7 @@ def test_a_good_backend(to_backend, backends, authority, partner, version, key):
     backend = backends(tls=serving(pair, version))
     for address in (f"127.0.0.1:{port_of(backend)}", f"localhost:{port_of(backend)}"):
         gateway = to_backend(backend, address)
+        wait_for(lambda: is_ready(gateway), "the backend's name is resolved")
         client = gateway.client()
         for _ in range(3):
             is_passed(client.exchange(fields=partner.authorization))

@@ -25,7 +25,7 @@ from support.gateway import BINARY, HOST, SANDBOX_HOST
 from support.hanging import hanging, wait_end
 from support.http1 import Ended
 from support.process import EXIT_UNCLEAN
-from support.successor import upgrade, upgrade_refused
+from support.successor import upgrade, upgrade_refused, wait_left
 from support.takeover import takeover
 from support.tls import connect, tls_listener
 from support.wait import DEADLINE_S, wait_for
@@ -58,6 +58,7 @@ def test_the_new_process_serves_and_the_old_one_ends(proofgw, partner):
     is_passed(kept.exchange(fields=partner.authorization))
     first = gateway.process.pid
     old = upgrade(gateway)
+    wait_left(old)
     assert gateway.process.pid != first
     assert get(gateway, partner)["connection"] is None
     assert gateway.admin("/readyz")[0] == 200

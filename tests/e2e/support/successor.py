@@ -1,12 +1,15 @@
 """Upgrades: the process of a gateway is replaced by one that it has started itself."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 from support.wait import wait_for
 
+LISTEN = "0A"  # in /proc/net/tcp
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -56,6 +59,19 @@ def upgrade(gateway, meanwhile=lambda: None):
     (event,) = wait_for(outcome, gateway.ops_text, 30)
     gateway.process = Successor(int(event["pid"]))
     return old
+
+
+def wait_left(old):
+    """Waits until the old process listens no more: what it has accepted until then, it serves. Not if a worker hangs."""
+
+    def listens():
+        lines = [line.split() for f in ("tcp", "tcp6") for line in Path(f"/proc/net/{f}").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{inode}]" for _, _, _, state, *_, inode in (line[:10] for line in lines) if state == LISTEN}
+        with contextlib.suppress(FileNotFoundError):  # one that was closed meanwhile, or the process has ended
+            return any(os.readlink(fd) in sockets for fd in Path(f"/proc/{old.pid}/fd").iterdir())
+        return old.poll() is None
+
+    wait_for(lambda: not listens(), "the old process still listens")
 
 
 def upgrade_refused(gateway):
