@@ -28,7 +28,7 @@ static struct bits bits_of(const struct addr *a)
 
 static unsigned bit_at(struct bits b, unsigned at)
 {
-    return (at < 64 ? b.hi >> (63 - at) : b.lo >> (127 - at)) & 1;
+    return (unsigned)((at < 64 ? b.hi >> (63 - at) : b.lo >> (127 - at)) & 1);
 }
 
 static unsigned common(struct bits a, struct bits b)
