@@ -201,7 +201,8 @@ static void lease_failed(struct exchange *x, enum err e)
 {
     bool is_full = e == ERR_LIMIT || e == ERR_NOMEM; /* the gateway, whatever the backend is */
     if (!is_full)
-        upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e, span_of(x->request_id, UUID_LEN));
+        upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e,
+                                    span_of(x->request_id, UUID_LEN));
     if (is_full || e == ERR_NO_PORT)
         exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
     else
