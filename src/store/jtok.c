@@ -2,6 +2,8 @@
 
 #include "base/utf8.h"
 
+#include <endian.h>
+
 static const char value_expected[] = "expected a JSON value; strings are written in double quotes";
 
 void jtok_init(struct jtok *r, struct span text)
@@ -61,31 +63,58 @@ static bool is_plain(char c)
     return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
 }
 
+/* 0x80 in place of each of eight bytes that is not plain. Above the lowest of these, plain ones may be marked
+ * too. */
+static uint64_t special_marks8(uint64_t v)
+{
+    uint64_t quote = v ^ SPAN_EACH('"'), backslash = v ^ SPAN_EACH('\\');
+    return ((v - SPAN_EACH(0x20)) | (quote - SPAN_EACH(1)) | (backslash - SPAN_EACH(1)) | v) &
+           SPAN_EACH(0x80);
+}
+
+/* Passes over plain bytes: nine tenths of a record, so eight at a time. */
+static const char *skip_plain(const char *p, const char *end)
+{
+    for (; end - p >= 8; p += 8) {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        uint64_t marks = special_marks8(le64toh(v)); /* the first byte is the lowest */
+        if (marks) return p + __builtin_ctzll(marks) / 8;
+    }
+    while (p < end && is_plain(*p))
+        p++;
+    return p;
+}
+
+/* Passes over the escape or the character beyond ASCII at `p`. NULL: the input is bad. */
+static const char *skip_special(struct jtok *r, const char *p)
+{
+    const char *problem =
+        "a control character inside a string must be written as an escape (\\t, \\n, \\u00XX)";
+    size_t n = 0;
+    if (*p == '\\') {
+        r->escaped = true;
+        n = escape_length(p, r->end, &problem);
+    } else if ((unsigned char)*p >= 0x80) {
+        problem = "this byte is not valid UTF-8; save the file as UTF-8";
+        uint32_t code; /* not used: only its length matters */
+        n = utf8_decode(p, (size_t)(r->end - p), &code);
+    }
+    if (n > 0) return p + n;
+    (void)bad(r, p, problem);
+    return NULL;
+}
+
 /* Scans a string from its opening quote. False: the input is bad. */
 static bool scan_string(struct jtok *r)
 {
     const char *open = r->p, *p = open + 1;
     r->escaped = false;
-    for (;;) {
-        while (p < r->end && is_plain(*p))
-            p++;
-        if (p == r->end) return bad(r, open, "this string has no closing quote"), false;
-        if (*p == '"') break;
-
-        const char *problem =
-            "a control character inside a string must be written as an escape (\\t, \\n, \\u00XX)";
-        size_t n = 0;
-        if (*p == '\\') {
-            r->escaped = true;
-            n = escape_length(p, r->end, &problem);
-        } else if ((unsigned char)*p >= 0x80) {
-            problem = "this byte is not valid UTF-8; save the file as UTF-8";
-            uint32_t code; /* not used: only its length matters */
-            n = utf8_decode(p, (size_t)(r->end - p), &code);
-        }
-        if (n == 0) return bad(r, p, problem), false;
-        p += n;
+    while ((p = skip_plain(p, r->end)) < r->end && *p != '"') {
+        p = skip_special(r, p);
+        if (!p) return false;
     }
+    if (p == r->end) return bad(r, open, "this string has no closing quote"), false;
     r->text = span_of(open + 1, (size_t)(p - open - 1));
     r->p = p + 1;
     return true;

@@ -159,6 +159,30 @@ static void escapes_become_utf8(void **state)
     assert_memory_equal(out, expected, n);
 }
 
+static void every_byte_is_seen_at_every_place_of_a_string(void **state)
+{
+    enum { CHARS = 20 };
+    (void)state;
+    for (size_t at = 0; at < CHARS; at++) {
+        for (unsigned byte = 0; byte <= UINT8_MAX; byte++) {
+            char text[CHARS + 2];
+            struct jtok r;
+            memset(text, 'x', sizeof text);
+            text[0] = text[CHARS + 1] = '"';
+            text[1 + at] = (char)byte;
+            jtok_init(&r, span_of(text, sizeof text));
+            bool is_good = byte >= ' ' && byte < 0x80 && byte != '\\';
+            assert_int_equal(jtok_next(&r), is_good ? JTOK_STRING : JTOK_BAD);
+            if (is_good) {
+                assert_int_equal(r.text.n, byte == '"' ? at : CHARS);
+            } else {
+                bool hides_the_end = byte == '\\' && at == CHARS - 1;
+                assert_int_equal(r.at - text, hides_the_end ? 0 : 1 + at);
+            }
+        }
+    }
+}
+
 static void unescaping_stops_at_the_end_of_its_room(void **state)
 {
     char out[3];
@@ -302,6 +326,7 @@ int main(void)
         cmocka_unit_test(nesting_has_a_limit),
         cmocka_unit_test(a_value_can_be_skipped),
         cmocka_unit_test(escapes_become_utf8),
+        cmocka_unit_test(every_byte_is_seen_at_every_place_of_a_string),
         cmocka_unit_test(unescaping_stops_at_the_end_of_its_room),
         cmocka_unit_test(columns_count_characters),
         cmocka_unit_test(the_twin_accepts_and_refuses_the_same),
