@@ -119,21 +119,21 @@ static bool is_blank(struct span line)
 /* Reads the record of one line. Errors: ERR_NOMEM; a faulty record is counted and reported instead. */
 static enum err read_line(struct partner_file *f, struct span text, unsigned line, struct bytes *scratch)
 {
-    struct partner_record record;
+    struct partner partner;
     if (line == 1 && span_starts(text, SPAN("\xef\xbb\xbf"))) {
         record_messages_add(&f->report.faults, 1, 1,
                             "the file starts with a byte order mark; save it as UTF-8 without one");
         text = span_of(text.p + 3, text.n - 3);
     }
     if (is_blank(text)) return ERR_OK;
-    enum err e = record_parse(text, line, &record, &f->report);
+    enum err e = record_parse_partner(text, line, &partner, &f->report);
     if (e == ERR_PARSE) {
         f->records_rejected++;
         return ERR_OK;
     }
     if (e) return e;
-    e = entry_add(f, &record.partner, line, scratch);
-    record_deinit(&record);
+    e = entry_add(f, &partner, line, scratch);
+    partner_deinit(&partner);
     return e;
 }
 

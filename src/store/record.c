@@ -18,6 +18,7 @@ struct checker {
     struct partner_record record; /* what has been read so far */
     struct record_report *report; /* borrowed */
     uint64_t faults_before;       /* faults in the report that are not of this record */
+    bool keeps_texts;             /* company, contact and webhook are wanted, not only checked */
     bool out_of_memory;
     const char **seen;                  /* borrowed, by field: where its value stands, NULL = not read yet */
     char scratch[RECORD_URL_BYTES_MAX]; /* the last string that had escapes */
@@ -133,9 +134,10 @@ static bool take_text(struct checker *c, enum jtok_kind token, struct span *text
     return true;
 }
 
-/* Copies a text that is known to have no NUL. */
+/* Copies a text that is known to have no NUL, if it is wanted. */
 static bool keep_text(struct checker *c, struct span text, char **out)
 {
+    if (!c->keeps_texts) return true;
     *out = malloc(text.n + 1);
     if (!*out || !span_to_cstr(text, *out, text.n + 1)) c->out_of_memory = true;
     return true;
@@ -217,13 +219,15 @@ static bool read_enabled(struct checker *c, enum jtok_kind token)
     return take_bool(token, &c->record.partner.enabled);
 }
 
-/* Adds a prefix to a list whose capacity is the next power of two. */
+enum { CIDRS_FIRST = 4 }; /* most partners have no more; a power of two */
+
+/* Adds a prefix to a list whose capacity is CIDRS_FIRST or the next power of two. */
 static void keep_cidr(struct checker *c, enum environment env, const struct cidr *cidr)
 {
     struct cidr **list = &c->record.partner.cidrs[env];
     uint32_t n = c->record.partner.ncidrs[env];
-    if ((n & (n - 1)) == 0) {
-        struct cidr *larger = realloc(*list, (n ? 2 * (size_t)n : 1) * sizeof *larger);
+    if (n == 0 || (n >= CIDRS_FIRST && (n & (n - 1)) == 0)) {
+        struct cidr *larger = realloc(*list, (n ? 2 * (size_t)n : CIDRS_FIRST) * sizeof *larger);
         if (!larger) {
             c->out_of_memory = true;
             return;
@@ -248,16 +252,17 @@ static void read_cidr(struct checker *c, enum jtok_kind token, const char *name,
     struct cidr cidr;
     struct errmsg why;
     const char *at = c->json.at;
-    if (!take_text(c, token, &text) || !may_be_shown(text)) {
-        complain(c, at, "%s: an entry is no address; write such as \"192.0.2.7\" or \"2001:db8:1::/48\"",
-                 name);
-    } else if (cidr_parse(text, &cidr_rules_default, &cidr, &why)) {
-        complain(c, at, "%s: %s", name, why.text);
-    } else {
+    bool is_text = take_text(c, token, &text);
+    if (is_text && !cidr_parse(text, &cidr_rules_default, &cidr, &why)) {
         if (why.text[0])
             record_messages_add(&c->report->warnings, c->line, column_of(c, &c->report->warnings, at),
                                 "%s: %s", name, why.text);
         keep_cidr(c, env, &cidr);
+    } else if (is_text && may_be_shown(text)) {
+        complain(c, at, "%s: %s", name, why.text);
+    } else {
+        complain(c, at, "%s: an entry is no address; write such as \"192.0.2.7\" or \"2001:db8:1::/48\"",
+                 name);
     }
 }
 
@@ -389,7 +394,7 @@ static void read_record(struct checker *c)
     }
 }
 
-enum err record_parse(struct span json, unsigned line, struct partner_record *out,
+static enum err parse(struct span json, unsigned line, bool keeps_texts, struct partner_record *out,
                       struct record_report *report)
 {
     const char *seen[FIELD_COUNT] = {NULL};
@@ -399,6 +404,7 @@ enum err record_parse(struct span json, unsigned line, struct partner_record *ou
     c.record = (struct partner_record){.partner.enabled = true};
     c.report = report;
     c.faults_before = report->faults.total;
+    c.keeps_texts = keeps_texts;
     c.out_of_memory = false;
     c.seen = seen;
 
@@ -409,6 +415,21 @@ enum err record_parse(struct span json, unsigned line, struct partner_record *ou
     }
     record_deinit(&c.record);
     return c.out_of_memory ? ERR_NOMEM : ERR_PARSE;
+}
+
+enum err record_parse(struct span json, unsigned line, struct partner_record *out,
+                      struct record_report *report)
+{
+    return parse(json, line, true, out, report);
+}
+
+enum err record_parse_partner(struct span json, unsigned line, struct partner *out,
+                              struct record_report *report)
+{
+    struct partner_record record;
+    enum err e = parse(json, line, false, &record, report);
+    if (!e) *out = record.partner;
+    return e;
 }
 
 void record_deinit(struct partner_record *r)

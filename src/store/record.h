@@ -52,6 +52,11 @@ static inline void record_report_init(struct record_report *r)
 enum err record_parse(struct span json, unsigned line, struct partner_record *out,
                       struct record_report *report);
 
+/* The same for whoever needs no more of the record than the partner: its texts are checked, but not copied.
+ * Owns: the caller, until partner_deinit(). */
+enum err record_parse_partner(struct span json, unsigned line, struct partner *out,
+                              struct record_report *report);
+
 /* Frees what the record owns and wipes the digests. */
 void record_deinit(struct partner_record *r);
 

@@ -32,6 +32,18 @@ static void check_report(const struct record_report *report, size_t n)
     }
 }
 
+/* Without its texts a record is judged the same. */
+static void check_partner(struct span json, enum err verdict, const struct record_report *report)
+{
+    static struct record_report again;
+    struct partner partner;
+    again = (struct record_report){0};
+    enum err e = record_parse_partner(json, 1, &partner, &again);
+    BUG_IF(e != verdict, "another verdict without the texts");
+    BUG_IF(memcmp(&again, report, sizeof again) != 0, "another report without the texts");
+    if (!e) partner_deinit(&partner);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     static struct record_report report;
@@ -40,6 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     enum err e = record_parse(span_of((const char *)bytes, n), 1, &record, &report);
     BUG_IF((e == ERR_OK) != (report.faults.total == 0), "a verdict without its reason");
     check_report(&report, n);
+    check_partner(span_of((const char *)bytes, n), e, &report);
     if (e) return 0;
     check_record(&record);
     record_deinit(&record);
