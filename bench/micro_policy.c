@@ -71,7 +71,7 @@ static void make_record(uint64_t n, uint64_t version, struct partner *r, struct 
     char token[TOKEN_CHARS];
     *r = (struct partner){.enabled = true, .has_token = {true, false}};
     (void)snprintf(r->id, sizeof(r->id), "partner-%06u", (unsigned)n);
-    (void)snprintf(r->widget_id, sizeof(r->widget_id), "%08x-0000-4000-8000-000000000000", (unsigned)n);
+    memcpy(r->widget_id, &n, sizeof n);
     make_token(n, token);
     digest(token, r->digest[SLOT_CURRENT]);
     cidrs[0] = make_cidr(2 * n + (version << 32));

@@ -7,9 +7,9 @@
 static const uint8_t digits_at[UUID_BYTES] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 static const uint8_t dashes_at[] = {8, 13, 18, 23};
 
-/* The value of a lower-case hexadecimal digit plus 1; 0 for any other character. */
+/* The value of a hexadecimal digit plus 1; 0 for any other character. */
 static const uint8_t hex_plus1[UINT8_MAX + 1] = {
-    ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16,
+    ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['A'] = 11, 12, 13, 14, 15, 16, ['a'] = 11, 12, 13, 14, 15, 16,
 };
 
 /* The two digits of every byte value. A table, because two identifiers are written for each request. */

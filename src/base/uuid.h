@@ -11,7 +11,7 @@ enum { UUID_BYTES = 16, UUID_LEN = 36 };
 /* Writes UUID_LEN lower-case characters, no NUL. */
 void uuid_format(const uint8_t bytes[static UUID_BYTES], char out[static UUID_LEN]);
 
-/* Reads UUID_LEN lower-case characters. False, and `out` undefined, when they are not a UUID. */
+/* Reads UUID_LEN characters, digits of either case. False, and `out` undefined, when they are not a UUID. */
 bool uuid_parse(const char text[static UUID_LEN], uint8_t out[static UUID_BYTES]);
 
 #endif

@@ -8,6 +8,7 @@
 #ifndef POLICY_PARTNER_H
 #define POLICY_PARTNER_H
 
+#include "base/uuid.h"
 #include "policy/cidr.h"
 
 #include <stdint.h>
@@ -33,7 +34,7 @@ enum {
 
 struct partner {
     char id[PARTNER_ID_MAX + 1];
-    char widget_id[37]; /* UUID, lower case */
+    uint8_t widget_id[UUID_BYTES];
     bool enabled;
     bool off_ramp;
     bool has_token[TOKEN_SLOTS];                     /* by enum token_slot */

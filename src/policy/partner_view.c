@@ -223,8 +223,7 @@ enum err partner_draft_begin(struct partner_draft *d, const struct partner *reco
     memset(d->bytes, 0, d->n);
     for (size_t env = 0; env < ENV_COUNT; env++)
         d->fresh[env] = NULL;
-    if (record->widget_id[UUID_LEN] || !uuid_parse(record->widget_id, drafted(d)->widget_id))
-        return ERR_PARSE;
+    memcpy(drafted(d)->widget_id, record->widget_id, sizeof record->widget_id);
     drafted(d)->enabled = record->enabled;
     drafted(d)->off_ramp = record->off_ramp;
     drafted(d)->tokens = tokens_of(record) & 3u;

@@ -103,13 +103,15 @@ static enum ctl_exit print_added(struct session *s, const struct partner *p, con
 {
     json_t *urls = base_urls(s->config), *curl = curl_line(urls);
     enum ctl_exit code = CTL_OK;
+    char widget_id[UUID_LEN + 1] = {0};
+    uuid_format(p->widget_id, widget_id);
     if (s->is_json) {
         code = issue_print_json(s, issued, p->id,
-                                json_pack("{s:s, s:s, s:O, s:O}", "partner_id", p->id, "widget_id",
-                                          p->widget_id, "base_urls", urls, "curl", curl));
+                                json_pack("{s:s, s:s, s:O, s:O}", "partner_id", p->id, "widget_id", widget_id,
+                                          "base_urls", urls, "curl", curl));
     } else {
         (void)printf("partner_id    %s\nclient_token  %s\nwidget_id     %s\n", p->id, issued->token,
-                     p->widget_id);
+                     widget_id);
         print_urls(urls);
         (void)printf("\nThe token is not shown again. To try it from an allowed address (paste it, then "
                      "Enter):\n  %s\n",

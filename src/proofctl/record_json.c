@@ -92,9 +92,11 @@ static json_t *view_previous(const struct partner *p, uint64_t now_ms)
 json_t *record_json_view(const struct partner_record *record, uint64_t now_ms)
 {
     const struct partner *p = &record->partner;
+    char widget_id[UUID_LEN + 1] = {0};
+    uuid_format(p->widget_id, widget_id);
     return json_pack(
         "{s:s, s:s, s:s, s:b, s:s, s:b, s:s?, s:o, s:o, s:o, s:o, s:o}", "partner_id", p->id, "company",
-        record->company, "contact", record->contact, "enabled", p->enabled, "widget_id", p->widget_id,
+        record->company, "contact", record->contact, "enabled", p->enabled, "widget_id", widget_id,
         "off_ramp", p->off_ramp, "webhook_url", record->webhook_url, record_json_list_key(ENV_PRODUCTION),
         view_cidrs(p->cidrs[ENV_PRODUCTION], p->ncidrs[ENV_PRODUCTION]), record_json_list_key(ENV_SANDBOX),
         view_cidrs(p->cidrs[ENV_SANDBOX], p->ncidrs[ENV_SANDBOX]), "current_token", view_current(p),

@@ -103,7 +103,7 @@ enum err packed_add(struct bytes *to, const struct partner *p, uint64_t version,
     pack_begin(&k, to, span_str(p->id));
     k.head.version = version;
     k.head.flags = flags_of(p->enabled, p->off_ramp, flags);
-    BUG_IF(!uuid_parse(p->widget_id, k.head.widget_id), "a widget id that the validator passed is no UUID");
+    memcpy(k.head.widget_id, p->widget_id, sizeof k.head.widget_id);
     pack_digest(&k, p->has_token[SLOT_CURRENT] ? p->digest[SLOT_CURRENT] : NULL, PACKED_CURRENT);
     pack_digest(&k, p->has_token[SLOT_PREVIOUS] ? p->digest[SLOT_PREVIOUS] : NULL, PACKED_PREVIOUS);
     if (p->has_token[SLOT_PREVIOUS]) pack(&k, &p->previous_expires_ms, sizeof p->previous_expires_ms);
@@ -232,7 +232,7 @@ enum err packed_partner(const struct packed *r, struct bytes *room, struct partn
 {
     struct partner p = {.enabled = r->flags & PACKED_ENABLED, .off_ramp = r->flags & PACKED_OFF_RAMP};
     if (!(r->flags & PACKED_PARTNER) || !span_to_cstr(r->id, p.id, sizeof p.id)) return ERR_PARSE;
-    uuid_format(r->widget_id, p.widget_id);
+    memcpy(p.widget_id, r->widget_id, sizeof p.widget_id);
     const char *at = r->body;
     if (r->flags & PACKED_CURRENT) at = take_digest(at, &p, SLOT_CURRENT);
     if (r->flags & PACKED_PREVIOUS) {

@@ -199,7 +199,8 @@ static bool read_previous_expiry(struct checker *c, enum jtok_kind token)
 static bool read_widget_id(struct checker *c, enum jtok_kind token)
 {
     struct span text;
-    return take_text(c, token, &text) && record_value_to_uuid(text, c->record.partner.widget_id);
+    return take_text(c, token, &text) && text.n == UUID_LEN &&
+           uuid_parse(text.p, c->record.partner.widget_id);
 }
 
 static bool read_off_ramp(struct checker *c, enum jtok_kind token)

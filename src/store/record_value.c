@@ -115,19 +115,6 @@ static const uint8_t hex_digits[256] = {
     ['c'] = HEX_OK | 12, ['d'] = HEX_OK | 13, ['e'] = HEX_OK | 14, ['f'] = HEX_OK | 15,
 };
 
-bool record_value_to_uuid(struct span s, char out[static RECORD_UUID_BYTES + 1])
-{
-    char lower[RECORD_UUID_BYTES + 1] = {0};
-    if (s.n != RECORD_UUID_BYTES) return false;
-    for (size_t i = 0; i < RECORD_UUID_BYTES; i++) {
-        bool is_dash = i == 8 || i == 13 || i == 18 || i == 23;
-        lower[i] = ascii_lower(s.p[i]);
-        if (is_dash ? lower[i] != '-' : !hex_digits[(unsigned char)lower[i]]) return false;
-    }
-    memcpy(out, lower, sizeof lower);
-    return true;
-}
-
 bool record_value_to_digest(struct span s, uint8_t out[static RECORD_DIGEST_BYTES])
 {
     uint8_t digest[RECORD_DIGEST_BYTES], all = HEX_OK;

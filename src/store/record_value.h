@@ -14,7 +14,6 @@ enum {
     RECORD_COMPANY_CHARS_MAX = 200,
     RECORD_EMAIL_BYTES_MAX = 254, /* RFC 5321 section 4.5.3.1.3, without the angle brackets */
     RECORD_URL_BYTES_MAX = 2048,
-    RECORD_UUID_BYTES = 36,
     RECORD_DIGEST_BYTES = 32,
 };
 
@@ -30,9 +29,6 @@ bool record_value_is_email(struct span s);
 
 /* https://host[:port][/path][?query]; no user name, no fragment. */
 bool record_value_is_webhook_url(struct span s);
-
-/* A UUID in its 36-byte form; writes it in lower case, with a NUL. `out` is untouched when it is none. */
-bool record_value_to_uuid(struct span s, char out[static RECORD_UUID_BYTES + 1]);
 
 /* 64 lower-case hexadecimal digits. `out` is untouched when they are not. */
 bool record_value_to_digest(struct span s, uint8_t out[static RECORD_DIGEST_BYTES]);

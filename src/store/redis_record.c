@@ -173,13 +173,15 @@ enum err redis_fields_make(const struct partner_record *record, struct redis_fie
 {
     const struct partner *p = &record->partner;
     struct writer w = {.f = out};
+    char widget_id[UUID_LEN + 1] = {0};
+    uuid_format(p->widget_id, widget_id);
     *out = (struct redis_fields){0};
     put_string(&w, "company", record->company);
     put_string(&w, "contact", record->contact);
     put_digest(&w, "client_token_sha256", p, SLOT_CURRENT);
     put_digest(&w, "previous_token_sha256", p, SLOT_PREVIOUS);
     put_expiry(&w, p);
-    put_string(&w, "widget_id", p->widget_id);
+    put_string(&w, "widget_id", widget_id);
     put_string(&w, "off_ramp", p->off_ramp ? "true" : "false");
     put_string(&w, "webhook_url", record->webhook_url);
     put_list(&w, "production_cidrs", p, ENV_PRODUCTION);

@@ -15,7 +15,7 @@ static void set_up(void)
     policy = policy_create();
     hasher = token_hasher_create();
     if (!policy || !hasher) abort();
-    struct partner r = {.id = "acme", .widget_id = "01234567-89ab-cdef-0123-456789abcdef", .enabled = true};
+    struct partner r = {.id = "acme", .enabled = true};
     struct cidr home = {.net = {.family = ADDR_V4, .v4 = 0x0a000000}, .len = 8};
     r.cidrs[ENV_PRODUCTION] = &home;
     r.ncidrs[ENV_PRODUCTION] = 1;

@@ -1,6 +1,7 @@
 /* The text of a UUID, both ways. */
 #include "base/uuid.h"
 
+#include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,6 +35,10 @@ static void every_byte_comes_back(void **state)
             uuid_format(in, out);
             assert_true(uuid_parse(out, back));
             assert_memory_equal(back, in, UUID_BYTES);
+            for (size_t c = 0; c < UUID_LEN; c++)
+                out[c] = (char)toupper((unsigned char)out[c]);
+            assert_true(uuid_parse(out, back));
+            assert_memory_equal(back, in, UUID_BYTES);
         }
     }
 }
@@ -49,7 +54,7 @@ static void any_other_character_is_refused(void **state)
             char changed[UUID_LEN];
             memcpy(changed, text, UUID_LEN);
             changed[i] = (char)c;
-            bool is_digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+            bool is_digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
             assert_int_equal(uuid_parse(changed, out), is_dash ? c == '-' : is_digit);
         }
     }

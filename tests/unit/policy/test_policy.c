@@ -32,7 +32,7 @@ static void test_the_view_says_what_the_record_said(void **state)
     partner_give(&r, SLOT_PREVIOUS, TOKEN_B);
     r.previous_expires_ms = 0x123456789abcdefULL;
     r.off_ramp = true;
-    (void)snprintf(r.widget_id, sizeof(r.widget_id), "%s", "01234567-89ab-cdef-0123-456789abcdef");
+    assert_true(uuid_parse("01234567-89ab-cdef-0123-456789abcdef", r.widget_id));
     uint8_t digest[TOKEN_SLOTS][TOKEN_DIGEST_BYTES];
     memcpy(digest, r.digest, sizeof(digest));
     assert_true(apply_expect(p, r, ERR_OK));
@@ -79,15 +79,6 @@ static void test_a_record_that_no_validator_let_through(void **state)
 {
     struct policy *p = *state;
     uint64_t generation = policy_generation(p);
-    static const char *const bad_widgets[] = {
-        "", "01234567-89ab-cdef-0123-456789abcde", "01234567-89AB-cdef-0123-456789abcdef",
-        "01234567x89ab-cdef-0123-456789abcdef", "g1234567-89ab-cdef-0123-456789abcdef"};
-    for (size_t i = 0; i < sizeof(bad_widgets) / sizeof(bad_widgets[0]); i++) {
-        struct partner r = partner_with("x", TOKEN_A, HOME);
-        memset(r.widget_id, 0, sizeof(r.widget_id));
-        memcpy(r.widget_id, bad_widgets[i], strlen(bad_widgets[i]));
-        apply_expect(p, r, ERR_PARSE);
-    }
     apply_expect(p, partner_with("", TOKEN_A, HOME), ERR_PARSE);
     struct partner endless = partner_with("x", TOKEN_A, HOME);
     memset(endless.id, 'i', sizeof(endless.id));
@@ -244,7 +235,7 @@ static void test_each_field_counts(void **state)
         r.previous_expires_ms = field == 4 ? 5001 : 5000;
         if (field == 5) r.enabled = false;
         if (field == 6) r.off_ramp = true;
-        if (field == 7) r.widget_id[0] = r.widget_id[0] == 'f' ? 'e' : 'f';
+        if (field == 7) r.widget_id[0] ^= 1;
         if (field == 8) partner_allow(&r, ENV_SANDBOX, HOME);
         assert_true(apply_expect(p, r, ERR_OK));
         assert_true(policy_generation(p) > generation);

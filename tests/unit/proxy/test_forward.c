@@ -40,10 +40,8 @@ static const struct head_limits limits = {.fields_max = HTTP_FIELDS_MAX, .target
 
 static struct partner_view *make_view(bool off_ramp)
 {
-    struct partner record = {.id = "acme",
-                             .widget_id = "0190b2c4-7c1e-7abc-8def-0123456789ab",
-                             .enabled = true,
-                             .off_ramp = off_ramp};
+    struct partner record = {.id = "acme", .enabled = true, .off_ramp = off_ramp};
+    assert_true(uuid_parse("0190b2c4-7c1e-7abc-8def-0123456789ab", record.widget_id));
     static const struct cidr_pool no_pools[ENV_COUNT];
     struct partner_draft draft;
     assert_int_equal(partner_draft_begin(&draft, &record), ERR_OK);

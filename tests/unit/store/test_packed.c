@@ -22,7 +22,7 @@ static void read_record(unsigned number, struct partner_record *out)
 static void assert_same(const struct partner *a, const struct partner *b)
 {
     assert_string_equal(a->id, b->id);
-    assert_string_equal(a->widget_id, b->widget_id);
+    assert_memory_equal(a->widget_id, b->widget_id, UUID_BYTES);
     assert_true(a->enabled == b->enabled && a->off_ramp == b->off_ramp);
     assert_memory_equal(a->has_token, b->has_token, sizeof a->has_token);
     assert_memory_equal(a->digest, b->digest, sizeof a->digest);

@@ -23,7 +23,9 @@ static void every_field_arrives(void **state)
     assert_string_equal(r.company, "Acme GmbH");
     assert_string_equal(r.contact, "ops@acme.example");
     assert_string_equal(r.webhook_url, "https://hooks.acme.example/proof");
-    assert_string_equal(r.partner.widget_id, "0190c5b2-7a64-7000-8000-3f2a9c1d5e77");
+    static const uint8_t widget_id[UUID_BYTES] = {0x01, 0x90, 0xc5, 0xb2, 0x7a, 0x64, 0x70, 0x00,
+                                                  0x80, 0x00, 0x3f, 0x2a, 0x9c, 0x1d, 0x5e, 0x77};
+    assert_memory_equal(r.partner.widget_id, widget_id, UUID_BYTES);
     assert_true(r.partner.off_ramp);
     assert_false(r.partner.enabled);
     assert_true(r.partner.has_token[SLOT_CURRENT] && r.partner.has_token[SLOT_PREVIOUS]);

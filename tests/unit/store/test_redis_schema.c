@@ -167,7 +167,7 @@ static void test_record_comes_back(void **state)
         }
         assert_memory_equal(found.partner.digest, wanted.partner.digest, sizeof wanted.partner.digest);
         assert_int_equal(found.partner.previous_expires_ms, wanted.partner.previous_expires_ms);
-        assert_string_equal(found.partner.widget_id, wanted.partner.widget_id);
+        assert_memory_equal(found.partner.widget_id, wanted.partner.widget_id, UUID_BYTES);
         assert_true(found.partner.off_ramp == wanted.partner.off_ramp &&
                     found.partner.enabled == wanted.partner.enabled);
         freeReplyObject(r);
