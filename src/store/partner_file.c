@@ -53,6 +53,16 @@ static enum err look_at(int fd, struct partner_file_seen *out)
     return ERR_OK;
 }
 
+/* Whether it is still as it was before it was read. One that was replaced meanwhile, whole, is: only its last
+ * link went, and the directory tells of the other. */
+static bool is_unchanged(int fd, const struct partner_file_seen *before)
+{
+    struct stat st;
+    if (fstat(fd, &st)) return false;
+    return st.st_size == before->bytes && same_time(st.st_mtim, before->modified) &&
+           (st.st_nlink == 0 || same_time(st.st_ctim, before->changed));
+}
+
 /* Judges the file without reading it; PARTNER_FILE_LOADED means that it must be read. */
 static enum partner_file_outcome look_first(int fd, const struct partner_file_seen *last,
                                             struct partner_file *f)
@@ -390,11 +400,10 @@ static enum partner_file_outcome load(int fd, const struct partner_file_seen *la
                                       const atomic_bool *cancelled, struct partner_file *f, struct text *t,
                                       EVP_MD_CTX *digest)
 {
-    struct partner_file_seen after;
     bool same;
     enum err e = is_as_before(fd, f, t, digest, last, cancelled, &same);
     if (!e && !same) e = read_through(fd, f, t, digest, true, cancelled);
-    if (!e && (look_at(fd, &after) || !same_stat(&f->seen, &after))) e = ERR_EOF;
+    if (!e && !is_unchanged(fd, &f->seen)) e = ERR_EOF;
     if (!e && same) return PARTNER_FILE_UNCHANGED;
     if (!e) e = check_unique(f);
     if (e) return read_failed(f, e);

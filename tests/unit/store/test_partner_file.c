@@ -5,6 +5,7 @@
 #include "support/folder.h"
 #include "helper_records.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -267,16 +268,54 @@ static void a_cancelled_read_ends_early(void **state)
     assert_int_equal(f->file.report.faults.total, 0);
 }
 
+static void write_records(const char *path, unsigned n)
+{
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    records_write(out, n, 0);
+    assert_int_equal(fclose(out), 0);
+}
+
 static void ten_thousand_records_are_read(void **state)
 {
     struct fixture *f = *state;
-    FILE *out = fopen(f->path, "w");
-    assert_non_null(out);
-    records_write(out, 10000, 0);
-    assert_int_equal(fclose(out), 0);
+    write_records(f->path, 10000);
     if (read_again(f, NULL)) fail_msg("%s", f->file.report.faults.list[0].text);
     assert_int_equal(f->file.nentries, 10000);
     assert_string_equal(partner_file_id(&f->file.entries[9999]), "partner-009999");
+}
+
+struct replacing {
+    const char *path, *next;
+    atomic_bool over;
+};
+
+static void *replace_on_and_on(void *arg)
+{
+    struct replacing *r = arg;
+    while (!atomic_load(&r->over)) {
+        write_records(r->next, 1000);
+        assert_int_equal(rename(r->next, r->path), 0);
+    }
+    return NULL;
+}
+
+/* It was whole all the time. What is there by then is read next. */
+static void a_file_that_is_replaced_meanwhile_is_read(void **state)
+{
+    struct fixture *f = *state;
+    char next[FOLDER_PATH_MAX];
+    pthread_t thread;
+    (void)snprintf(next, sizeof next, "%s", folder_path(f->folder, "partners.new"));
+    struct replacing replacing = {.path = f->path, .next = next};
+    write_records(f->path, 1000);
+    assert_int_equal(pthread_create(&thread, NULL, replace_on_and_on, &replacing), 0);
+    unsigned nread = 0;
+    for (unsigned i = 0; i < 300; i++)
+        nread += read_again(f, NULL) == PARTNER_FILE_LOADED && f->file.nentries == 1000;
+    atomic_store(&replacing.over, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(nread, 300);
 }
 
 int main(void)
@@ -300,6 +339,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_settled_file_is_not_hashed_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_cancelled_read_ends_early, set_up, tear_down),
         cmocka_unit_test_setup_teardown(ten_thousand_records_are_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_that_is_replaced_meanwhile_is_read, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
