@@ -89,7 +89,8 @@ void stream_tls_send_close_notify(struct stream *s)
 void stream_tls_end(struct stream *s, enum stream_end how)
 {
     struct stream_tls *t = s->tls;
-    if (how == STREAM_END_CLOSE && !s->pending && !s->shut_wanted) stream_tls_send_close_notify(s);
+    if (how == STREAM_END_CLOSE && !s->pending && !s->shut_wanted && !s->is_lost)
+        stream_tls_send_close_notify(s);
     s->tls = NULL;
     loop_soon_cancel(stream_loop(s), &t->resume);
     let_go(&t->early);

@@ -264,6 +264,19 @@ static void an_ordinary_close_says_goodbye(void **state)
     link_free(&l);
 }
 
+/* Many clients close so. Nobody would read the goodbye, and it would be answered with a reset. */
+static void whoever_was_cut_off_says_none(void **state)
+{
+    char got[8];
+    struct link l = link_open(state);
+    shutdown(l.p->fd, SHUT_WR);
+    RUN_UNTIL(l.t, l.u->failures);
+    stream_close(&l.u->stream, STREAM_END_CLOSE);
+    assert_int_equal(peer_read(l.t, l.p, got, sizeof got), -1);
+    RUN_UNTIL(l.t, l.u->closed);
+    link_free(&l);
+}
+
 static void a_reset_does_not(void **state)
 {
     char got[8];
@@ -346,6 +359,7 @@ int main(void)
         TLS_TEST(close_notify_is_the_end),
         TLS_TEST(a_fin_without_close_notify_is_a_truncation),
         TLS_TEST(an_ordinary_close_says_goodbye),
+        TLS_TEST(whoever_was_cut_off_says_none),
         TLS_TEST(a_reset_does_not),
         TLS_TEST(a_close_with_bytes_pending_does_not),
         TLS_TEST(a_reset_by_the_client_is_one),
