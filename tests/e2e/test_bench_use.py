@@ -117,7 +117,13 @@ def test_interrupted(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(scratch))
     whole = command("run.py", *SHORT, "--build", BINARY.parent, "--output", output, "--gateways", "relay", "--scenarios", "E,A")
     whole += ["--rounds", "200"]
-    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def listen():  # what the shell of a job in the background has switched off
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen
+    )
     try:
         end = time.monotonic() + PATIENCE_S
         while not (output / "results.json").exists():
