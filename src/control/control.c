@@ -193,6 +193,7 @@ static void on_end_signal(struct control *c)
 {
     bool again = drain_is_final(&c->drain);
     if (c->phase == CONTROL_CLOSING) return;
+    if (c->exit_code == EXIT_CONFIG) return; /* the start has failed: it ends as fast as it can already */
     if (again) {
         log_warn("forced_quit");
         c->exit_code = EXIT_USAGE;
