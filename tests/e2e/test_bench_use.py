@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -138,10 +137,8 @@ def test_interrupted(tmp_path, monkeypatch):
         whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen
     )
     try:
-        end = time.monotonic() + PATIENCE_S
-        while not (output / "results.json").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(lambda: (output / "results.json").exists() or process.poll() is not None, "the first scenario", PATIENCE_S)
+        assert process.returncode is None, process.stderr.read()
         relay = next(scratch.glob("*/*-relay"))
         os.killpg(process.pid, signal.SIGINT)
         said = process.communicate(timeout=PATIENCE_S)[1]
