@@ -79,7 +79,7 @@ def measure(setting, instance, options):
         result = load.result()
         spent, elapsed = machine.spent_ns(before, instance.run_times_ns()), time.monotonic() - begin
     if spent is None:
-        raise LoadFailed("a thread or process of it ended during the measurement: its processor time is lost")
+        raise LoadFailed("a process of it ended during the measurement: its processor time is lost")
     if result["errors"] or result["wrong_status"]:
         raise LoadFailed(f"{result['errors']} errors, {result['wrong_status']} wrong answers")
     if not result["operations"]:

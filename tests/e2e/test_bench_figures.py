@@ -1,6 +1,6 @@
 """From rounds to figures: quartiles, ratios, percentiles, processor time; and what the load generator offers of TLS.
 
-Method: the harness's own functions on numbers whose result is known, and on a /proc made here.
+Method: the harness's own functions on numbers whose result is known, and on processes whose work is known.
 """
 
 import subprocess
@@ -75,26 +75,38 @@ def test_every_gateway_has_its_own_colour():
     assert colours["ours"] == page.OURS[0]
 
 
-def test_processor_time(tmp_path, monkeypatch):
-    """All threads of all processes; new ones count in full, and one that ended spoils the measurement."""
-    monkeypatch.setattr(machine, "PROC", tmp_path)
+BUSY_THEN_IDLE = """
+import sys, threading, time
 
-    def thread(pid, tid, ns):
-        folder = tmp_path / str(pid) / "task" / str(tid)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "schedstat").write_text(f"{ns} 5 7\n")
-        return folder
+def work():
+    while time.thread_time() < 0.1:
+        pass
 
-    thread(10, 10, 1000)
-    ends = thread(10, 11, 500)
-    thread(20, 20, 1)
-    before = machine.run_times_ns([10, 20])
-    assert before == {10: 1000, 11: 500, 20: 1}
-    thread(10, 10, 1500)
-    thread(20, 21, 40)
-    assert machine.spent_ns(before, machine.run_times_ns([10, 20])) == 540
-    (ends / "schedstat").unlink()
-    assert machine.spent_ns(before, machine.run_times_ns([10, 20])) is None
+for word in sys.stdin:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    print("done", flush=True)
+"""
+
+
+def test_processor_time():
+    """All threads of all processes, also those that came and went meanwhile; a process that ended spoils the measurement."""
+    command = [sys.executable, "-c", BUSY_THEN_IDLE]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other,
+    ):
+        before = machine.run_times_ns([one.pid, other.pid])
+        assert before.keys() == {one.pid, other.pid}
+        for _ in range(2):
+            one.stdin.write("work\n")
+            one.stdin.flush()
+            assert one.stdout.readline() == "done\n"
+        assert machine.spent_ns(before, machine.run_times_ns([one.pid, other.pid])) >= 200_000_000
+        other.communicate()
+        one.communicate()
+        assert machine.spent_ns(before, machine.run_times_ns([one.pid, other.pid])) is None
 
 
 @pytest.mark.parametrize("suite, works", [("TLS_AES_128_GCM_SHA256", True), ("TLS_AES_256_GCM_SHA384", False)])
