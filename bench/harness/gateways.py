@@ -109,9 +109,10 @@ class Instance:
         self.folder = setting.new_folder(description.name)
         self.plain_port, self.tls_port = machine.free_port(), machine.free_port()
         self.port = self.tls_port if tls else self.plain_port
-        self.changes = 0
+        self.sets = {}
         self.write_files()
-        self.write_partners()
+        self.lay_ready(changed=False)
+        self.put_in_place()
         self.start()
 
     def values(self):
@@ -142,28 +143,39 @@ class Instance:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n")
 
-    def write_partners(self):
-        """Every file is replaced at once, as an operator's tool would do it. Each writing differs in one widget."""
-        d, kinds = self.description, [("partner_files", False), ("grant_files", True)]
-        opened = {}
-        for key, per_network in kinds:
+    def partner_set(self, changed):
+        """{file in use: one that holds the same partners, or those with one widget changed}; made when first asked for."""
+        if changed not in self.sets:
+            self.sets[changed] = self.write_partners(changed)
+        return self.sets[changed]
+
+    def write_partners(self, changed):
+        d, made, opened = self.description, {}, []
+        for key, per_network in (("partner_files", False), ("grant_files", True)):
             for name, line in (getattr(d, key) or {}).items():
                 path = self.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                opened[path] = (path.with_name(path.name + ".new").open("w"), line + "\n", per_network)
-        if not opened:
-            return
-        for index, partner in enumerate(partners.all_of(self.count)):
+                made[path] = path.with_name(f"{path.name}.set{int(changed)}")
+                opened.append((made[path].open("w"), line + "\n", per_network))
+        for partner in partners.all_of(self.count, changed) if opened else []:
             values = partner.values()
-            if index == 0 and self.changes % 2:
-                values["WIDGET"] = values["WIDGET"][::-1].replace("-", "")[:8] + values["WIDGET"][8:]
-            for file, line, per_network in opened.values():
+            for file, line, per_network in opened:
                 for cidr, network in partner.networks if per_network else [(None, None)]:
                     file.write(fill(line, {**values, "CIDR": cidr, "NETWORK": network}))
-        for path, (file, _, _) in opened.items():
+        for file, _, _ in opened:
             file.close()
-            os.replace(file.name, path)
-        self.changes += 1
+        return made
+
+    def lay_ready(self, changed):
+        """Copies a set beside the files in use, so that put_in_place() only renames, as an operator's tool does."""
+        for path, made in self.partner_set(changed).items():
+            shutil.copyfile(made, path.with_name(path.name + ".new"))
+        self.ready = changed
+
+    def put_in_place(self):
+        for path in self.partner_set(self.ready):
+            os.replace(path.with_name(path.name + ".new"), path)
+        self.changed = self.ready
 
     def start(self):
         d, values = self.description, self.values()
@@ -219,11 +231,11 @@ class Instance:
         return machine.run_times_ns(self.pids() + self.softirq)
 
     def update(self):
-        """New partner data in force, the way this gateway does it."""
+        """The partner data that lie ready come into force, the way this gateway does it. Returns when they are."""
         how = self.description.reload
         if not how:
             raise Unavailable("no reload")
-        self.write_partners()
+        self.put_in_place()
         if self.description.reload_command:
             subprocess.run(
                 [fill(word, self.values()) for word in self.description.reload_command],
@@ -233,6 +245,11 @@ class Instance:
             )
         elif how != "watch":
             self.process.send_signal(getattr(signal, f"SIG{how}"))
+        deadline = time.monotonic() + RELOAD_S
+        while not job.knows(self, partners.Partner(0, True, self.changed)):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"new partner data are not in force after {RELOAD_S} s")
+            time.sleep(0.02)
 
     def restart(self):
         """Anew with the same files on the same ports."""

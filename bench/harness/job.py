@@ -48,14 +48,29 @@ def try_get(instance, partner):
     return "" if status == 200 else f"status {status}"
 
 
+def seen_by_backend(body):
+    """{field name: [values]} of an answer of /widget/echo."""
+    seen = {}
+    for name, value in json.loads(body)["headers"]:
+        seen.setdefault(name.lower(), []).append(value)
+    return seen
+
+
+def knows(instance, partner):
+    """The gateway answers, and has this partner's present data."""
+    try:
+        status, _, body = ask(instance, partner, "/widget/echo")
+    except (OSError, http.client.HTTPException):
+        return False
+    return status == 200 and seen_by_backend(body).get("x-proof-widget-id") == [partner.widget]
+
+
 def prove_identity(instance):
     """200, and the backend is told who calls, by us and by nobody else."""
     partner, claims = partners.caller(instance.count), {"X-Proof-Partner-Id": "someone", "X-Forwarded-For": "192.0.2.1"}
     status, _, body = ask(instance, partner, "/widget/echo", fields=claims)
     assert status == 200, f"status {status}"
-    seen = {}
-    for name, value in json.loads(body)["headers"]:
-        seen.setdefault(name.lower(), []).append(value)
+    seen = seen_by_backend(body)
     assert seen.get("x-proof-partner-id") == [partner.id], f"X-Proof-Partner-Id is {seen.get('x-proof-partner-id')}"
     assert seen.get("x-proof-widget-id") == [partner.widget], f"X-Proof-Widget-Id is {seen.get('x-proof-widget-id')}"
     assert seen.get("x-proof-environment") == ["production"], "X-Proof-Environment is missing"

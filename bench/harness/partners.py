@@ -9,12 +9,12 @@ HERE = "127.0.0.1/32"
 
 
 class Partner:
-    def __init__(self, index, local):
+    def __init__(self, index, local, changed=False):
         digest = hashlib.sha256(b"bench partner %d" % index).digest()
         self.id = f"p{index:07d}"
         self.token = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         self.sha256 = hashlib.sha256(self.token.encode()).hexdigest()
-        self.widget = str(uuid.UUID(bytes=digest[:16], version=4))
+        self.widget = str(uuid.UUID(bytes=digest[16:] if changed else digest[:16], version=4))
         self.own = f"{10 + index // 65536}.{index // 256 % 256}.{index % 256}.0/24"
         # [prefix, name of the network]: gateways that look an address up first need the name
         self.networks = [[HERE, "here"]] * local + [[self.own, self.id]]
@@ -41,10 +41,10 @@ def some(count):
     return [Partner(index, True) for index in range(min(count - 1, 10_000))] + [Partner(count - 1, False)]
 
 
-def all_of(count):
-    """Every partner of the set; the last one is shut out."""
+def all_of(count, changed=False):
+    """Every partner of the set; the last one is shut out. `changed`: the first one has another widget."""
     for index in range(count - 1):
-        yield Partner(index, True)
+        yield Partner(index, True, changed and index == 0)
     yield Partner(count - 1, False)
 
 

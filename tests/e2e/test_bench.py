@@ -102,3 +102,17 @@ def test_no_figure_after_a_start_that_failed(measured, tmp_path):
         values = results["scenarios"][scenario]["values"]
         assert set(values["once"]) == {"na"} and str(started) in values["once"]["na"], values["once"]
         assert len(values["proofgw"]["cost_us"]) == 7
+
+
+def test_latency_while_partner_data_are_exchanged(measured, tmp_path):
+    """One start, one exchange and three on end, for each of three sizes: the gateway says that it has loaded each of them."""
+    said = tmp_path / "said"
+    command = ["/bin/sh", "-c", f'exec "$@" 2>>{said}', "start", "@BIN@/proofgw", "run", "-c", "@DIR@/conf/gateway.yaml"]
+    results, path = measured(describe(tmp_path, "twin", command=command), "relay", scenarios="I")
+    found = results["scenarios"]["I"]
+    for size in ("20", "200", "2 k"):
+        figures = {key: value for key, value in found["values"]["twin"].items() if key.endswith(f" {size}")}
+        assert figures.pop(f"lost requests {size}") == figures.pop(f"lost connections {size}") == 0
+        assert len(figures) == 5 and min(figures.values()) > 0, figures
+        assert found["values"]["relay"]["na"][size] == "knows no partners"
+    assert said.read_text().count("event=store_loaded ") >= 3 * (1 + 1 + 3)
