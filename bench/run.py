@@ -133,7 +133,7 @@ def begin(options, setting, descriptions):
     results = {
         "format": 1,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine.describe(),
+        "machine": machine.describe(len(setting.processors.all)),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "partners": options.partners,

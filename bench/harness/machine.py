@@ -110,13 +110,13 @@ def pss_kib(pids):
     return total
 
 
-def describe():
+def describe(processors):
     """What a reader must know about the machine."""
     model = re.search(r"^model name\s*:\s*(.*)$", (PROC / "cpuinfo").read_text(), re.M)
     release = Path("/etc/os-release")
     name = re.search(r'^PRETTY_NAME="?([^"\n]*)', release.read_text(), re.M) if release.exists() else None
     return {
-        "processors": len(os.sched_getaffinity(0)),
+        "processors": processors,
         "model": model[1].strip() if model else platform.machine(),
         "kernel": platform.release(),
         "system": name[1] if name else platform.system(),

@@ -7,6 +7,7 @@ gateway under another name, and one that claims a job it does not do. How large 
 """
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -58,6 +59,7 @@ def test_figures(measured, tmp_path):
             operations = sum(n for _, n in values[name]["histogram"])
             assert operations > 10
     assert results["scenarios"]["F403"]["values"]["relay"] == {"na": "judges nobody"}
+    assert results["machine"]["processors"] == len(os.sched_getaffinity(0))
     assert not any(results["gateways"]["proofgw"]["proofs"].values())
 
     same = run("compare.py", path, path)
