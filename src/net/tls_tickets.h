@@ -1,9 +1,9 @@
 /* tls_tickets.h - the keys that session tickets are sealed with: one to seal, and earlier ones that still
  * open.
  *
- * They live outside the contexts, so that sessions resume after a reload. Own keys change by time: a ticket
- * opens for one to two periods. Gateways that share clients share a file instead, and whoever distributes
- * it rotates:
+ * They live outside the contexts, so that sessions resume after a reload. Own keys change by time, and each
+ * opens for two periods: sessions, so tickets, last for one. Gateways that share clients share a file
+ * instead, and whoever distributes it rotates:
  *
  *   # comment                                          one key a line, 160 hexadecimal digits (80 bytes):
  *   <name: 16 bytes><AES-256 key: 32><HMAC key: 32>    the first seals and opens, up to three more only open.
