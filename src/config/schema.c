@@ -96,7 +96,7 @@ const struct schema_key schema_keys[] = {
      .help = "Where partners connect, over HTTP/1.1. Without tls: true, put it on loopback or behind something that ends TLS."},
     {"listeners[].address", SCHEMA_LISTEN, RELOAD, .required = true, LISTENER_FIELD(address),
      .value = "127.0.0.1:8080",
-     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so that no allowlist has them, unless proxy_protocol says it: 403). Port 0 lets "
+     .help = "IPv4:PORT, [IPv6]:PORT, *:PORT (every interface, IPv6 and IPv4) or unix:PATH (whose callers have no address, so no allowlist has them: 403, unless proxy_protocol or forwarded_for says who it is). Port 0 lets "
              "the kernel choose."},
     {"listeners[].backlog", SCHEMA_COUNT, RELOAD, LISTENER_FIELD(backlog), RANGE(1, 65535), .value = "4096",
      .help = "Connections that may wait to be accepted, per worker. The kernel caps it at "
@@ -131,7 +131,7 @@ const struct schema_key schema_keys[] = {
      .help = "Keys of session tickets that several gateways share: docs/TLS.md. none = keys of its own."},
     {"tls.ticket_rotation", SCHEMA_DURATION, RELOAD, FIELD(tls.ticket_rotation_ms),
      RANGE(1 * MINUTE, 7 * DAY), .value = "12h",
-     .help = "How often the gateway makes itself a new ticket key; the one before is still accepted."},
+     .help = "How often the gateway makes itself a new ticket key; the one before is still accepted. Tickets are good for so long, with a ticket_keys_file too."},
     {"tls.certificates", SCHEMA_LIST, RELOAD, FIELD(tls.certificates), COUNTED_BY(tls.ncertificates),
      .element_size = sizeof(struct config_certificate),
      .help = "The name that a client asks for (SNI) chooses among them; ECDSA and RSA may stand side by side. The first one is for clients that ask for none."},
@@ -184,7 +184,7 @@ const struct schema_key schema_keys[] = {
              "for X-Forwarded-For."},
     {"fields.alias", SCHEMA_ENUM, RELOAD, FIELD(fields.alias), .words = alias_words, .value = "drop",
      .help = "drop = remove such fields and count them; reject = answer with 400; allow = pass them on, "
-             "but for those that spell an identity field."},
+             "but for those that spell a field that the gateway knows, such as X_Forwarded_For or Content_Length."},
     {"fields.alias_allowed", SCHEMA_FIELD_NAMES, RELOAD, FIELD(fields.alias_allowed),
      COUNTED_BY(fields.nalias_allowed),
      .value = "[]",
@@ -197,16 +197,16 @@ const struct schema_key schema_keys[] = {
      .help = "Request line and fields together. More is answered with 431. At most half of limits.buffer."},
     {"limits.header_count", SCHEMA_COUNT, RELOAD, FIELD(limits.header_count), RANGE(8, HTTP_FIELDS_MAX),
      .value = "100",
-     .help = "Fields of one head, also of the backend's. More is answered with 431."},
+     .help = "Fields of one head. More is answered with 431, of the backend's with 502."},
     {"limits.target", SCHEMA_SIZE, RELOAD, FIELD(limits.target_bytes), RANGE(64, 64 * KIB), .value = "8KiB",
      .help = "Path and query. More is answered with 414."},
     {"limits.body", SCHEMA_SIZE, RELOAD, FIELD(limits.body_bytes), RANGE(1, 64 * GIB), .value = "10MiB",
      .help = "Request body. Bodies are streamed, so this costs no memory. More is answered with 413."},
     {"limits.chunk_extension", SCHEMA_SIZE, RELOAD, FIELD(limits.chunk_extension_bytes), RANGE(0, 64 * KIB),
      .value = "4KiB",
-     .help = "Chunk extensions of one body together; they are read and dropped."},
+     .help = "Chunk extensions of one body together; they are read and dropped. More is answered with 400."},
     {"limits.trailer", SCHEMA_SIZE, RELOAD, FIELD(limits.trailer_bytes), RANGE(0, 64 * KIB), .value = "8KiB",
-     .help = "Trailer section of one body; it is read and dropped."},
+     .help = "Trailer section of one body; it is read and dropped. More is answered with 400."},
     {"limits.pipelined", SCHEMA_SIZE, RELOAD, FIELD(limits.pipelined_bytes), RANGE(1 * KIB, 1 * MIB),
      .value = "64KiB",
      .help = "Bytes a client may send ahead while its current request is being answered; one read (limits.buffer) more may be held."},
@@ -217,12 +217,12 @@ const struct schema_key schema_keys[] = {
     {"limits.connections_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_worker),
      RANGE(1, 1000000),
      .value = "20000",
-     .help = "Client connections, tunnels included. Each takes a descriptor, and a tunnel two."},
+     .help = "Client connections, tunnels included. Each takes a descriptor, and a tunnel two. More are answered with 503, with TLS reset."},
     {"limits.connections_per_source", SCHEMA_COUNT, RELOAD, FIELD(limits.connections_per_source),
      RANGE(0, 1000000),
      .value = "8192",
      .help = "Client connections of one address (IPv6: of one /64), at all workers of the process together. A partner opens a tunnel per "
-             "transaction from few addresses: keep it in the thousands. 0 = no limit."},
+             "transaction from few addresses: keep it in the thousands. More are answered with 503, with TLS reset. 0 = no limit."},
     {"limits.tunnels_per_worker", SCHEMA_COUNT, RELOAD, FIELD(limits.tunnels_per_worker), RANGE(0, 1000000),
      .value = "8192",
      .help = "WebSocket tunnels. More are answered with 503. 0 = none at all."},
@@ -297,7 +297,7 @@ const struct schema_key schema_keys[] = {
      .help = "An idle client connection is closed after it; also a new one that sends nothing."},
     {"timeouts.upstream_connect", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_connect_ms),
      RANGE(TICK_MS, 5 * MINUTE), .value = "3s",
-     .help = "Waiting for a connection to the backend and connecting."},
+     .help = "Waiting for a free connection to the backend (longer: 503), and connecting to an address of it (longer: 504): so long for each."},
     {"timeouts.upstream_response", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_response_ms),
      RANGE(TICK_MS, 1 * HOUR), .value = "30s",
      .help = "From the end of the request to the first byte of the backend's answer. Longer is answered "
@@ -324,7 +324,7 @@ const struct schema_key schema_keys[] = {
              "the answer. 0s = do not."},
     {"timeouts.drain_delay", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_delay_ms), RANGE(0, 1 * HOUR),
      .value = "0s",
-     .help = "After SIGTERM or SIGINT, go on serving so long while /readyz answers 503, so that load balancers stop sending traffic."},
+     .help = "After SIGTERM, SIGINT, SIGQUIT and proofctl drain, go on serving so long while /readyz answers 503, so that load balancers stop sending traffic."},
     {"timeouts.drain_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.drain_keep_alive_ms), RANGE(0, 1 * DAY),
      .value = "5s",
      .help = "When draining, an idle client connection waits so long for one more request, whose answer says "
@@ -334,7 +334,7 @@ const struct schema_key schema_keys[] = {
      .help = "Tunnels are closed evenly over this time when draining, so that partners do not come back all at once."},
     {"timeouts.shutdown", SCHEMA_DURATION, RELOAD, FIELD(timeouts.shutdown_ms), RANGE(0, 1 * DAY),
      .value = "30s",
-     .help = "After SIGTERM or SIGINT, what is in flight may take this long. Keep it below the "
+     .help = "After SIGTERM, SIGINT, SIGQUIT and an upgrade, what is in flight may take this long. Keep it below the "
              "supervisor's own limit."},
     {"timeouts.upgrade", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upgrade_ms), RANGE(TICK_MS, 1 * HOUR),
      .value = "60s",
@@ -372,7 +372,7 @@ const struct schema_key schema_keys[] = {
      .help = "A server that takes longer for an answer is given up, and connected to again."},
     {"store.redis.max_staleness", SCHEMA_DURATION, RESTART, FIELD(store.redis.max_staleness_ms),
      RANGE(0, 365 * DAY), .value = "0s",
-     .help = "When Redis has been out of reach for so long, the gateway is no longer ready; it goes on "
+     .help = "When Redis has been out of reach for so long (15s or more), the gateway is no longer ready; it goes on "
              "serving whoever comes. 0s = ready without limit."},
     {"store.redis.deletion_limit", SCHEMA_COUNT, RESTART, FIELD(store.redis.deletion_limit), RANGE(0, 100),
      .value = "20",
