@@ -344,8 +344,8 @@ static bool is_ready(const struct facts *f)
 
 #define FULL_LOADS_HELP "With Redis: complete loads, by the reason why the change log was not enough."
 #define RELOADS_HELP                                                                                         \
-    "Reloads of the configuration: done, failed (nothing has changed, or a worker hangs), refused (while "   \
-    "draining)."
+    "Reloads of the configuration: done, failed (nothing has changed, or a worker hangs), refused (the "     \
+    "process is about to end)."
 #define AWAY_HELP                                                                                            \
     "With Redis: how often the gateway fell out of step with it, or tried in vain to come back, by the "     \
     "reason."

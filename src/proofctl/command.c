@@ -174,7 +174,8 @@ const struct command commands[] = {
      .arguments = "ID [--grace DURATION]",
      .summary = "issue a new token; the old one stays valid for a grace period",
      .details = "Prints the new token, this once, and the exact end of the old one. A token from an earlier rotation that\n"
-                "is still in its grace period ends now: a partner has two tokens at most.",
+                "is still in its grace period ends now: a partner has two tokens at most. (It stays where the current one\n"
+                "was revoked, unless the grace is 0s.)",
      .examples = "proofctl token rotate acme --grace 24h --wait\n"
                  "proofctl token rotate acme --grace 0s --yes    # the old one has leaked",
      .options = CHANGES | BIT(GRACE), .positional_min = 1, .positional_max = 1,
