@@ -141,6 +141,7 @@ static bool read_once(struct stream *s)
     ssize_t n = recv(s->fd, l->read_buffer, l->read_buffer_bytes, 0);
     if (n > 0) {
         s->bytes_in += (uint64_t)n;
+        if ((size_t)n == l->read_buffer_bytes) s->has_more = true;
         if (s->tls)
             stream_tls_take(s, l->read_buffer, (size_t)n);
         else
@@ -170,6 +171,11 @@ bool stream_is_quiet(const struct stream *s)
     char byte;
     if (s->tls && stream_tls_has_waiting(s)) return false;
     return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+bool stream_has_more(const struct stream *s)
+{
+    return s->has_more || s->eof || (s->tls && stream_tls_has_more(s));
 }
 
 void stream_finish_shutdown(struct stream *s)
@@ -268,6 +274,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if ((events & UV_WRITABLE) && s->pending && s->state != STREAM_CLOSING) flush_pending(s);
     bool was_eof = s->eof, is_empty = false;
+    s->has_more = status < 0 || (events & (READ_MASK & ~UV_READABLE));
     if ((events & READ_MASK) && wants_bytes(s))
         is_empty = read_once(s) && !(events & (READ_MASK & ~UV_READABLE));
     if (s->state != STREAM_OPEN && s->state != STREAM_HANDSHAKE) return;

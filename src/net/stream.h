@@ -77,7 +77,8 @@ struct stream {
     bool write_failed : 1; /* sending is over; reading may go on */
     bool shut_wanted : 1;  /* shutdown(SHUT_WR) once nothing is pending */
     bool shut_done : 1;
-    bool is_unix : 1; /* a unix socket: set by whoever has opened the stream */
+    bool is_unix : 1;  /* a unix socket: set by whoever has opened the stream */
+    bool has_more : 1; /* the socket had more for us than the last read has taken: stream_has_more() */
 };
 
 /* Not in STREAM_NONE. */
@@ -130,6 +131,10 @@ void stream_read_now(struct stream *s);
 /* Nothing waits to be read, neither bytes nor the other side's FIN (one system call). With TLS, what waits in
  * the kernel counts whatever it is: it cannot be told without reading it. */
 bool stream_is_quiet(const struct stream *s);
+
+/* In on_read and on_readable: behind what they bring, more bytes or the end are known to come. Asks nobody:
+ * what the kernel was not read for may be there all the same. */
+bool stream_has_more(const struct stream *s);
 
 enum { STREAM_IOV_MAX = 64 };
 

@@ -125,6 +125,11 @@ bool stream_tls_has_waiting(const struct stream *s)
     return s->tls->arrived.n > 0 || s->tls->end != ERR_OK;
 }
 
+bool stream_tls_has_more(const struct stream *s)
+{
+    return stream_tls_has_waiting(s) || tls_is_inside_record(s->tls->engine);
+}
+
 bool stream_tls_hand_over(struct stream *s)
 {
     if (!stream_tls_has_waiting(s)) return false;

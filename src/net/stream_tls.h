@@ -25,6 +25,9 @@ void stream_tls_take_fin(struct stream *s);
 bool stream_tls_hand_over(struct stream *s);
 bool stream_tls_has_waiting(const struct stream *s);
 
+/* The same, or part of a record has come. */
+bool stream_tls_has_more(const struct stream *s);
+
 /* Reading was resumed: what waits is handed over in the next round of the loop. */
 void stream_tls_resume(struct stream *s);
 

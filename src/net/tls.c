@@ -324,6 +324,11 @@ void tls_feed(struct tls *t, const char *p, size_t n, struct tls_result *r)
     r->out = take_out(b);
 }
 
+bool tls_is_inside_record(const struct tls *t)
+{
+    return SSL_has_pending(t->ssl);
+}
+
 /* --- writing --------------------------------------------------------------------------------------- */
 
 /* The next record's worth of plaintext: straight from a large slice, else gathered. Leaves empty slices

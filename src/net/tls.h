@@ -56,6 +56,9 @@ struct tls_result {
 /* Takes all of p, at most loop.read_buffer_bytes. Not after ERR_EOF; after a failure it fails again. */
 void tls_feed(struct tls *t, const char *p, size_t n, struct tls_result *r);
 
+/* Part of a record waits for its rest. */
+bool tls_is_inside_record(const struct tls *t);
+
 /* Plaintext that is still to be encrypted; advanced by tls_seal(). */
 struct tls_source {
     struct iovec *iov; /* used as scratch */

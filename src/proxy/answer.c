@@ -36,7 +36,8 @@ static void answer_done(struct exchange *x, bool clean)
     bool request_done = x->req == SIDE_DONE;
     if (!request_done)
         c->close_after = true; /* the backend answered early: the rest of the request is dropped */
-    exchange_release(x, clean && request_done && !x->drops_body && x->up_keep_alive && !x->up->stream.eof);
+    exchange_release(x, clean && request_done && !x->drops_body && x->up_keep_alive &&
+                            !stream_has_more(&x->up->stream));
     exchange_finish(x, END_OK, PHASE_DONE);
 }
 

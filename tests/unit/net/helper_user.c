@@ -49,6 +49,7 @@ static void on_read(struct stream *s, const char *p, size_t n)
     u->ngot += n;
     u->got[u->ngot] = '\0';
     u->reads++;
+    u->had_more = stream_has_more(s);
     end(u, ON_READ);
 }
 

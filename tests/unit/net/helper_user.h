@@ -18,6 +18,7 @@ struct user {
     enum err failure;
     enum user_event close_on; /* closes the stream inside this event */
     bool in_event;
+    bool had_more; /* stream_has_more() in the last on_read */
     size_t ngot;
     char *got; /* what was read, with a NUL behind it */
 };

@@ -111,6 +111,36 @@ static void a_stream_is_quiet_until_something_waits(void **state)
     user_destroy(t, u);
 }
 
+/* As far as it is known without another system call: the FIN or the reset behind it, or more than fits. */
+static void a_read_knows_what_else_has_come(void **state)
+{
+    struct net_test *t = *state;
+    int fd;
+    struct user *u = user_open_tcp(t, &fd);
+    test_send(fd, "hello");
+    RUN_UNTIL(t, u->ngot == 5);
+    assert_false(u->had_more);
+    char *sent = test_pattern(TEST_READ_BUFFER);
+    assert_int_equal(send(fd, sent, TEST_READ_BUFFER, MSG_NOSIGNAL), TEST_READ_BUFFER);
+    test_send(fd, "!");
+    RUN_UNTIL(t, u->ngot == 5 + TEST_READ_BUFFER);
+    assert_true(u->had_more);
+    RUN_UNTIL(t, u->ngot == 6 + TEST_READ_BUFFER);
+    assert_false(u->had_more);
+    test_send(fd, "bye");
+    close(fd);
+    RUN_UNTIL(t, u->ngot == 9 + TEST_READ_BUFFER);
+    assert_true(u->had_more);
+    free(sent);
+    user_destroy(t, u);
+    u = user_open_tcp(t, &fd);
+    test_send(fd, "bye");
+    test_reset(fd);
+    RUN_UNTIL(t, u->ngot == 3);
+    assert_true(u->had_more);
+    user_destroy(t, u);
+}
+
 static struct stream_events other_events;
 static unsigned other_reads;
 
@@ -392,6 +422,7 @@ int main(void)
         STREAM_TEST(nothing_is_read_while_paused),
         STREAM_TEST(read_now_does_not_wait_for_the_next_turn),
         STREAM_TEST(a_stream_is_quiet_until_something_waits),
+        STREAM_TEST(a_read_knows_what_else_has_come),
         STREAM_TEST(events_may_be_changed_inside_one),
         STREAM_TEST(what_fits_is_sent_at_once),
         STREAM_TEST(what_does_not_fit_waits_and_arrives_whole),

@@ -254,6 +254,33 @@ static void a_fin_without_close_notify_is_a_truncation(void **state)
     link_free(&l);
 }
 
+/* Part of a record, of which nothing can be handed over yet, and close_notify. */
+static void a_read_knows_what_else_has_come(void **state)
+{
+    char *bytes;
+    struct link l = link_open(state);
+    link_exchange(&l);
+    assert_false(l.u->had_more);
+    l.u->ngot = 0;
+    assert_int_equal(SSL_write(l.p->ssl, "whole", 5), 5);
+    assert_int_equal(SSL_write(l.p->ssl, "rest", 4), 4);
+    long n = BIO_get_mem_data(SSL_get_wbio(l.p->ssl), &bytes);
+    assert_int_equal(send(l.p->fd, bytes, (size_t)n - 1, 0), n - 1);
+    RUN_UNTIL(l.t, l.u->ngot == 5);
+    assert_true(l.u->had_more);
+    assert_int_equal(send(l.p->fd, bytes + n - 1, 1, 0), 1);
+    RUN_UNTIL(l.t, l.u->ngot == 9);
+    assert_false(l.u->had_more);
+    assert_int_equal(BIO_reset(SSL_get_wbio(l.p->ssl)), 1);
+    assert_int_equal(SSL_write(l.p->ssl, "bye", 3), 3);
+    (void)SSL_shutdown(l.p->ssl);
+    peer_carry(l.t, l.p);
+    RUN_UNTIL(l.t, l.u->eofs);
+    assert_string_equal(l.u->got, "wholerestbye");
+    assert_true(l.u->had_more);
+    link_free(&l);
+}
+
 static void an_ordinary_close_says_goodbye(void **state)
 {
     char got[8];
@@ -358,6 +385,7 @@ int main(void)
         TLS_TEST(nothing_is_kept_in_an_idle_stream),
         TLS_TEST(close_notify_is_the_end),
         TLS_TEST(a_fin_without_close_notify_is_a_truncation),
+        TLS_TEST(a_read_knows_what_else_has_come),
         TLS_TEST(an_ordinary_close_says_goodbye),
         TLS_TEST(whoever_was_cut_off_says_none),
         TLS_TEST(a_reset_does_not),
