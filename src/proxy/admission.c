@@ -301,12 +301,13 @@ static enum err rewrite_head(struct exchange *x, const struct req_head *req, con
     return x->head.p ? ERR_OK : ERR_NOMEM;
 }
 
-/* A tunnel takes its connection away for good, so it gets a fresh one; a request that must not be sent twice
- * gets one that was checked. */
+/* A tunnel takes its connection away for good, so it gets a fresh one; a request that cannot be sent twice,
+ * for its method or because its body is not kept, gets one that was checked. */
 static enum lease first_lease(const struct exchange *x)
 {
     if (x->upgrade) return LEASE_FRESH;
-    return method_is_idempotent((enum http_method)x->method) ? LEASE_ANY : LEASE_CHECKED;
+    bool may_repeat = x->req == SIDE_DONE && method_is_idempotent((enum http_method)x->method);
+    return may_repeat ? LEASE_ANY : LEASE_CHECKED;
 }
 
 /* On a listener with forwarded_for: whom the request names. `*refusal` is set when it does so badly. Errors:

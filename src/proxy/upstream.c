@@ -118,6 +118,18 @@ static const struct stream_events idle_events = {
     .on_closed = free_upconn,
 };
 
+/* Closes a connection. Nobody of the queue is told that there is room: whoever calls may want to take it. */
+static void drop(struct upconn *c)
+{
+    if (c->state == UPCONN_IDLE) idle_unlink(c);
+    set_state(c, UPCONN_CLOSED);
+    c->user = NULL;
+    c->stream.events = &idle_events;
+    c->pool->nconns--;
+    update_gauges(c->pool);
+    stream_close(&c->stream, STREAM_END_CLOSE);
+}
+
 /* --- lease ----------------------------------------------------------------------------------------- */
 
 static enum err connect_to(struct upstream *u, struct upconn *c, const struct socket_address *a,
@@ -212,7 +224,7 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
         set_state(c, UPCONN_LEASED);
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_REUSES, u->env, 1);
     } else {
-        if (u->nidle && u->nconns >= u->conns_max) upstream_discard(u->idle.prev); /* room for a fresh one */
+        if (u->nidle && u->nconns >= u->conns_max) drop(u->idle.prev);
         if (u->nconns >= u->conns_max) {
             if (u->nwaiting >= u->waiting_max) {
                 count_limit(u, LIMIT_UPSTREAM_WAITING);
@@ -301,16 +313,9 @@ void upstream_return(struct upconn *c)
 
 void upstream_discard(struct upconn *c)
 {
-    struct upstream *u = c->pool;
     if (c->state == UPCONN_CLOSED) return;
-    if (c->state == UPCONN_IDLE) idle_unlink(c);
-    set_state(c, UPCONN_CLOSED);
-    c->user = NULL;
-    c->stream.events = &idle_events;
-    u->nconns--;
-    update_gauges(u);
-    stream_close(&c->stream, STREAM_END_CLOSE);
-    serve_queue(u);
+    drop(c);
+    serve_queue(c->pool);
 }
 
 void upconn_become_tunnel(struct upconn *c, void *tunnel, const struct stream_events *events)

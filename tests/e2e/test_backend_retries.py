@@ -17,6 +17,7 @@ from support.faults import announced, recovers
 from support.http1 import Ended
 from support.payload import MIB
 from support.wait import DEADLINE_S, wait_for
+from support.websocket import upgrade
 
 
 # --- a kept connection that dies under a request ---------------------------------------------------------
@@ -135,8 +136,10 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(gateway, backend, partn
     assert len(backend.requests) == 2
 
 
-def test_a_post_looks_at_a_connection_that_was_idle_for_long(gateway, backend, partner):
-    """The backend's FIN is in the kernel, and the gateway (stopped meanwhile) finds the client's request first."""
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_request_that_cannot_be_repeated_looks_at_a_connection_that_was_idle_for_long(gateway, backend, partner, method):
+    """The backend's FIN is in the kernel, and the gateway (stopped meanwhile) finds the client's request first. Its body
+    could not be sent twice, whatever the method."""
     gate, closed = backend.gate(), backend.gate()
 
     def script(c):
@@ -153,11 +156,11 @@ def test_a_post_looks_at_a_connection_that_was_idle_for_long(gateway, backend, p
     watch = Stopwatch()
     wait_for(lambda: watch.seconds() > 1.2, "a connection that is no longer young")
     gateway.signal(signal.SIGSTOP)
-    client.send(request("POST", fields=partner.authorization, body=b"once"))
+    client.send(request(method, fields=partner.authorization, body=b"once"))
     gate.open()
     closed.wait()
     gateway.signal(signal.SIGCONT)
-    is_passed(client.response("POST"))
+    is_passed(client.response(method))
     assert [r.body for r in backend.requests] == [b"", b"once"]
 
 
@@ -258,6 +261,26 @@ def test_a_retry_while_others_wait(proofgw, backend, partner):
     targets = [r.target for r in backend.requests]
     assert sorted(targets[1:]) == ["/widget/0", "/widget/0", "/widget/1", "/widget/2", "/widget/3"]
     gateway.wait_metric("proofgw_upstream_connections_open", 1)
+
+
+def test_an_upgrade_keeps_its_place_in_the_queue(proofgw, backend, partner):
+    """It wants a connection of its own, so a kept one has to go first; nobody behind it gets that one's place."""
+    gateway = proofgw(limits={"upstream_connections": 1})
+    gate = backend.hold(then=Connection.serve)
+    clients = [gateway.client() for _ in range(4)]
+    waiting = [
+        request(target="/widget/first", fields=partner.authorization),
+        upgrade(partner),
+        request(target="/widget/third", fields=partner.authorization),
+        request("POST", target="/widget/fourth", fields=partner.authorization),
+    ]
+    for n, client in enumerate(clients):
+        client.send(waiting[n])
+        gateway.wait_metric("proofgw_exchanges_active", n + 1)
+    gate.open()
+    for client in clients:
+        is_passed(client.response())
+    assert [r.target for r in backend.requests] == ["/widget/first", "/ws?tx_id=1", "/widget/third", "/widget/fourth"]
 
 
 def test_a_client_that_leaves_the_queue_is_not_served(proofgw, backend, partner):
