@@ -281,7 +281,9 @@ static void on_timer(struct wheel_entry *e)
         return;
     }
     switch ((enum conn_state)c->state) {
-    case CONN_IDLE: conn_linger(c); break;
+    case CONN_IDLE:
+        if (stream_is_quiet(&c->stream)) conn_linger(c); /* else a request came in time, and is read next */
+        break;
     case CONN_HEAD:
         set_state(c, CONN_EXCHANGE);
         exchange_refuse_late(c);

@@ -5,6 +5,7 @@ does nothing. Nothing here measures how late a timeout is; only that it is not e
 """
 
 import select
+import signal
 import socket
 
 import pytest
@@ -205,6 +206,22 @@ def test_keep_alive(proofgw, partner):
     watch = Stopwatch()
     client.expect_close()
     assert watch.seconds() >= SHORT_S * 0.9  # the answer was read a little after it was sent
+
+
+@pytest.mark.parametrize("data, answered", [(b"", False), (b"\r\n", False), (request("POST", body=b"in time"), True)])
+def test_keep_alive_ends_no_connection_with_a_request_that_is_there(proofgw, partner, data, answered):
+    """The gateway is stopped meanwhile: the request has come in time, and the time is over before it is read."""
+    gateway = proofgw(timeouts={"keep_alive": SHORT})
+    client = gateway.client()
+    is_passed(client.exchange(fields=partner.authorization))
+    gateway.signal(signal.SIGSTOP)
+    client.send(data)
+    watch = Stopwatch()
+    wait_for(lambda: watch.seconds() > 2 * SHORT_S, "its time is over")
+    gateway.signal(signal.SIGCONT)
+    if answered:
+        is_error(client.response("POST"), "missing_token", closes=False)
+    client.expect_close()
 
 
 def test_keep_alive_of_a_connection_that_never_sends(proofgw, tmp_path):
