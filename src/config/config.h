@@ -217,9 +217,10 @@ struct config {
  * Errors: ERR_PARSE (something was reported), ERR_IO (the file cannot be read; reported), ERR_NOMEM. */
 enum err config_load(const char *path, struct config **out, FILE *report);
 
-/* Reads the whole file, but at most one byte more than a configuration may have. Owns: the caller frees.
- * Errors: ERR_IO, ERR_NOMEM (reported). */
-enum err config_read(const char *path, char **bytes, size_t *n, FILE *report);
+/* Reads the whole file, but at most one byte more than a configuration may have. A pipe can keep its reader
+ * waiting for ever: it is read only if this one `may_wait`. Owns: the caller frees. Errors: ERR_IO, ERR_NOMEM
+ * (reported). */
+enum err config_read(const char *path, bool may_wait, char **bytes, size_t *n, FILE *report);
 
 /* The same with the content of the file in memory; `path` is for messages and for relative names. */
 enum err config_load_text(const char *path, struct span text, struct config **out, FILE *report);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -387,16 +388,28 @@ enum err config_load_text(const char *path, struct span text, struct config **ou
     return ERR_OK;
 }
 
-enum err config_read(const char *path, char **bytes, size_t *n, FILE *report)
+/* -1 with errno, or with `*why`. */
+static int open_to_read(const char *path, bool may_wait, const char **why)
 {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | (may_wait ? 0 : O_NONBLOCK));
+    if (fd < 0 || may_wait || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))) return fd;
+    (void)close(fd); /* nothing was read */
+    *why = "it is no regular file";
+    return -1;
+}
+
+enum err config_read(const char *path, bool may_wait, char **bytes, size_t *n, FILE *report)
+{
+    const char *why = NULL;
     char *buffer = malloc(DOCUMENT_BYTES_MAX + 1);
     if (buffer == NULL) {
         fprintf(report, "%s: error: out of memory\n", path);
         return ERR_NOMEM;
     }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_to_read(path, may_wait, &why);
     ssize_t got = fd < 0 ? -1 : fd_read_all(fd, buffer, DOCUMENT_BYTES_MAX + 1);
-    if (got < 0) fprintf(report, "%s: error: cannot be read: %s\n", path, strerror(errno));
+    if (got < 0) fprintf(report, "%s: error: cannot be read: %s\n", path, why ? why : strerror(errno));
     if (fd >= 0) (void)close(fd); /* only read from */
     if (got < 0) {
         free(buffer);
@@ -411,7 +424,7 @@ enum err config_load(const char *path, struct config **out, FILE *report)
 {
     char *bytes;
     size_t n;
-    enum err e = config_read(path, &bytes, &n, report);
+    enum err e = config_read(path, true, &bytes, &n, report);
     if (e) return e;
     e = config_load_text(path, span_of(bytes, n), out, report);
     free(bytes);
@@ -425,7 +438,7 @@ enum err config_peek_control_socket(const char *path, char *out, size_t cap)
     size_t n;
     FILE *unwanted = fopen("/dev/null", "we");
     if (unwanted == NULL) return ERR_IO;
-    enum err e = config_read(path, &bytes, &n, unwanted);
+    enum err e = config_read(path, true, &bytes, &n, unwanted);
     (void)fclose(unwanted); /* nothing of it is needed */
     if (e) return e;
     e = load(&l, path, span_of(bytes, n));

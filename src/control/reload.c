@@ -285,7 +285,7 @@ static enum err read_and_load(const char *path, uint8_t digest[static 32], struc
     char *bytes;
     size_t n;
     memset(digest, 0, 32); /* no digest: a file that cannot be read now counts as changed once it can be */
-    enum err e = config_read(path, &bytes, &n, report);
+    enum err e = config_read(path, false, &bytes, &n, report);
     if (e) return e;
     struct span text = span_of(bytes, n);
     e = config_digest(text, digest); /* also of one that is faulty */
@@ -366,7 +366,7 @@ static bool has_changed(struct reload *r)
         fopen("/dev/null", "we"); /* a file that is missing while it is being replaced is not reported */
     if (!nowhere) return false;
     bool changed = false;
-    if (config_read(r->path, &bytes, &n, nowhere) == ERR_OK) {
+    if (config_read(r->path, false, &bytes, &n, nowhere) == ERR_OK) {
         changed = config_digest(span_of(bytes, n), digest) == ERR_OK &&
                   memcmp(digest, r->digest, sizeof digest) != 0;
         free(bytes);

@@ -8,6 +8,7 @@ exactly once; the tests of the watch switch it on. PROOFGW_FULL=1 makes the long
 """
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -304,6 +305,21 @@ def test_file_that_comes_back(proofgw, partner):
     gateway.wait_metric("proofgw_config_last_reload_successful", 1)
     assert [e["trigger"] for e in gateway.events("config_reloaded")] == ["file"]
     is_passed(get(gateway, partner))
+
+
+def test_a_pipe_in_the_place_of_the_file(proofgw, partner):
+    """Nobody writes into it: whoever waited for that would answer neither health checks nor changes of partners."""
+    gateway = watched(proofgw)
+    away, pipe = gateway.folder / "elsewhere", gateway.folder / "pipe"
+    gateway.config_file.rename(away)
+    os.mkfifo(pipe)
+    pipe.rename(gateway.config_file)
+    gateway.signal(signal.SIGHUP)
+    (line,) = gateway.wait_event("config_reload_failed")
+    assert line["error"].endswith("gateway.yaml: error: cannot be read: it is no regular file")
+    is_passed(get(gateway, partner))
+    away.rename(gateway.config_file)
+    gateway.wait_metric("proofgw_config_last_reload_successful", 1)
 
 
 def test_keys_that_need_a_restart(gateway, partner):
