@@ -216,6 +216,7 @@ static struct backend_change *make_changes(const struct edit_plan *plans, size_t
 
 static enum ctl_exit commit_changes(struct session *s, const struct backend_change *changes, size_t n)
 {
+    if (s->has_token) session_hold_signals(s); /* until it is printed, or the run has failed */
     enum err err = s->backend->ops->commit(s->backend, changes, n);
     if (s->backend->ncommitted > 0) s->committed = s->backend->sequence;
     if (err) return session_fail_backend(s, err);

@@ -5,13 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum ctl_exit issue_token(const struct session *s, struct issued *out)
+enum ctl_exit issue_token(struct session *s, struct issued *out)
 {
     uint8_t digest[TOKEN_DIGEST_BYTES];
     if (token_text_make(out->token))
         return session_fail(s, CTL_FAILED, "the kernel gave no random bytes; nothing was changed");
     if (token_text_digest(span_of(out->token, TOKEN_TEXT_CHARS), digest)) return session_fail_memory(s);
     token_text_hex(digest, out->digest);
+    s->has_token = true;
     return CTL_OK;
 }
 
@@ -47,5 +48,6 @@ enum ctl_exit issue_print_json(const struct session *s, const struct issued *i, 
 enum ctl_exit issue_flush(const struct session *s, const char *partner_id)
 {
     bool is_lost = fflush(stdout) || ferror(stdout);
+    session_release_signals(s);
     return is_lost ? fail_lost(s, partner_id) : CTL_OK;
 }

@@ -15,8 +15,9 @@ struct issued {
     char digest[2 * TOKEN_DIGEST_BYTES + 1]; /* hexadecimal, for the record */
 };
 
-/* Makes a token. The caller calls issue_wipe() on every path. */
-enum ctl_exit issue_token(const struct session *s, struct issued *out);
+/* Makes a token. The caller calls issue_wipe() on every path. From the commit that puts it in force to
+ * issue_flush(), signals wait: it would be lost, and with it perhaps the one that it replaces. */
+enum ctl_exit issue_token(struct session *s, struct issued *out);
 void issue_wipe(struct issued *i);
 
 /* Prints `rest` as a JSON object with the token as its first member, and drops the reference. `rest` NULL:

@@ -146,6 +146,18 @@ bool session_confirm(const struct session *s, const char *subject, const char *w
     return is_yes;
 }
 
+void session_hold_signals(struct session *s)
+{
+    sigset_t all;
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_BLOCK, &all, &s->mask); /* cannot fail with these arguments */
+}
+
+void session_release_signals(const struct session *s)
+{
+    (void)sigprocmask(SIG_SETMASK, &s->mask, NULL); /* nor with these */
+}
+
 enum ctl_exit session_print_json(const struct session *s, json_t *value)
 {
     if (!value) return session_fail(s, CTL_FAILED, "the result cannot be printed: out of memory");

@@ -15,6 +15,8 @@
 
 #include <jansson.h>
 
+#include <signal.h>
+
 enum { SESSION_NAME_MAX = 256 };
 
 struct session {
@@ -28,6 +30,8 @@ struct session {
     uint64_t wait_ms;               /* --wait; 0 = it was not given */
     uint64_t committed;             /* Redis: number of the last change that was made; 0 = none */
     struct progress progress;       /* of the backend */
+    bool has_token;                 /* one was issued that is not printed yet */
+    sigset_t mask;                  /* of signals, before session_hold_signals() */
 };
 
 /* Opens what the command needs. `args` must outlive the session. Owns: the caller, until session_close(),
@@ -58,6 +62,10 @@ void session_note(const struct session *s, const char *format, ...) __attribute_
 /* Asks before live access is cut: true with --yes, or when the operator says yes on a terminal. Otherwise
  * says why nothing was done. `subject`: whom it is about; `what`: what will happen. */
 bool session_confirm(const struct session *s, const char *subject, const char *what);
+
+/* Keeps Ctrl-C and the like waiting until session_release_signals(). */
+void session_hold_signals(struct session *s);
+void session_release_signals(const struct session *s);
 
 /* Prints a JSON value and drops the reference. `value` NULL: out of memory. */
 enum ctl_exit session_print_json(const struct session *s, json_t *value);

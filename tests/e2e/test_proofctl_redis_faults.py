@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import select
+import signal
 import socket
 import threading
 
@@ -14,8 +15,9 @@ from support.expect import is_passed
 from support.following import ask
 from support.operator import Answering, Ctl, make_certificates, operating, running
 from support.partners import Partner, digest, new_token, write_file
+from support.proofctl import TOKEN
 from support.redis import REDIS_SERVER, free_port
-from support.wait import wait_for
+from support.wait import DEADLINE_S, wait_for
 
 pytest_plugins = ["support.ctl_redis"]
 
@@ -275,6 +277,26 @@ def test_a_replica_is_not_written(ctl, redis, tmp_path):
         redis.admin("CONFIG", "SET", "min-replicas-to-write", "2")
         assert "NOREPLICAS" in ctl("ip", "add", "acme", "192.0.2.10", code=3).sentence
         assert "192.0.2.10" not in ctl("ip", "list", "acme").out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_token_in_force_is_printed(ctl, redis, tmp_path, number):
+    """Ctrl-C while a silent replica is waited for: the change is made, the old token has ended, and nobody would have the new one."""
+    redis.open_port()
+    ctl.add("--id", "acme")
+    before = redis.admin("HGET", "gw:{cfg}:p:acme", "client_token_sha256")
+    with running(tmp_path / "replica", passwords=redis.passwords) as replica:
+        replica.replicate(redis)
+        wait_for(lambda: redis.admin("ROLE")[2], "the master's word that the replica follows")
+        with replica.stopped():
+            rotating = ctl.start("token", "rotate", "acme", "--grace", "0s", "--yes", "--wait=60")
+            wait_for(lambda: redis.admin("HGET", "gw:{cfg}:p:acme", "client_token_sha256") != before, "the change")
+            rotating.send_signal(number)
+            out, _ = rotating.communicate(timeout=DEADLINE_S)
+    (token,) = TOKEN.findall(out.decode())
+    ctl.tokens.append(token)
+    assert rotating.returncode == -number  # it does not wait for gateways any more
+    assert digest(token) == redis.admin("HGET", "gw:{cfg}:p:acme", "client_token_sha256")
 
 
 # --- TLS
