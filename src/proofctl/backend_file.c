@@ -283,9 +283,11 @@ static enum err file_commit(struct backend *b, const struct backend_change *chan
 {
     struct backend_file *f = file_of(b);
     sigset_t all, before;
+    struct stat st;
     int lock;
     b->faults = (struct record_messages){0};
-    enum err e = file_lock_take(f->lock_path, LOCK_WAIT_MS, &lock);
+    if (stat(f->path, &st)) st = (struct stat){.st_uid = geteuid(), .st_gid = getegid()};
+    enum err e = file_lock_take(f->lock_path, st.st_uid, st.st_gid, LOCK_WAIT_MS, &lock);
     if (e == ERR_TIMEOUT)
         return fail(f, e, "another proofctl has been writing for %d s; try again", LOCK_WAIT_MS / 1000);
     if (e) return fail(f, e, "cannot be locked (%s): %s%s", f->lock_path, strerror(errno), remedy_of(errno));

@@ -11,9 +11,11 @@
 
 #include "base/err.h"
 
-/* Takes the lock, waiting up to `wait_ms` for another writer. `*fd` holds it until file_lock_release().
- * Errors: ERR_TIMEOUT, ERR_IO (errno). */
-enum err file_lock_take(const char *path, unsigned wait_ms, int *fd);
+#include <sys/types.h>
+
+/* Takes the lock, waiting up to `wait_ms` for another writer. A file that it makes is for `owner` and
+ * `group`. `*fd` holds the lock until file_lock_release(). Errors: ERR_TIMEOUT, ERR_IO (errno). */
+enum err file_lock_take(const char *path, uid_t owner, gid_t group, unsigned wait_ms, int *fd);
 
 /* Lets the next writer in. */
 void file_lock_release(int fd);

@@ -226,6 +226,23 @@ def test_a_file_of_another_user_is_not_taken_over():
         shutil.rmtree(folder)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_root_leaves_nothing_that_keeps_the_owner_out():
+    """`sudo proofctl` once, and from then on without sudo again."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        ctl = Proofctl(folder / "partners.ndjson")
+        write_file(ctl.store, [Partner("acme")])
+        for path in (folder, ctl.store):
+            os.chown(path, 65534, 65534)
+        ctl("ip", "add", "acme", "192.0.2.8")
+        ctl("ip", "add", "acme", "192.0.2.9", user=65534, group=65534, extra_groups=[])
+        assert ctl.record("acme")["production_cidrs"][-2:] == ["192.0.2.8", "192.0.2.9"]
+        assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_token_that_cannot_be_printed_is_reported(ctl):
     with open("/dev/full", "wb") as full:
         process = ctl.start(*ADD, "--ip", "10.0.0.1", "--id", "lost", stdout=full)

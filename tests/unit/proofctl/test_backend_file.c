@@ -260,10 +260,10 @@ static void a_lock_that_is_held_is_waited_for_only_so_long(void **state)
 {
     (void)state;
     int first, second;
-    assert_int_equal(file_lock_take(audit_path, 0, &first), ERR_OK);
-    assert_int_equal(file_lock_take(audit_path, 30, &second), ERR_TIMEOUT);
+    assert_int_equal(file_lock_take(audit_path, geteuid(), getegid(), 0, &first), ERR_OK);
+    assert_int_equal(file_lock_take(audit_path, geteuid(), getegid(), 30, &second), ERR_TIMEOUT);
     file_lock_release(first);
-    assert_int_equal(file_lock_take(audit_path, 0, &second), ERR_OK);
+    assert_int_equal(file_lock_take(audit_path, geteuid(), getegid(), 0, &second), ERR_OK);
     file_lock_release(second);
 }
 
