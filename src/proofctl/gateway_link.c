@@ -58,6 +58,12 @@ static enum ctl_exit choose_path(const struct session *s, char *path, size_t cap
     return session_fail(s, CTL_FAILED, "this gateway has no control socket: admin.control_socket is none");
 }
 
+static enum ctl_exit fail_silence(const struct session *s, const char *path, time_t patience_s)
+{
+    return session_fail(s, CTL_FAILED, "%s: no answer within %d s: the gateway hangs, or is stopped", path,
+                        (int)patience_s);
+}
+
 static int connect_to(const struct session *s, const char *path, time_t patience_s)
 {
     struct socket_address a;
@@ -76,7 +82,10 @@ static int connect_to(const struct session *s, const char *path, time_t patience
     if (errno == ENOENT)
         hint = "; no gateway runs with this socket, or its folder was missing when the gateway started";
     if (errno == EACCES) hint = "; only root and the gateway's own user may ask";
-    (void)session_fail(s, CTL_FAILED, "%s: %s%s", path, strerror(errno), hint);
+    if (errno == EAGAIN) /* so many wait already that there is no place for one more */
+        (void)fail_silence(s, path, patience_s);
+    else
+        (void)session_fail(s, CTL_FAILED, "%s: %s%s", path, strerror(errno), hint);
     if (fd >= 0) (void)close(fd);
     return -1;
 }
@@ -85,9 +94,7 @@ static int connect_to(const struct session *s, const char *path, time_t patience
 
 static enum ctl_exit fail_answer(const struct session *s, const char *path, time_t patience_s)
 {
-    if (errno == EAGAIN)
-        return session_fail(s, CTL_FAILED, "%s: no answer within %d s: the gateway hangs, or is stopped",
-                            path, (int)patience_s);
+    if (errno == EAGAIN) return fail_silence(s, path, patience_s);
     return session_fail(s, CTL_FAILED, "%s: no answer: %s", path, strerror(errno));
 }
 
