@@ -140,7 +140,8 @@ static void pack_next(struct redis_copy *copy)
 
 static void write_head(const struct redis_sync *s, struct snapshot_head *head)
 {
-    head->saved_at_ms = s->current_at_ms;
+    uint64_t now_ms = clock_wall_ms(), staleness_ms = redis_sync_staleness_ms(s);
+    head->saved_at_ms = now_ms > staleness_ms ? now_ms - staleness_ms : 0;
     head->sequence = s->position.sequence;
     memcpy(head->nonce, s->position.nonce, sizeof s->position.nonce);
     memcpy(head->epoch, s->position.epoch, sizeof s->position.epoch);
@@ -254,9 +255,11 @@ static void take_up(struct redis_sync *s, const struct snapshot_head *head, cons
                                           .digest_bias = foot->digest_bias};
     (void)snprintf(s->position.nonce, sizeof s->position.nonce, "%.*s", REDIS_NONCE_MAX, head->nonce);
     (void)snprintf(s->position.epoch, sizeof s->position.epoch, "%.*s", REDIS_EPOCH_MAX, head->epoch);
-    s->current_at_ms = head->saved_at_ms;
+    uint64_t now_ms = clock_wall_ms();
+    s->current_us = clock_mono_us();
+    s->age_ms = now_ms > head->saved_at_ms ? now_ms - head->saved_at_ms : 0;
     s->status.snapshot_at_ms = head->saved_at_ms;
-    s->status.loaded_at_ms = clock_wall_ms();
+    s->status.loaded_at_ms = now_ms;
     s->status.is_inconsistent = foot->count_bias != 0 || foot->digest_bias != 0;
 }
 

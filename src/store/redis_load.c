@@ -23,7 +23,7 @@ struct redis_load {
     char nonce[REDIS_NONCE_MAX + 1];
     uint64_t count, digest; /* what Redis says, at that sequence */
     uint64_t found;         /* partners in force that are staged as well */
-    uint64_t current_at_ms; /* wall clock: when the staged records were those of Redis */
+    uint64_t current_us;    /* monotonic: when the staged records were those of Redis */
     uint32_t changed, removed;
     uint32_t named;      /* records about which something was logged */
     uint64_t unnamed;    /* records about which more could have been */
@@ -131,7 +131,8 @@ static void finish(struct redis_sync *s)
     take_position(s);
     s->wanted = STORE_LOAD_NONE;
     s->confirmed_drop = status->deletions_held = 0;
-    s->current_at_ms = load->current_at_ms;
+    s->current_us = load->current_us;
+    s->age_ms = 0;
     s->difference.is_known = false;
     status->is_inconsistent = s->position.count_bias != 0 || s->position.digest_bias != 0;
     status->loads_total++;
@@ -254,7 +255,7 @@ static void judge(struct redis_sync *s)
     } else if (!may_drop(s)) {
         redis_sync_drop(s, "a load that would drop too many partners waits for a confirmation");
     } else {
-        s->load->current_at_ms = clock_wall_ms();
+        s->load->current_us = clock_mono_us();
         begin_apply(s);
     }
 }

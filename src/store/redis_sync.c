@@ -61,7 +61,13 @@ uint64_t redis_sync_jitter(uint64_t ms)
 
 void redis_sync_confirm(struct redis_sync *s)
 {
-    s->current_at_ms = clock_wall_ms();
+    s->current_us = clock_mono_us();
+    s->age_ms = 0;
+}
+
+uint64_t redis_sync_staleness_ms(const struct redis_sync *s)
+{
+    return s->current_us ? s->age_ms + (clock_mono_us() - s->current_us) / 1000 : 0;
 }
 
 void redis_sync_log_report(const char *id, uint64_t version, const struct record_report *report)
@@ -349,11 +355,11 @@ static void reload(struct store *store)
 static void status(const struct store *store, struct store_status *out)
 {
     const struct redis_sync *s = (const struct redis_sync *)store;
-    uint64_t now = clock_wall_ms(), limit = s->config->redis.max_staleness_ms;
+    uint64_t limit = s->config->redis.max_staleness_ms;
     *out = s->status;
     out->sequence = s->position.sequence;
     out->records_rejected = s->ledger.refused;
-    if (s->current_at_ms && now > s->current_at_ms) out->staleness_ms = now - s->current_at_ms;
+    out->staleness_ms = redis_sync_staleness_ms(s);
     out->is_too_stale = limit && out->staleness_ms > limit;
 }
 

@@ -66,8 +66,9 @@ struct redis_sync {
         int64_t count;
         uint64_t digest;
     } difference;
-    uint64_t confirmed_drop;            /* an operator agreed to drop so many partners */
-    uint64_t current_at_ms;             /* wall clock: when we were last known to be in step; 0 = never */
+    uint64_t confirmed_drop; /* an operator agreed to drop so many partners */
+    uint64_t current_us; /* monotonic: when we were last known to be in step, or took a snapshot; 0 = never */
+    uint64_t age_ms;     /* how old the data was then: that of a snapshot */
     char drop_cause[REDIS_CAUSE_MAX];   /* why we closed the connection ourselves; "" = we did not */
     enum store_away_reason drop_reason; /* valid with drop_cause */
     char logged_cause[REDIS_CAUSE_MAX];
@@ -121,6 +122,9 @@ enum err redis_sync_dial(struct redis_sync *s, const struct socket_address *addr
 
 /* We are known to be in step at this moment. */
 void redis_sync_confirm(struct redis_sync *s);
+
+/* How long ago that was; 0 = never, or now. */
+uint64_t redis_sync_staleness_ms(const struct redis_sync *s);
 
 /* Logs what the validator said about a record. */
 void redis_sync_log_report(const char *id, uint64_t version, const struct record_report *report);
