@@ -205,6 +205,10 @@ static void on_timer(struct wheel_entry *e)
 {
     struct handover *h = CONTAINER_OF(e, struct handover, timer);
     struct survey *s = h->asked;
+    if (loop_deadline_is_overdue(h->host.loop, e)) {
+        loop_deadline(h->host.loop, e, GATHER_MS);
+        return;
+    }
     if (s->waiting == s->nparts) {
         fail(h, "every worker hangs: start the gateway anew (docs/ALERTS.md, ProofgwWorkerSilent)");
         return;

@@ -211,6 +211,11 @@ static void on_bound(struct wheel_entry *e)
 {
     struct reload *r = CONTAINER_OF(e, struct reload, bound);
     struct errmsg why;
+    if (loop_deadline_is_overdue(r->deployment->loop, e)) {
+        loop_deadline(r->deployment->loop, e,
+                      r->state == RELOAD_PUBLISHING ? RELOAD_PUBLISH_MS : RELOAD_RESOLVE_MS);
+        return;
+    }
     if (r->state == RELOAD_PUBLISHING) {
         fail_hanging(r, "this one");
         return;

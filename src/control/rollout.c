@@ -279,22 +279,29 @@ static void log_listeners(const struct rollout *r)
     }
 }
 
+static void remove_all_unix_sockets(const struct config *c)
+{
+    for (uint32_t i = 0; i < c->nlisteners; i++)
+        sockets_remove_file(&c->listeners[i].address);
+}
+
 void deployment_remove_socket_files(const struct deployment *d)
 {
     const struct generation *last = d->current ? d->current : d->first;
     if (!last) return;
-    for (uint32_t i = 0; i < last->config->nlisteners; i++)
-        sockets_remove_file(&last->config->listeners[i].address);
+    remove_all_unix_sockets(last->config);
+    if (d->before) remove_all_unix_sockets(d->before->config); /* a worker that hangs had them still */
     sockets_remove_file(&d->first->config->admin.address);
 }
 
 static void finish(struct rollout *r)
 {
+    struct deployment *d = r->deployment;
     destroy_updates(r);
     close_sockets(r); /* nothing is left in them */
-    if (r->before) remove_unix_sockets(r->before->config, r->deployment->current->config);
-    generation_unref(r->before);
-    r->before = NULL;
+    if (d->before) remove_unix_sockets(d->before->config, d->current->config);
+    generation_unref(d->before);
+    d->before = NULL;
     if (r->on_done) r->on_done(r);
 }
 
@@ -324,7 +331,7 @@ void rollout_publish(struct rollout *r)
     publish_logs(r);
     log_listeners(r);
     publish_backends(r);
-    r->before = d->current;
+    d->before = d->current;
     d->current = r->next;
     r->next = NULL;
     r->nwaiting = f->n;

@@ -24,7 +24,8 @@ struct deployment {
     struct inherited inherited; /* sockets that another process handed over; empty after the start */
     struct generation *first; /* the configuration of the start, without TLS: its keys marked `restart` are in
                                  force until the process ends */
-    struct generation *current;          /* NULL before the first rollout is published */
+    struct generation *current; /* NULL before the first rollout is published */
+    struct generation *before;  /* one reference, while workers have not acknowledged `current`; else NULL */
     struct backend *backends[ENV_COUNT]; /* NULL: no such environment */
     struct rollout *pending;             /* prepared and not published */
     unsigned nclosing;                   /* backends whose last name look-up has not returned */
@@ -34,7 +35,6 @@ struct deployment {
 struct rollout {
     struct deployment *deployment;
     struct generation *next;                         /* one reference, until it is published */
-    struct generation *before;                       /* one reference, from then until it is done */
     int kept[CONFIG_LISTENERS_MAX];                  /* config_kept_listener() */
     struct socket_set sockets[CONFIG_LISTENERS_MAX]; /* of new listeners */
     struct worker_update **updates;                  /* one per worker */

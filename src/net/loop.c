@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { OVERDUE_MS = 1000 }; /* a loop that is busy is not so late */
+
 void loop_turn_begin(struct loop *l)
 {
     l->in_turn = true;
@@ -184,4 +186,9 @@ void loop_deadline(struct loop *l, struct wheel_entry *e, uint64_t after_ms)
 void loop_deadline_clear(struct loop *l, struct wheel_entry *e)
 {
     wheel_remove(&l->wheel, e);
+}
+
+bool loop_deadline_is_overdue(const struct loop *l, const struct wheel_entry *e)
+{
+    return l->now_ms > (uint64_t)e->due * WHEEL_TICK_MS + OVERDUE_MS;
 }

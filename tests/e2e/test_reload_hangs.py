@@ -2,6 +2,7 @@
 taken over that was asked for meanwhile.
 """
 
+import contextlib
 import signal
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 from support.control import ask
 from support.expect import is_error
 from support.gateway import HOST, SANDBOX_HOST
-from support.hanging import hanging, wait_end
+from support.hanging import hanging, pause, wait_end
 from support.process import EXIT_OK, EXIT_UNCLEAN
 from support.reloading import get
 from support.successor import upgrade
@@ -20,6 +21,7 @@ from support.wait import DEADLINE_S, wait_for
 pytest_plugins = ["support.tls"]
 
 ADVICE = "start the gateway anew (docs/ALERTS.md, ProofgwWorkerSilent)"
+PAUSE_S = 7  # more than a worker has
 NOT_TAKEN = f"1 of 2 workers hang, and have not taken over this one: upgrade (SIGUSR2) or {ADVICE}"
 NOT_YET = f"1 of 2 workers hang, and have not taken over the one before: upgrade (SIGUSR2) or {ADVICE}"
 
@@ -106,6 +108,55 @@ def test_the_end_comes_before_the_worker_goes_on(gateway, failed):
         gateway.wait_event("draining")
     assert gateway.wait_exit() == EXIT_OK
     assert len(gateway.events("config_reloaded")) == (not failed)
+
+
+def test_a_process_that_stood_still(gateway):
+    """The time in which nobody could answer is not the worker's."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hanging(gateway.process, "w1"))
+        gateway.configure(limits={"body": 3})
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_event("config_changed")
+        pause(gateway.process, PAUSE_S, stack.close)
+    gateway.wait_event("config_reloaded")
+    assert not gateway.events("config_reload_failed")
+
+
+def test_an_upgrade_of_a_process_that_stood_still(proofgw):
+    """Its worker still gives its sockets away."""
+    gateway = proofgw(workers=2)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hanging(gateway.process, "w1"))
+
+        def meanwhile():
+            gateway.wait_event("signal")
+            pause(gateway.process, PAUSE_S, stack.close)
+
+        assert upgrade(gateway, meanwhile).wait(DEADLINE_S) == EXIT_OK
+    assert gateway.events("upgrading")[0]["sockets"] == "3"
+    assert not gateway.events("upgrade_incomplete")
+
+
+def test_the_file_of_a_socket_that_the_worker_still_had(proofgw):
+    """The listener went with the reload that the worker missed; its file goes at the end, at the latest."""
+    tcp = {"address": "127.0.0.1:0"}
+    path = "l.sock"
+    gateway = proofgw(
+        reload_on_change=False,
+        workers=2,
+        listeners=[tcp, {"address": f"unix:{path}"}],
+        timeouts={"shutdown": "300ms"},
+        exit_code=EXIT_UNCLEAN,
+    )
+    with hanging(gateway.process, "w1"):
+        gateway.configure(listeners=[tcp])
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_event("config_reload_failed")
+        assert (gateway.folder / path).exists()
+        gateway.signal(signal.SIGTERM)
+        wait_end(gateway.process)
+    assert gateway.wait_exit() == EXIT_UNCLEAN
+    assert not (gateway.folder / path).exists()
 
 
 def test_a_renewed_certificate(proofgw, authority):

@@ -2,12 +2,23 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from support.wait import wait_for
+
+
+def pause(process, seconds, meanwhile=lambda: None):
+    """The whole process stands still for so long, as one on a machine that is paused: only the clock goes on."""
+    process.send_signal(signal.SIGSTOP)
+    meanwhile()
+    end = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > end, "the clock", 2 * seconds)
+    process.send_signal(signal.SIGCONT)
 
 
 def wait_end(process):
