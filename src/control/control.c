@@ -98,6 +98,7 @@ static void on_backend_closed(struct deployment *d)
 /* Exits without the threads that do not end, even if the store has not written its last snapshot. */
 static void leave(struct control *c, enum log_level level, const char *cause)
 {
+    signals_freeze_abort();
     commands_close(&c->commands);
     LOG_AT(level, "stopped", KV_INT("exit_code", c->exit_code), KV_STR("cause", cause));
     log_leave(LOG_STOP_MS);

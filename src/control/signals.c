@@ -1,6 +1,7 @@
 #include "control/signals.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 static const int numbers[SIGNALS_MAX] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
 
@@ -35,4 +36,16 @@ void signals_close(struct signals *s)
         if (s->handles[i].loop) uv_close((uv_handle_t *)&s->handles[i], NULL);
         (void)signal(numbers[i], SIG_IGN); /* fails only for numbers that do not exist */
     }
+}
+
+static void freeze(int number)
+{
+    (void)number;
+    for (;;)
+        (void)pause();
+}
+
+void signals_freeze_abort(void)
+{
+    (void)signal(SIGABRT, freeze); /* fails only for numbers that do not exist */
 }

@@ -26,4 +26,8 @@ enum err signals_open(struct signals *s, struct loop *loop, void (*on_signal)(in
 /* From here on they are ignored, until the process ends. Harmless with zeros. */
 void signals_close(struct signals *s);
 
+/* From here on a thread that calls abort() stands still instead: the process is about to end without it, and
+ * one that hung and goes on in that moment finds its event queue closed, for which libuv aborts. */
+void signals_freeze_abort(void);
+
 #endif

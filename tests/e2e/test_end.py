@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from support.backend import chunked
 from support.client import request
 from support.control import ask
 from support.expect import is_passed
-from support.hanging import hanging, wait_end
+from support.hanging import hanging, state_of, task_of, wait_end
 from support.http1 import Ended
 from support.process import EXIT_OK, EXIT_UNCLEAN, EXIT_USAGE
 from support.successor import upgrade
@@ -236,6 +237,19 @@ def test_a_worker_that_hangs_does_not_hold_up_the_end(proofgw, backend, partner,
     lines = [line["end"] for line in gateway.access()]
     assert set(lines) == {"shutdown/response_body"} and (signals == 2 or len(lines) == cut)
     assert not path.exists() and not (gateway.folder / "control.sock").exists()
+
+
+def test_a_worker_that_goes_on_in_the_last_moment(proofgw):
+    """It finds its event queue closed, which libuv takes for a reason to abort."""
+    gateway = proofgw(workers=2, timeouts={"shutdown": "300ms"}, exit_code=EXIT_UNCLEAN)
+    process, folder = Path(f"/proc/{gateway.process.pid}"), Path(f"/proc/{gateway.process.pid}/fd")
+    worker = task_of(gateway.process, "w1")
+    with hanging(gateway.process, "proofgw", "close_range", "delay_exit"):
+        with hanging(gateway.process, "w1"):
+            gateway.signal(signal.SIGTERM)
+            wait_for(lambda: len(list(folder.iterdir())) == 3, gateway.ops_text)
+        wait_for(lambda: state_of(process / "stat") == "Z" or state_of(worker / "stat") == "S", gateway.ops_text)
+    assert gateway.wait_exit() == EXIT_UNCLEAN
 
 
 def test_a_worker_that_is_slow_is_waited_for(proofgw, backend, partner):

@@ -24,24 +24,34 @@ def pause(process, seconds, meanwhile=lambda: None):
 def wait_end(process):
     """Waits for the end of a process in which a thread is hanging(): its parent hears of it when strace has let go of the thread."""
     stat = Path(f"/proc/{process.pid}/stat")
-    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", f"the end of {process.pid}")
+    wait_for(lambda: state_of(stat) == "Z", f"the end of {process.pid}")
+
+
+def state_of(stat):
+    """Of a process or a thread, by its file in /proc: Z when it has ended and nobody has asked."""
+    return stat.read_text().rpartition(")")[2].split()[0]
+
+
+def task_of(process, thread):
+    """Its folder in /proc; `thread` is its name."""
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    (task,) = [task for task in tasks if (task / "comm").read_text().strip() == thread]
+    return task
 
 
 @contextlib.contextmanager
-def hanging(process, worker):
-    """Inside the block this thread spends its life before its next wait for events."""
+def hanging(process, worker, calls="epoll_wait,epoll_pwait", where="delay_enter"):
+    """Inside the block this thread spends its life before its next wait for events, or at another system call."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
-    tasks = Path(f"/proc/{process.pid}/task")
-    (tid,) = [task.name for task in tasks.iterdir() if (task / "comm").read_text().strip() == worker]
-    calls = "epoll_wait,epoll_pwait"
+    task = task_of(process, worker)
     tracer = subprocess.Popen(
-        ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", f"--inject={calls}:delay_enter=100000000", "-p", tid],
+        ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", f"--inject={calls}:{where}=100000000", "-p", task.name],
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_for(lambda: tracer.poll() is not None or "TracerPid:\t0\n" not in (tasks / tid / "status").read_text(), "strace")
+        wait_for(lambda: tracer.poll() is not None or "TracerPid:\t0\n" not in (task / "status").read_text(), "strace")
         if tracer.poll() is not None:
             pytest.skip(f"may not trace: {tracer.stderr.read().strip()}")
         yield
