@@ -60,10 +60,15 @@ static bool hold_standard_descriptors(void)
     return true;
 }
 
-/* Until control watches them. */
-static void ignore_signals(void)
+/* Whoever starts this process may have blocked signals, and so nobody could end it. A limit on the size of
+ * files is an error of the write. The last three: until control watches them. */
+static void set_up_signals(void)
 {
-    (void)signal(SIGPIPE, SIG_IGN); /* signal() fails only for numbers that do not exist */
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL); /* cannot fail with these arguments */
+    (void)signal(SIGPIPE, SIG_IGN);              /* signal() fails only for numbers that do not exist */
+    (void)signal(SIGXFSZ, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
     (void)signal(SIGUSR1, SIG_IGN);
     (void)signal(SIGUSR2, SIG_IGN);
@@ -124,7 +129,7 @@ static int run(const char *path)
 {
     struct config *config;
     if (!hold_standard_descriptors()) return EXIT_CONFIG;
-    ignore_signals();
+    set_up_signals();
     protect_memory();
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     return control_run(config, GW_VERSION, GW_COMMIT);

@@ -14,6 +14,8 @@ from support.gateway import BINARY
 from support.http1 import Ended
 from support.wait import DEADLINE_S, wait_for
 
+pytest_plugins = ["support.process"]
+
 
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("change", [False, True], ids=["nothing between", "a change of the partners between"])
@@ -68,6 +70,22 @@ def test_standard_descriptors_may_be_closed(tmp_path, closed):
     finally:
         process.kill()
         process.wait(DEADLINE_S)
+
+
+def test_signals_that_were_blocked_by_whoever_started_it(start):
+    """A mask is inherited: a gateway that nobody can stop, but by force."""
+    blocked = {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        gateway = start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    gateway.wait_started()
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        gateway.process.send_signal(number)
+        wait_for(lambda n=number: [e for e in gateway.events("signal") if e["number"] == str(int(n))], gateway.text)
+    gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(DEADLINE_S) == 0
 
 
 def test_output_that_cannot_be_written_is_a_failure():

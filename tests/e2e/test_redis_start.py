@@ -5,6 +5,7 @@ cannot be trusted, it answers 503 and recovers by itself; kill -9 never leaves a
 Method: a real redis-server that is killed and restarted; files that are damaged, cut, foreign, or open to others.
 """
 
+import resource
 import signal
 
 import pytest
@@ -102,6 +103,19 @@ def test_a_snapshot_that_cannot_be_trusted_is_refused(following, redis, tmp_path
         wait_away(gateway, "NOPERM")  # the rights are for one tag
     else:
         becomes(gateway, partner, 200, seconds=20)
+
+
+def test_a_snapshot_that_may_not_be_so_large(following, redis, tmp_path):
+    """The limit comes when it is written at the end. It is an error like others, not a signal."""
+    snapshot = tmp_path / "partners.snapshot"
+    partners = [Partner(f"p{i}") for i in range(1000)]
+    redis.put(*partners)
+    gateway = following(partners[:1], snapshot=snapshot)
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait_exit() == 0
+    assert "File too large" in gateway.wait_event("store_snapshot_failed")[0]["cause"]
+    assert not snapshot.exists()
 
 
 # --- kill -9 of the gateway
