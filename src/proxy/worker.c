@@ -194,6 +194,8 @@ enum err worker_set_addresses(struct worker *w, enum environment env, const stru
 
 /* --- policy changes -------------------------------------------------------------------------------- */
 
+enum { CHANGES_WAITING_MAX = 1024 };
+
 struct changes_message {
     struct loop_message message;
     struct worker *worker;
@@ -204,6 +206,7 @@ struct changes_message {
 static void on_changes(struct loop_message *message)
 {
     struct changes_message *m = (struct changes_message *)message;
+    atomic_fetch_sub(&m->worker->nchanges, 1);
     for (uint32_t i = 0; i < m->n; i++)
         tunnels_recheck(m->worker, m->indices[i]);
     free(m);
@@ -225,14 +228,19 @@ static void post_recheck_all(struct worker *w)
 
 void worker_policy_changed(struct worker *w, const uint32_t *indices, uint32_t n, bool all)
 {
-    struct changes_message *m = all ? NULL : malloc(sizeof *m + n * sizeof *indices);
+    /* A worker that hangs takes none; one look at everybody will do instead of all that follow. */
+    bool is_much = all || atomic_load(&w->nchanges) >= CHANGES_WAITING_MAX;
+    struct changes_message *m = is_much ? NULL : malloc(sizeof *m + n * sizeof *indices);
     if (!m) {
         post_recheck_all(w);
         return;
     }
     *m = (struct changes_message){.message.deliver = on_changes, .worker = w, .n = n};
     memcpy(m->indices, indices, n * sizeof *indices);
-    if (!loop_post(&w->loop, &m->message)) free(m);
+    atomic_fetch_add(&w->nchanges, 1);
+    if (loop_post(&w->loop, &m->message)) return;
+    atomic_fetch_sub(&w->nchanges, 1);
+    free(m);
 }
 
 /* --- mode ------------------------------------------------------------------------------------------ */

@@ -58,6 +58,7 @@ struct worker {
     struct loop_message mode_message;        /* embedded: shutting down needs no memory */
     struct loop_message recheck_message;     /* ending what is not allowed needs none either */
     atomic_bool mode_posted, recheck_posted; /* shared: set by control, cleared by the worker */
+    atomic_ushort nchanges;                  /* shared: messages about partners that are on their way */
     atomic_uint mode_wanted;                 /* shared: enum worker_mode, written by control */
 
     /* this thread */
