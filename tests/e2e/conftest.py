@@ -45,6 +45,7 @@ tmp_path; tests do not depend on each other and run in parallel (pytest -n 2).
 
 import contextlib
 import itertools
+import signal
 import sys
 from pathlib import Path
 
@@ -56,6 +57,9 @@ pytest.register_assert_rewrite("support")
 from support.backend import Backend  # noqa: E402
 from support.gateway import BINARY, DemoBackend, running  # noqa: E402
 from support.partners import Partner  # noqa: E402
+
+# A job in the background is started with SIGINT ignored, and whatever the tests start would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

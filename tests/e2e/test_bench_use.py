@@ -130,12 +130,7 @@ def test_interrupted(tmp_path, monkeypatch):
     whole = command("run.py", *SHORT, "--build", BINARY.parent, "--output", output, "--gateways", "relay", "--scenarios", "E,A")
     whole += ["--rounds", "60"]
 
-    def listen():  # what the shell of a job in the background has switched off
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen
-    )
+    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         wait_for(lambda: (output / "results.json").exists() or process.poll() is not None, "the first scenario", PATIENCE_S)
         assert process.returncode is None, process.stderr.read()
