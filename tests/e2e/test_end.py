@@ -244,7 +244,7 @@ def test_a_worker_that_goes_on_in_the_last_moment(proofgw):
     gateway = proofgw(workers=2, timeouts={"shutdown": "300ms"}, exit_code=EXIT_UNCLEAN)
     process, folder = Path(f"/proc/{gateway.process.pid}"), Path(f"/proc/{gateway.process.pid}/fd")
     worker = task_of(gateway.process, "w1")
-    with hanging(gateway.process, "proofgw", "close_range", "delay_exit"):
+    with hanging(gateway.process, None, "close_range", "delay_exit"):
         with hanging(gateway.process, "w1"):
             gateway.signal(signal.SIGTERM)
             wait_for(lambda: len(list(folder.iterdir())) == 3, gateway.ops_text)

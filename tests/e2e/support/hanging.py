@@ -33,18 +33,20 @@ def state_of(stat):
 
 
 def task_of(process, thread):
-    """Its folder in /proc; `thread` is its name."""
-    tasks = Path(f"/proc/{process.pid}/task").iterdir()
-    (task,) = [task for task in tasks if (task / "comm").read_text().strip() == thread]
+    """Its folder in /proc; `thread` is its name, or None: the main one, whose name a sanitizer's own thread may have too."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    if thread is None:
+        return tasks / str(process.pid)
+    (task,) = [task for task in tasks.iterdir() if (task / "comm").read_text().strip() == thread]
     return task
 
 
 @contextlib.contextmanager
-def hanging(process, worker, calls="epoll_wait,epoll_pwait", where="delay_enter"):
-    """Inside the block this thread spends its life before its next wait for events, or at another system call."""
+def hanging(process, thread, calls="epoll_wait,epoll_pwait", where="delay_enter"):
+    """Inside the block this thread (as of task_of()) spends its life before its next wait for events, or at another system call."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
-    task = task_of(process, worker)
+    task = task_of(process, thread)
     tracer = subprocess.Popen(
         ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", f"--inject={calls}:{where}=100000000", "-p", task.name],
         stderr=subprocess.PIPE,
