@@ -37,8 +37,12 @@ def task_of(process, thread):
     tasks = Path(f"/proc/{process.pid}/task")
     if thread is None:
         return tasks / str(process.pid)
-    (task,) = [task for task in tasks.iterdir() if (task / "comm").read_text().strip() == thread]
-    return task
+
+    def named():
+        return [task for task in tasks.iterdir() if (task / "comm").read_text().strip() == thread]
+
+    wait_for(lambda: len(named()) == 1, f"the thread {thread}")  # it gives itself its name
+    return named()[0]
 
 
 @contextlib.contextmanager
