@@ -85,7 +85,7 @@ def parse():
     p.add_argument("--gateways", metavar="NAMES", help="names or .json files, with commas (default: all that are installed)")
     p.add_argument("--scenarios", metavar="NAMES", help="with commas (default: those of --quick; with --full all)")
     p.add_argument("--rounds", type=int, help="of each cost scenario (default 24; quick 3, full 48)")
-    p.add_argument("--seconds", type=float, default=0.25, help="of one round (default 0.25)")
+    p.add_argument("--seconds", type=float, help="of one round (default 0.25; full 0.125)")
     p.add_argument("--partners", type=int, default=10_000, help="that the gateways know (default 10000)")
     p.add_argument("--connections", type=int, help="idle ones, for H (default 5000; quick 1000)")
     p.add_argument("--quick", action="store_true", help="the most important scenarios and gateways, few rounds")
@@ -100,6 +100,8 @@ def parse():
         p.error("either --quick or --full")
     if o.rounds is None:
         o.rounds = 3 if o.quick else 48 if o.full else 24
+    if o.seconds is None:
+        o.seconds = 0.125 if o.full else 0.25
     if o.connections is None:
         o.connections = 1000 if o.quick else 5000
     if o.partners < 2 or o.rounds < 1 or o.connections < 10 or not 0.01 <= o.seconds <= 3600:

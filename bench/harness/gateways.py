@@ -22,7 +22,7 @@ RELOAD_S = 60
 KINDS = ("ours", "limit", "peer")
 KEYS = {
     "name", "title", "kind", "like", "version", "files", "partner_files", "grant_files", "command", "vars", "reload",
-    "reload_command", "tls", "lacks", "less", "partners_max", "environment",
+    "reload_command", "tls", "lacks", "less", "partners_max", "environment", "variant",
 }  # fmt: skip
 
 

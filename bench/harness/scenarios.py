@@ -169,6 +169,12 @@ def settled_pss(instance):
 UPDATES = {"steady": 0, "reload": 1, "churn": 3}  # in one window
 
 
+def require_difference(bench, description):
+    """A variant differs from what it is like in one thing, which partners, connections and workers have no part in."""
+    if description.variant and description.like in {d.name for d in bench.descriptions}:
+        raise Unavailable(f"{description.like}, but for its {description.variant}")
+
+
 class Partners(Figures):
     """With the number of partners asked for, 10 and 100 times as many: start to the first 200, memory, and latency at
     5,000/s: steady, while all partner data are read again, and while that happens three times. These are taken in turns, and
@@ -184,6 +190,7 @@ class Partners(Figures):
             for size in sizes:
                 bench.progress(f"{self.name} {d.name} {short(size)} partners")
                 try:
+                    require_difference(bench, d)
                     bench.require(d, False, {"identity"})
                     self.measure_size(bench, d, size, values[d.name])
                 except FAILURES as e:
@@ -302,6 +309,7 @@ class Curve:
             for d in bench.descriptions:
                 bench.progress(f"{self.name} {d.name} {self.axis} {short(size)}")
                 try:
+                    require_difference(bench, d)
                     bench.require(d, False, {"identity"})
                     cost = min(self.measure(bench, d, size) for _ in range(max(1, bench.rounds // 12)))
                 except FAILURES as e:

@@ -110,11 +110,14 @@ def test_latency_while_partner_data_are_exchanged(measured, tmp_path):
     """One start, one exchange and three on end, for each of three sizes: the gateway says that it has loaded each of them."""
     said = tmp_path / "said"
     command = ["/bin/sh", "-c", f'exec "$@" 2>>{said}', "start", "@BIN@/proofgw", "run", "-c", "@DIR@/conf/gateway.yaml"]
-    results, path = measured(describe(tmp_path, "twin", command=command), "relay", scenarios="I")
+    twin = describe(tmp_path, "twin", command=command)
+    (tmp_path / "sister.json").write_text('{"name": "sister", "title": "sister", "like": "twin", "variant": "name"}')
+    results, path = measured(twin, tmp_path / "sister.json", "relay", scenarios="I")
     found = results["scenarios"]["I"]
     for size in ("20", "200", "2 k"):
         figures = {key: value for key, value in found["values"]["twin"].items() if key.endswith(f" {size}")}
         assert figures.pop(f"lost requests {size}") == figures.pop(f"lost connections {size}") == 0
         assert len(figures) == 5 and min(figures.values()) > 0, figures
         assert found["values"]["relay"]["na"][size] == "knows no partners"
+        assert found["values"]["sister"]["na"][size] == "twin, but for its name"
     assert said.read_text().count("event=store_loaded ") >= 3 * (1 + 1 + 3)
