@@ -188,10 +188,16 @@ static void on_done(struct rollout *rollout)
     free(plan);
 }
 
+/* Nothing is waited for any more. */
 static void publish(struct reload *r)
 {
     const struct deployment *d = r->deployment;
     struct tally tally = {0};
+    struct errmsg why;
+    if (rollout_listen(&r->rollout, &why)) {
+        fail(r, why.text);
+        return;
+    }
     if (!is_renewal(r))
         config_diff(d->first->config, d->current->config, r->rollout.next->config, count_change, &tally);
     if (tally.live + tally.restart > CHANGES_LOGGED_MAX)
@@ -466,6 +472,7 @@ enum err reload_open(struct reload *r, struct deployment *d)
         return ERR_NOMEM;
     }
     enum err e = rollout_prepare(&r->rollout, d, next, &why);
+    if (e == ERR_OK) e = rollout_listen(&r->rollout, &why);
     if (e) {
         log_error("listen_failed", KV_STR("cause", why.text));
         return e;

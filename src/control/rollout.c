@@ -135,10 +135,8 @@ static enum err deal_sockets(struct rollout *r, unsigned worker)
 static enum err prepare_updates(struct rollout *r, struct errmsg *why)
 {
     struct fleet *f = &r->deployment->fleet;
-    enum err e = open_sockets(r, why);
-    if (e) return e;
     r->updates = calloc(f->n, sizeof *r->updates);
-    e = r->updates ? ERR_OK : ERR_NOMEM;
+    enum err e = r->updates ? ERR_OK : ERR_NOMEM;
     for (unsigned w = 0; e == ERR_OK && w < f->n; w++) {
         r->updates[w] = worker_update_create(f->workers[w].worker, r->next, r->kept);
         e = r->updates[w] ? deal_sockets(r, w) : ERR_NOMEM;
@@ -236,12 +234,19 @@ enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generat
     enum err e = check_buffer(d, next->config, why);
     if (e == ERR_OK) e = prepare_tls(r, why);
     if (e == ERR_OK) e = prepare_logs(r, why);
-    if (e == ERR_OK) e = prepare_updates(r, why);
     if (e == ERR_OK) e = prepare_backends(r, why);
     if (e)
         rollout_abandon(r);
     else
         d->pending = r;
+    return e;
+}
+
+enum err rollout_listen(struct rollout *r, struct errmsg *why)
+{
+    enum err e = open_sockets(r, why);
+    if (e == ERR_OK) e = prepare_updates(r, why);
+    if (e) rollout_abandon(r);
     return e;
 }
 

@@ -1,10 +1,11 @@
 /* rollout.h - one generation on its way into force: everything it needs is built aside, then all workers go
  * over to it.
  *
- *   prepare    TLS, log outputs, sockets, an update per worker, names to resolve; on failure nothing has
- *              changed
- *   publish    a message to each worker, backends and log outputs change; cannot fail
- *   done       every worker has acknowledged
+ *   prepare    TLS, log outputs, names to resolve; on failure nothing has changed
+ *   listen     sockets, an update per worker, when no name is waited for any more: the system may give new
+ *              connections to a new socket from its first moment, so nobody waits with one; on failure
+ * nothing has changed publish    a message to each worker, backends and log outputs change; cannot fail done
+ * every worker has acknowledged
  *
  * The first generation goes the same way, before the workers' threads exist.
  *
@@ -50,14 +51,19 @@ struct rollout {
  * those of certificates_build(). */
 enum err rollout_check(const struct deployment *d, const struct config *next, struct errmsg *why);
 
-/* Builds everything for the next generation, whose reference it takes over, also on failure; the deployment
- * is as it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS,
- * ERR_RANGE, those of certificates_build() (`why` is for the operator). */
+/* Begins to build the next generation, whose reference it takes over, also on failure; the deployment is as
+ * it was then. on_progress and on_done are set before. Errors: ERR_NOMEM, ERR_IO, ERR_RANGE, those of
+ * certificates_build() (`why` is for the operator). */
 enum err rollout_prepare(struct rollout *r, struct deployment *d, struct generation *next,
                          struct errmsg *why);
 
 /* The name of a new backend that has no address yet, or NULL. */
 const char *rollout_unresolved(const struct rollout *r);
+
+/* Opens the new listeners and makes the updates, after rollout_prepare() and immediately before
+ * rollout_publish(). On failure the rollout is abandoned. Errors: ERR_NOMEM, ERR_IO, ERR_EXISTS, ERR_RANGE,
+ * ERR_UNSUPPORTED (`why` is for the operator). */
+enum err rollout_listen(struct rollout *r, struct errmsg *why);
 
 /* Instead of publishing. */
 void rollout_abandon(struct rollout *r);

@@ -83,8 +83,8 @@ static void note_addresses(struct resolver *r, const struct address_list *found,
                  KV_UINT("left_out", n - found->n));
     r->failures = 0;
     r->last = *found;
-    if (has_changed) r->on_changed(r, &r->last);
     loop_deadline(r->loop, &r->due, RESOLVER_INTERVAL_MS);
+    if (has_changed) r->on_changed(r, &r->last); /* the last thing: it may close the resolver */
 }
 
 static void on_looked_up(struct job *job, enum err e)

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -201,6 +202,21 @@ def test_listener_moves_to_another_address_of_its_port(gateway, partner):
     wait_for(lambda: refuses(port), lambda: "the removed listener still listens")
 
 
+def test_listener_becomes_narrower_in_a_reload_that_fails(gateway, partner):
+    """The new socket would take the connections of the old one: it must not listen while a name is waited for."""
+    first, port = gateway.config["listeners"][0], free_port()
+    gateway.reload(listeners=[first, {"address": f"0.0.0.0:{port}"}])
+    narrower = [first, {"address": f"127.0.0.1:{port}"}]
+    passed = 0
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(gateway.reload_refused, listeners=narrower, **environments(upstream="no-such-host.invalid:80"))
+        while not reload.done():
+            is_passed(gateway.client(("127.0.0.1", port)).exchange(fields=partner.authorization))
+            passed += 1
+    (line,) = reload.result()
+    assert "no-such-host.invalid" in line["error"] and passed > 5
+
+
 def refuses(port):
     with contextlib.closing(socket.socket()) as s:
         return s.connect_ex(("127.0.0.1", port)) != 0
@@ -217,25 +233,18 @@ def test_unix_listener_added_and_removed(gateway):
     wait_for(lambda: not path.exists(), lambda: "the file of the socket is still there")
 
 
-def test_unix_listener_of_a_reload_that_fails(gateway):
-    """It was opened before the backend turned out not to exist. Its file goes as well."""
-    path = gateway.folder / "gw.sock"
-    listeners = [gateway.config["listeners"][0], {"address": f"unix:{path}"}]
-    gateway.reload_refused(listeners=listeners, **environments(upstream="no-such-host.invalid:80"))
-    assert not path.exists()
-
-
 def test_listener_that_cannot_be_opened(gateway, partner):
     """Nothing changes, not even what comes before it in the file."""
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = "127.0.0.1:%d" % taken.getsockname()[1]
-        port = free_port()
-        listeners = [gateway.config["listeners"][0], {"address": f"127.0.0.1:{port}"}, {"address": address}]
+        port, path = free_port(), gateway.folder / "gw.sock"
+        others = [{"address": a} for a in (f"127.0.0.1:{port}", f"unix:{path}", address)]
+        listeners = [gateway.config["listeners"][0], *others]
         (line,) = gateway.reload_refused(listeners=listeners, limits={"body": 1})
         assert address in line["error"]
-    assert refuses(port)
+    assert refuses(port) and not path.exists()
     is_passed(get(gateway, partner, method="POST", body=b"more than one byte"))
 
 
