@@ -87,7 +87,7 @@ static unsigned answer_reload(void *arg, struct admin_call *call)
     struct reload_job *job = malloc(sizeof *job);
     if (!job) return refuse(call, 503, "out of memory");
     *job = (struct reload_job){.waiter.on_done = on_reloaded, .call = call};
-    reload_request(c->host.reload, "control", &job->waiter);
+    reload_request(c->host.reload, RELOAD_BY_CONTROL, &job->waiter);
     if (job->status == 0) {
         job->is_deferred = true;
         return ADMIN_LATER;

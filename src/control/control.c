@@ -208,7 +208,7 @@ static void on_signal(int number, void *arg)
     log_info("signal", KV_INT("number", number));
     if (number == SIGHUP) {
         if (c->store) c->store->ops->reload(c->store);
-        reload_request(&c->reload, "signal", NULL);
+        reload_request(&c->reload, RELOAD_BY_SIGNAL, NULL);
     } else if (number == SIGUSR1) {
         log_reopen();
     } else if (number == SIGUSR2) {

@@ -29,12 +29,18 @@ static void set_state(struct reload *r, enum reload_state to)
     r->state = to;
 }
 
-/* The trigger of a renewal: files that the configuration names have changed, not the configuration. */
-static const char renewal[] = "certificates";
+static const char *trigger_text(enum reload_trigger t)
+{
+    static const char *const texts[] = {
+        [RELOAD_BY_NOBODY] = "-",  [RELOAD_BY_START] = "start",     [RELOAD_BY_SIGNAL] = "signal",
+        [RELOAD_BY_FILE] = "file", [RELOAD_BY_CONTROL] = "control", [RELOAD_BY_CERTIFICATES] = "certificates",
+    };
+    return texts[t];
+}
 
 static bool is_renewal(const struct reload *r)
 {
-    return r->trigger == renewal;
+    return r->trigger == RELOAD_BY_CERTIFICATES;
 }
 
 /* --- results --------------------------------------------------------------------------------------- */
@@ -55,9 +61,9 @@ static void answer(struct reload *r, struct reload_waiter **list, enum reload_ou
 }
 
 /* A reload renews as well. */
-static void remember(const char **which, const char *trigger)
+static void remember(enum reload_trigger *which, enum reload_trigger trigger)
 {
-    if (!*which || trigger != renewal) *which = trigger;
+    if (!*which || trigger != RELOAD_BY_CERTIFICATES) *which = trigger;
 }
 
 /* Starts the reload that was requested while another one ran. */
@@ -65,7 +71,7 @@ static void start_next(struct reload *r)
 {
     if (!r->again || r->state != RELOAD_IDLE) return;
     r->trigger = r->again;
-    r->again = NULL;
+    r->again = RELOAD_BY_NOBODY;
     r->waiters = r->next_waiters;
     r->next_waiters = NULL;
     start(r);
@@ -92,11 +98,11 @@ static void log_reasons(const struct reload *r, const char *text)
     while (*text) {
         const char *end = strchrnul(text, '\n');
         if (*text != ' ')
-            log_error("config_reload_failed", KV_STR("trigger", r->trigger),
+            log_error("config_reload_failed", KV_STR("trigger", trigger_text(r->trigger)),
                       KV_UINT("generation", r->status.generation),
                       KV_SPAN("error", span_of(text, (size_t)(end - text))));
         else if (span_starts(span_str(text), SPAN("      = ")))
-            log_error("config_reload_failed", KV_STR("trigger", r->trigger),
+            log_error("config_reload_failed", KV_STR("trigger", trigger_text(r->trigger)),
                       KV_SPAN("hint", span_of(text + 8, (size_t)(end - text) - 8)));
         text = *end ? end + 1 : end;
     }
@@ -169,7 +175,7 @@ static void on_done(struct rollout *rollout)
     if (!plan) { /* the start, or one that was given up */
         if (r->state == RELOAD_PUBLISHING) set_state(r, RELOAD_IDLE);
         if (r->missed) remember(&r->again, r->missed);
-        r->missed = NULL;
+        r->missed = RELOAD_BY_NOBODY;
         start_next(r);
         return;
     }
@@ -182,7 +188,8 @@ static void on_done(struct rollout *rollout)
     }
     r->status.generation = r->deployment->current->number;
     r->status.success_wall_ms = clock_wall_ms();
-    log_info("config_reloaded", KV_UINT("generation", r->status.generation), KV_STR("trigger", r->trigger),
+    log_info("config_reloaded", KV_UINT("generation", r->status.generation),
+             KV_STR("trigger", trigger_text(r->trigger)),
              KV_UINT("duration_ms", (clock_mono_us() - r->started_us) / 1000));
     conclude(r, RELOAD_DONE, plan);
     free(plan);
@@ -342,14 +349,14 @@ static void start(struct reload *r)
     free(report);
 }
 
-static void note_refused(struct reload *r, const char *trigger)
+static void note_refused(struct reload *r, enum reload_trigger trigger)
 {
-    if (trigger == renewal) return; /* there are no waiters */
+    if (trigger == RELOAD_BY_CERTIFICATES) return; /* there are no waiters */
     r->status.total[RELOAD_REFUSED]++;
-    log_warn("config_reload_refused", KV_STR("trigger", trigger), KV_STR("cause", "draining"));
+    log_warn("config_reload_refused", KV_STR("trigger", trigger_text(trigger)), KV_STR("cause", "draining"));
 }
 
-void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w)
+void reload_request(struct reload *r, enum reload_trigger trigger, struct reload_waiter *w)
 {
     struct reload_waiter **list = r->state == RELOAD_IDLE ? &r->waiters : &r->next_waiters;
     if (w) {
@@ -392,7 +399,7 @@ static void on_look(struct file_watch *watch)
     struct reload *r = CONTAINER_OF(watch, struct reload, watch);
     loop_turn(r->deployment->loop);
     if (!r->deployment->current->config->reload_on_change || r->state == RELOAD_CLOSED) return;
-    if (has_changed(r)) reload_request(r, "file", NULL);
+    if (has_changed(r)) reload_request(r, RELOAD_BY_FILE, NULL);
 }
 
 bool reload_pause(struct reload *r)
@@ -447,19 +454,19 @@ void reload_close(struct reload *r)
         answer(r, &r->waiters, RELOAD_REFUSED, text);
     }
     if (r->again) note_refused(r, r->again); /* a signal has nobody who waits for an answer */
-    r->again = NULL;
+    r->again = RELOAD_BY_NOBODY;
     answer(r, &r->next_waiters, RELOAD_REFUSED, text);
 }
 
 static void on_certificates(struct certificate_watch *w)
 {
-    reload_request(CONTAINER_OF(w, struct reload, certificates), renewal, NULL);
+    reload_request(CONTAINER_OF(w, struct reload, certificates), RELOAD_BY_CERTIFICATES, NULL);
 }
 
 enum err reload_open(struct reload *r, struct deployment *d)
 {
     struct errmsg why;
-    *r = (struct reload){.deployment = d, .state = RELOAD_PUBLISHING, .trigger = "start"};
+    *r = (struct reload){.deployment = d, .state = RELOAD_PUBLISHING, .trigger = RELOAD_BY_START};
     r->rollout.on_progress = on_progress;
     r->rollout.on_done = on_done;
     wheel_entry_init(&r->bound, on_bound);

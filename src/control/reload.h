@@ -65,14 +65,23 @@ enum reload_state {
     RELOAD_CLOSED,     /* requests are refused; what was being published still ends */
 };
 
+enum reload_trigger {
+    RELOAD_BY_NOBODY = 0,
+    RELOAD_BY_START,
+    RELOAD_BY_SIGNAL,
+    RELOAD_BY_FILE, /* it was changed */
+    RELOAD_BY_CONTROL,
+    RELOAD_BY_CERTIFICATES, /* files that the configuration names have changed, not the configuration */
+};
+
 struct reload {
     struct deployment *deployment;
     struct reload_status status;
     enum reload_state state;
-    const char *path;    /* of the file; the first generation's */
-    const char *trigger; /* of the one that runs */
-    const char *again;   /* trigger of the one that follows; NULL = none */
-    const char *missed;  /* trigger of one that failed because workers hang: it follows when they go on */
+    const char *path;            /* of the file; the first generation's */
+    enum reload_trigger trigger; /* of the one that runs */
+    enum reload_trigger again;   /* of the one that follows, if any */
+    enum reload_trigger missed;  /* of one that failed because workers hang: it follows when they go on */
     uint64_t started_us;
     struct reload_waiter *waiters, *next_waiters; /* of the one that runs, and of the one after it */
     struct rollout rollout;   /* RESOLVING, PUBLISHING, and until each worker has acknowledged */
@@ -84,12 +93,12 @@ struct reload {
 };
 
 /* Puts the first generation in force; the workers exist and have not been started. Errors (logged): those of
- * rollout_prepare(), ERR_IO. */
+ * rollout_prepare() and rollout_listen(), ERR_IO. */
 enum err reload_open(struct reload *r, struct deployment *d);
 
-/* Reads the file again. `trigger` ("signal", "file", "control") is for the log; `w`, if any, hears of the
- * result, perhaps before this returns. */
-void reload_request(struct reload *r, const char *trigger, struct reload_waiter *w);
+/* Reads the configuration again; by RELOAD_BY_CERTIFICATES only the files that it names. `w`, if any, hears
+ * of the result, perhaps before this returns. */
+void reload_request(struct reload *r, enum reload_trigger trigger, struct reload_waiter *w);
 
 /* What is in force stays so until reload_resume(): requests wait. False when a reload is going on. */
 bool reload_pause(struct reload *r);
