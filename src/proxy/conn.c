@@ -187,6 +187,7 @@ static void settle(struct conn *c)
         stream_read_resume(&c->stream);
     else
         stream_read_pause(&c->stream);
+    if (c->state == CONN_EXCHANGE) exchange_keep_body_clock(c->exchange);
     loop_deadline_at(&c->worker->loop, &c->timer, deadline(c));
 }
 
@@ -276,6 +277,7 @@ void conn_exchange_done(struct conn *c)
 static void on_timer(struct wheel_entry *e)
 {
     struct conn *c = CONTAINER_OF(e, struct conn, timer);
+    if (c->state == CONN_EXCHANGE) exchange_keep_body_clock(c->exchange);
     if (deadline(c) > c->worker->loop.now_ms) { /* it moved, or bytes went out meanwhile */
         settle(c);
         return;

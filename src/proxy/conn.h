@@ -64,7 +64,7 @@ struct conn {
     uint32_t nrequests;
     uint8_t state;           /* enum conn_state */
     uint8_t ncrlf;           /* empty lines before the current request */
-    bool in_drive : 1;       /* conn_drive() is on the stack: it goes on by itself */
+    bool in_drive : 1;       /* drive() is on the stack: it goes on by itself */
     bool close_after : 1;    /* the current answer is the last one */
     bool cut : 1;            /* end with RST instead of FIN: what was sent must not look complete */
     bool source_counted : 1; /* in worker->sources */

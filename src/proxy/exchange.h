@@ -10,7 +10,7 @@
  * until the first byte of the answer, so that a request on a stale pooled connection can be sent once more
  * when that is safe.
  *
- * Who ended it, and in which phase, is set once, in exchange_finish().
+ * Who ended it, and in which phase, is given once, to exchange_free().
  *
  * Thread: [worker].
  */
@@ -137,8 +137,12 @@ static inline bool exchange_can_take(const struct exchange *x)
     return x->drops_body || !stream_is_blocked(&x->up->stream);
 }
 
+/* Stops the clock of the client's body while it is we who do not read, and lets it go on. Before each
+ * exchange_body_deadline(), and whenever reading may have stopped or begun. */
+void exchange_keep_body_clock(struct exchange *x);
+
 /* Monotonic ms by which more request body must have come; WHEEL_NEVER when that is not awaited. */
-uint64_t exchange_body_deadline(struct exchange *x);
+uint64_t exchange_body_deadline(const struct exchange *x);
 
 /* The client was too slow: reading its answer (`writing`), or sending its body. */
 void exchange_client_timeout(struct exchange *x, bool writing);

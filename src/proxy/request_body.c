@@ -97,21 +97,24 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
     return at;
 }
 
-uint64_t exchange_body_deadline(struct exchange *x)
+void exchange_keep_body_clock(struct exchange *x)
 {
-    const struct config_timeouts *t = &x->conn->settings->config->timeouts;
     uint64_t now = exchange_worker(x)->loop.now_ms;
-    if (!exchange_is_reading(x)) return WHEEL_NEVER;
-    if (!exchange_can_take(x)) { /* it is we who do not read: the client's clock stands still */
+    if (!exchange_is_reading(x)) return;
+    if (!exchange_can_take(x)) {
         if (x->paused_since_ms == 0) x->paused_since_ms = now;
-        return WHEEL_NEVER;
-    }
-    if (exchange_awaits_continue(x)) return WHEEL_NEVER; /* the client rightly waits for the backend's word */
-    if (x->paused_since_ms) {
+    } else if (x->paused_since_ms && !exchange_awaits_continue(x)) {
         x->body_since_ms += now - x->paused_since_ms;
         x->body_last_ms = now;
         x->paused_since_ms = 0;
     }
+}
+
+uint64_t exchange_body_deadline(const struct exchange *x)
+{
+    const struct config_timeouts *t = &x->conn->settings->config->timeouts;
+    if (!exchange_is_reading(x) || !exchange_can_take(x)) return WHEEL_NEVER;
+    if (exchange_awaits_continue(x)) return WHEEL_NEVER; /* the client rightly waits for the backend's word */
     uint64_t by_rate =
         x->body_since_ms + t->request_body_ms + x->req_body.total * 1000 / t->request_body_rate;
     uint64_t last = x->body_last_ms > x->body_since_ms ? x->body_last_ms : x->body_since_ms;
