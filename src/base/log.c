@@ -106,12 +106,12 @@ static enum err list_add(struct log_rings *rings, struct ring *ring)
 {
     pthread_mutex_lock(&the_log.attach_lock);
     unsigned n = atomic_load(&rings->n);
-    if (n < LOG_RINGS_MAX) {
+    if (n < LOG_THREADS_MAX) {
         rings->list[n] = ring;
         atomic_store(&rings->n, n + 1);
     }
     pthread_mutex_unlock(&the_log.attach_lock);
-    return n < LOG_RINGS_MAX ? ERR_OK : ERR_LIMIT;
+    return n < LOG_THREADS_MAX ? ERR_OK : ERR_LIMIT;
 }
 
 enum err log_thread_attach(const char *thread_name)

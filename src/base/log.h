@@ -24,6 +24,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { LOG_THREADS_MAX = 512 }; /* control, every worker, and room */
+
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 enum kv_kind { KV_END, KV_KIND_STR, KV_KIND_SPAN, KV_KIND_INT, KV_KIND_UINT };
@@ -71,7 +73,8 @@ struct log_options {
  * Errors: ERR_IO (message filled: which file, why), ERR_NOMEM. */
 enum err log_start(const struct log_options *o, struct errmsg *why);
 
-/* Gives the calling thread a ring of its own; at most 256 threads. Errors: ERR_NOMEM, ERR_LIMIT. */
+/* Gives the calling thread a ring of its own; at most LOG_THREADS_MAX threads. Errors: ERR_NOMEM, ERR_LIMIT.
+ */
 enum err log_thread_attach(const char *thread_name);
 
 /* Drains all rings (waits at most `wait_ms`), stops the log thread, frees the rings. No other thread may

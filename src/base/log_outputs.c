@@ -29,7 +29,7 @@ struct log_outputs {
     bool has_access;
     unsigned nmarks; /* entries of `marks` */
     /* Head of each ring at log_outputs_use(): the records before it belong to the old outputs. */
-    uint64_t marks[LOG_RINGS_MAX];
+    uint64_t marks[LOG_THREADS_MAX];
 };
 
 static struct {

@@ -11,13 +11,11 @@
 
 #include <stdatomic.h>
 
-enum { LOG_RINGS_MAX = 256 };
-
 enum log_record_kind { LOG_RECORD_OPS = 0, LOG_RECORD_ACCESS = 1 };
 
 /* Where the threads that log meet the log thread. */
 struct log_rings {
-    struct ring *list[LOG_RINGS_MAX];
+    struct ring *list[LOG_THREADS_MAX];
     _Atomic unsigned n;      /* entries of `list` that are complete; a ring stays until log_stop() */
     atomic_bool has_access;  /* the log thread says whether access lines are wanted */
     atomic_bool is_sleeping; /* it waits: whoever commits a record makes this false and wakes it */

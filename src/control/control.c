@@ -286,6 +286,7 @@ static enum err start_commands(struct control *c)
     return e;
 }
 
+_Static_assert((int)ROUTE_COUNT == (int)LABEL_ROUTE_MAX, "a route without a metric");
 _Static_assert((int)METHOD_COUNT == (int)LABEL_METHOD_MAX, "a method without a metric");
 _Static_assert((int)ENV_COUNT + 1 == (int)LABEL_ENV_MAX, "an environment without a metric");
 

@@ -3,10 +3,14 @@
 #include "base/container.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "policy/epoch.h"
 #include "proxy/sources.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
+
+_Static_assert((int)CONFIG_WORKERS_MAX < (int)LOG_THREADS_MAX, "a worker without a log");
+_Static_assert((int)CONFIG_WORKERS_MAX <= (int)EPOCH_READERS_MAX, "a worker that cannot read the policy");
 
 /* Besides connections: of the process with its reserve, and of each worker (loop, listeners, splice). */
 enum { FDS_PROCESS = 16 + FDS_RESERVED, FDS_WORKER = 16 };

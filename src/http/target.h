@@ -17,6 +17,7 @@ enum route {
     ROUTE_NONE = 0, /* nothing of ours: 404 */
     ROUTE_WIDGET,   /* /widget/... */
     ROUTE_WS,       /* /ws */
+    ROUTE_COUNT
 };
 
 struct target {

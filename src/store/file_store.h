@@ -2,7 +2,7 @@
  * step.
  *
  *   directory event --200 ms--.
- *   every 10 s ---------------+--> read and check (pool thread) --> apply in slices (loop) --> policy
+ *   every 10 s ---------------+--> read and check (own thread) --> apply in slices (loop) --> policy
  *   SIGHUP (reload) ----------'            |
  *                                          `-- any fault: report it, keep what is loaded
  *

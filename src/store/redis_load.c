@@ -10,9 +10,9 @@
 
 enum { CURSOR_MAX = 24, RECORDS_PER_CLOCK_READ = 64 };
 
-/* One full load, from the meta hash to the last partner in force. */
 enum { RECORDS_NAMED_MAX = 20 }; /* in the log, of one load */
 
+/* One full load, from the meta hash to the last partner in force. */
 struct redis_load {
     struct stage stage;
     struct redis_meta meta; /* before the records were read */

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+_Static_assert((int)CONFIG_SENTINELS_MAX <= (int)REDIS_SENTINELS_MAX, "more Sentinels than can be asked");
+
 /* One configured address. */
 struct place {
     struct redis_master *owner;

@@ -408,11 +408,8 @@ static void close_store(struct store *store, void (*on_closed)(void *arg), void 
     redis_copy_abort(s);
     redis_report_close(s);
     if (s->conn) redis_close(s->conn);
-    uv_handle_t *handles[] = {(uv_handle_t *)&s->timers[0], (uv_handle_t *)&s->timers[1],
-                              (uv_handle_t *)&s->timers[2], (uv_handle_t *)&s->timers[3],
-                              (uv_handle_t *)&s->timers[4], (uv_handle_t *)&s->apply};
-    for (unsigned i = 0, n = s->nhandles; i < n; i++)
-        uv_close(handles[i], on_handle_closed);
+    for (unsigned i = 0, n = s->nhandles; i < n; i++) /* in the order of open_handles() */
+        uv_close(i < SYNC_TIMERS ? (uv_handle_t *)&s->timers[i] : (uv_handle_t *)&s->apply, on_handle_closed);
     if (s->master)
         redis_master_close(s->master, on_master_closed, s);
     else
