@@ -70,7 +70,7 @@ enum body_kind {
     XX(CONTENT_LENGTH, "content_length") /* repeated, not a number, or with Transfer-Encoding */             \
     XX(TRANSFER_ENCODING, "transfer_encoding") /* not exactly "chunked", repeated, or with HTTP/1.0 */       \
     XX(STATUS, "status")                       /* response: not 100..599 */                                  \
-    XX(UPGRADE, "upgrade")                     /* response: 101 without Upgrade, or that nobody asked for */ \
+    XX(UPGRADE, "upgrade")                     /* response: 101 without Upgrade */                           \
     XX(FORWARDED_FOR, "forwarded_for")         /* a trusted proxy's X-Forwarded-For is no list of addresses */
 
 enum head_refusal {

@@ -20,11 +20,19 @@ static void invalid_answer(struct exchange *x, const char *why)
                             REPLY_UPSTREAM_INVALID);
 }
 
-static void client_is_gone(struct exchange *x)
+static void count_memory(const struct exchange *x)
+{
+    metrics_add(exchange_worker(x)->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+}
+
+/* The answer cannot be given to the client: it is gone, or there is no memory for what it does not take yet.
+ */
+static void write_failed(struct exchange *x, enum err e)
 {
     struct conn *c = x->conn;
-    c->cut = true; /* there is nothing left to lose, and memory may be the reason */
-    exchange_abort(x, END_CLIENT);
+    if (e == ERR_NOMEM) count_memory(x);
+    c->cut = true; /* there is nothing left to lose */
+    exchange_abort(x, e == ERR_NOMEM ? END_GATEWAY : END_CLIENT);
     conn_close(c);
 }
 
@@ -207,7 +215,7 @@ static void pass_answer(struct exchange *x, const char *p, size_t n, size_t at, 
     enum err e = relay_flush(relay);
     x->bytes_out += relay->written;
     if (e) {
-        client_is_gone(x);
+        write_failed(x, e);
         return;
     }
     if (!sound) {
@@ -236,7 +244,7 @@ static bool splice_body(struct exchange *x)
     enum err e = stream_splice_out(to, n);
     x->bytes_out += n;
     if (e)
-        client_is_gone(x);
+        write_failed(x, e);
     else
         passed(x, x->res == SIDE_DONE ? stream_waiting(from) : 0);
     return true;
@@ -280,6 +288,13 @@ static enum err keep_head(struct upconn *up, const char *p, size_t n)
     return ERR_OK;
 }
 
+/* No memory for it. */
+static void head_failed(struct exchange *x)
+{
+    count_memory(x);
+    exchange_backend_failed(x, END_GATEWAY, PHASE_RESPONSE_HEAD, REPLY_UPSTREAM_INVALID);
+}
+
 static void take_kept_bytes(struct exchange *x, struct upconn *up)
 {
     char *head = up->head; /* ours during the call: the connection may go to the pool or to a tunnel */
@@ -318,9 +333,9 @@ static void on_read(struct stream *s, const char *p, size_t n)
     x->answer_began = true;
     if (up->head_n == 0) {
         size_t used = take_bytes(x, p, n);
-        if (used < n && keep_head(up, p + used, n - used)) invalid_answer(x, "no memory for the head");
+        if (used < n && keep_head(up, p + used, n - used)) head_failed(x);
     } else if (keep_head(up, p, n)) {
-        invalid_answer(x, "no memory for the head");
+        head_failed(x);
     } else {
         take_kept_bytes(x, up);
     }
@@ -348,8 +363,9 @@ static void on_eof(struct stream *s)
         relay_end(&relay);
         x->bytes_out += relay.written;
         exchange_leave_place(x);
-        if (relay_flush(&relay))
-            client_is_gone(x);
+        enum err e = relay_flush(&relay);
+        if (e)
+            write_failed(x, e);
         else
             answer_done(x, false);
     } else if (x->res == SIDE_HEAD && !x->answer_began) {

@@ -134,7 +134,10 @@ void exchange_abort(struct exchange *x, enum end_who who)
 {
     struct conn *c = x->conn;
     if (x->res == SIDE_BODY && x->res_until_close) c->cut = true;
-    exchange_free(x, who, current_phase(x));
+    if (x->state == EXCHANGE_DROPPING) /* it was answered; only the rest of its body did not come */
+        exchange_free(x, (enum end_who)x->end_who, (enum end_phase)x->end_phase);
+    else
+        exchange_free(x, who, current_phase(x));
     c->exchange = NULL;
 }
 
@@ -197,6 +200,13 @@ void exchange_reply(struct exchange *x, enum reply_id id, enum end_who who, enum
 
 /* --- the backend's connection ---------------------------------------------------------------------- */
 
+/* No connection to the backend can be had. A 503 says that it has not seen the request, which nobody knows of
+ * one that is sent for the second time. */
+static void reply_full(struct exchange *x, enum end_who who)
+{
+    exchange_reply(x, x->retried ? REPLY_UPSTREAM_UNAVAILABLE : REPLY_UNAVAILABLE, who, PHASE_QUEUE);
+}
+
 static void lease_failed(struct exchange *x, enum err e)
 {
     bool is_full = e == ERR_LIMIT || e == ERR_NOMEM; /* the gateway, whatever the backend is */
@@ -204,7 +214,7 @@ static void lease_failed(struct exchange *x, enum err e)
         upstream_log_connect_failed(&exchange_worker(x)->upstreams[x->env], e,
                                     span_of(x->request_id, UUID_LEN));
     if (is_full || e == ERR_NO_PORT)
-        exchange_reply(x, REPLY_UNAVAILABLE, END_GATEWAY, PHASE_QUEUE);
+        reply_full(x, END_GATEWAY);
     else
         exchange_reply(x, REPLY_UPSTREAM_UNAVAILABLE, END_BACKEND, PHASE_CONNECT);
 }
@@ -293,7 +303,7 @@ static void on_timer(struct wheel_entry *e)
     struct conn *c = x->conn;
     if (x->state == EXCHANGE_WAITING) {
         metrics_add(exchange_worker(x)->metrics, METRIC_LIMITS_HIT, LIMIT_UPSTREAM_WAITING, 1);
-        exchange_reply(x, REPLY_UNAVAILABLE, END_TIMEOUT, PHASE_QUEUE);
+        reply_full(x, END_TIMEOUT);
     } else if (x->state == EXCHANGE_ACTIVE && stream_is_blocked(&x->up->stream) &&
                x->up_out_mark != x->up->stream.bytes_out) {
         x->up_out_mark = x->up->stream.bytes_out; /* slow, but it moves */

@@ -110,7 +110,8 @@ void exchange_count_lost_head(struct conn *c);
  * to the next request). The exchange may be over when this returns. */
 size_t exchange_feed(struct exchange *x, const char *p, size_t n);
 
-/* Sends the request head if it still waits for body bytes to travel with. */
+/* Sends the request head if it still waits for body bytes to travel with. The exchange may be over when this
+ * returns. */
 void exchange_push(struct exchange *x);
 
 /* Whose thread it is on. */
@@ -144,7 +145,8 @@ void exchange_keep_body_clock(struct exchange *x);
 /* Monotonic ms by which more request body must have come; WHEEL_NEVER when that is not awaited. */
 uint64_t exchange_body_deadline(const struct exchange *x);
 
-/* The client was too slow: reading its answer (`writing`), or sending its body. */
+/* The client was too slow: reading its answer (`writing`), or sending its body. The exchange may be over when
+ * this returns. */
 void exchange_client_timeout(struct exchange *x, bool writing);
 
 /* The client has sent its FIN, and all that came before it is used. False when the request can not become

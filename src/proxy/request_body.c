@@ -5,10 +5,16 @@
 #include "proxy/relay.h"
 #include "proxy/worker.h"
 
-/* A failed write does not end the exchange: the backend may have answered early, and reading finds out. */
-static void note_write(struct exchange *x, enum err e)
+/* False: the exchange is over, because there is no memory for what the backend did not take. Any other
+ * failure does not end it: the backend may have answered early, and reading finds out. */
+static bool note_write(struct exchange *x, enum err e)
 {
     if (e) x->drops_body = true;
+    if (e != ERR_NOMEM) return true;
+    metrics_add(exchange_worker(x)->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+    x->keep_alive = false;
+    exchange_backend_failed(x, END_GATEWAY, PHASE_REQUEST_BODY, REPLY_UNAVAILABLE);
+    return false;
 }
 
 static void request_sent(struct exchange *x)
@@ -23,8 +29,7 @@ void exchange_push(struct exchange *x)
     if (x->state != EXCHANGE_ACTIVE || x->head_sent) return;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)x->head.p, .iov_len = x->head.n};
     x->head_sent = true;
-    note_write(x, stream_write(&x->up->stream, &iov, 1));
-    if (x->req == SIDE_DONE) request_sent(x);
+    if (note_write(x, stream_write(&x->up->stream, &iov, 1)) && x->req == SIDE_DONE) request_sent(x);
 }
 
 /* --- request body ---------------------------------------------------------------------------------- */
@@ -87,8 +92,8 @@ size_t exchange_feed(struct exchange *x, const char *p, size_t n)
     }
     if (!x->drops_body) {
         if (body_is_done(&x->req_body)) relay_end(&relay);
-        note_write(x, relay_flush(&relay));
         x->head_sent = true;
+        if (!note_write(x, relay_flush(&relay))) return at;
     }
     if (body_is_done(&x->req_body))
         body_done(x);
@@ -124,6 +129,17 @@ uint64_t exchange_body_deadline(const struct exchange *x)
 
 /* --- what the client does meanwhile ---------------------------------------------------------------- */
 
+/* No more of the body comes. An answer that has begun goes on all the same, by the backend's clock from now
+ * on. Spec: RFC 9112 section 9.5. */
+static bool answer_goes_on(struct exchange *x)
+{
+    if (x->res != SIDE_BODY) return false;
+    x->req = SIDE_DONE;
+    x->drops_body = true; /* the backend's connection stands inside the request: never used again */
+    exchange_arm(x);
+    return true;
+}
+
 void exchange_client_timeout(struct exchange *x, bool writing)
 {
     struct conn *c = x->conn;
@@ -132,22 +148,17 @@ void exchange_client_timeout(struct exchange *x, bool writing)
         exchange_finish(x, (enum end_who)x->end_who, (enum end_phase)x->end_phase);
         return;
     }
-    if (writing || x->res != SIDE_HEAD) {
-        c->cut = writing || x->res == SIDE_BODY;
-        exchange_finish(x, END_TIMEOUT, writing ? PHASE_RESPONSE_BODY : PHASE_REQUEST_BODY);
+    if (writing) {
+        c->cut = true;
+        exchange_finish(x, END_TIMEOUT, PHASE_RESPONSE_BODY);
         return;
     }
-    exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_BODY);
+    if (!answer_goes_on(x)) exchange_reply(x, REPLY_REQUEST_TIMEOUT, END_TIMEOUT, PHASE_REQUEST_BODY);
 }
 
 bool exchange_take_eof(struct exchange *x)
 {
-    if (x->req == SIDE_DONE) return true;
-    if (x->res != SIDE_BODY) return false;
-    x->req = SIDE_DONE;
-    x->drops_body = true; /* the backend's connection stands inside the request: never used again */
-    exchange_arm(x);
-    return true;
+    return x->req == SIDE_DONE || answer_goes_on(x);
 }
 
 void exchange_client_drained(struct exchange *x)

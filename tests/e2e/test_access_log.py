@@ -55,6 +55,18 @@ def test_the_line_of_an_answer(gateway, backend, partner):
     assert line["backend_reused"] is True
 
 
+@pytest.mark.parametrize("leave", [Client.half_close, Client.reset])
+def test_the_line_of_a_refusal_whose_client_goes_away(gateway, leave):
+    """It was refused, whatever becomes of the body that is still to come."""
+    fields = "Authorization: Bearer nobodys-token-0123456789\r\n"
+    client = gateway.client().send(request("POST", fields=fields, body=b"x" * 1000)[:-990])
+    got = client.response("POST")
+    assert got.status == 401 and got["connection"] != "close"
+    leave(client)
+    line = gateway.line_of(got)
+    assert (line["status"], line["end"], line["deny"]) == (401, "gateway/decide", "token_unknown")
+
+
 DENIALS = {
     "no token": ({}, "token_missing", KNOWN),
     "unknown token": ({"fields": "Authorization: Bearer nobodys-token-0123456789\r\n"}, "token_unknown", KNOWN),

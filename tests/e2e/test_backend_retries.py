@@ -263,6 +263,38 @@ def test_a_retry_while_others_wait(proofgw, backend, partner):
     gateway.wait_metric("proofgw_upstream_connections_open", 1)
 
 
+def test_a_retry_that_finds_no_connection(proofgw, backend, partner):
+    """The backend may have carried the request out before it closed: a 503 would say that it has not seen it."""
+    gateway = proofgw(limits={"upstream_connections": 1}, timeouts={"upstream_connect": "1s"})
+    first, second = backend.gate(), backend.gate()
+
+    def dies(c):
+        c.read_request()
+        c.send(answer())
+        c.read_head()
+        first.wait()
+        c.close()
+
+    def holds(c):
+        c.read_request()
+        second.wait()
+        c.send(answer())
+
+    backend.script(dies)
+    backend.script(holds)
+    sent, waits = gateway.client(), gateway.client()
+    is_passed(sent.exchange(fields=partner.authorization))
+    for n, client in enumerate((sent, waits)):
+        client.send(request("DELETE", fields=partner.authorization))
+        gateway.wait_metric("proofgw_exchanges_active", n + 1)
+        backend.wait_requests(2)
+    first.open()
+    is_error(got := sent.response("DELETE"), "upstream_unavailable")
+    assert gateway.line_of(got)["end"] == "timeout/queue"
+    second.open()
+    is_passed(waits.response("DELETE"))
+
+
 def test_an_upgrade_keeps_its_place_in_the_queue(proofgw, backend, partner):
     """It wants a connection of its own, so a kept one has to go first; nobody behind it gets that one's place."""
     gateway = proofgw(limits={"upstream_connections": 1})

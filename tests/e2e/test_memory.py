@@ -14,9 +14,12 @@ import ssl
 import pytest
 
 from support import gateway as gateway_module
+from support.client import request
+from support.expect import is_error
 from support.gateway import HOST
 from support.http1 import Ended
 from support.partners import Partner
+from support.payload import MIB
 from support.tls import connect, tls_listener, trusting
 from support.wait import wait_for
 from support.websocket import BINARY as BINARY_FRAME
@@ -101,6 +104,23 @@ def test_allocations_fail_on_the_request_path(faults, partner, every, workers):
     for kind in KINDS:
         answer = kind(gateway.client(), partner)
         assert answer.status == {refused: 401, tunnel: 101, post_in_pieces: 201}.get(kind, 200), kind
+
+
+def test_no_memory_for_what_the_backend_does_not_take(faults, backend, partner):
+    """The client hears so at once: nobody waits for an answer to a request that is not whole."""
+    gateway = faults(1, upstream=backend.address, limits={"body": "1GiB"})
+    gate = backend.gate()
+    backend.script(lambda c: (c.read_head(), gate.wait()))
+    head = request("POST", fields=partner.authorization).replace(b"Length: 0", b"Length: %d" % (64 * MIB))
+    client = gateway.client().send(head + b"x")
+    backend.wait_requests(1)
+    gateway.signal(signal.SIGRTMIN)
+    client.send_until_refused(bytes(MIB), 63 * MIB)
+    is_error(got := client.response("POST"), "unavailable", closes=True)
+    gateway.signal(signal.SIGRTMIN)
+    gate.open()
+    assert gateway.line_of(got)["end"] == "gateway/request_body"
+    assert gateway.metrics()("proofgw_limits_hit_total", limit="memory") > 0
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 4, 5, 7, 11])

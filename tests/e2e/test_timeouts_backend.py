@@ -9,6 +9,7 @@ import pytest
 from support.backend import chunk, chunked
 from support.client import Stopwatch, request
 from support.expect import is_error, is_passed
+from support.http1 import Ended
 from support.payload import MIB, PLENTY
 from support.wait import DEADLINE_S, wait_for
 from support.websocket import CLOSE, PING, accepting, frame, read_frame, upgrade
@@ -90,7 +91,8 @@ def test_upstream_response(proofgw, backend, partner, method, body):
 
 
 def test_upstream_response_in_the_middle_of_a_head(proofgw, backend, partner):
-    gateway = proofgw(timeouts={"upstream_response": SHORT, "upstream_idle": SHORT})
+    """It is the time for the whole head: a part of it buys no more."""
+    gateway = proofgw(timeouts={"upstream_response": SHORT})
     backend.script(lambda c: (c.read_request(), c.send(b"HTTP/1.1 200 OK\r\nContent-"), c.drain()))
     got = gateway.client().exchange(fields=partner.authorization)
     is_error(got, "upstream_timeout", closes=False)
@@ -166,6 +168,42 @@ def test_upstream_idle_holds_for_an_answer_instead_of_100(proofgw, backend, part
     got = is_passed(client.response(), 403, b"not you")
     assert got["connection"] == "close"
     client.expect_close()
+
+
+def early(c):
+    """A backend that refuses before it has the body, and takes its time over it."""
+    c.read_head()
+    c.send(chunked(b"too ", status="413 Too Large", end=False))
+
+
+def test_request_body_does_not_end_an_early_answer(proofgw, backend, partner):
+    """A client that reads a refusal need not send the rest, nor say so. Spec: RFC 9112 section 9.5."""
+    gateway = proofgw(timeouts={"request_body": SHORT})
+    watch = Stopwatch()
+
+    def script(c):
+        early(c)
+        wait_for(lambda: watch.seconds() > 3 * SHORT_S, "a backend that takes its time")
+        c.send(chunk(b"much") + b"0\r\n\r\n")
+        c.expect_end()
+
+    backend.script(script)
+    client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x" * 1000)[:-900])
+    got = is_passed(client.response("POST"), 413, b"too much")
+    assert got["connection"] == "close"
+    client.expect_close()
+    assert gateway.line_of(got)["end"] == "ok/done"
+
+
+def test_upstream_idle_after_the_body_of_an_early_answer_did_not_come(proofgw, backend, partner):
+    gateway = proofgw(timeouts={"request_body": SHORT, "upstream_idle": SHORT})
+    backend.script(lambda c: (early(c), c.drain()))
+    client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x" * 1000)[:-900])
+    with pytest.raises(Ended) as ended:
+        client.response("POST")
+    assert not ended.value.reset  # the missing last chunk says it
+    (line,) = gateway.wait_access(1)
+    assert (line["end"], line["status"]) == ("timeout/response_body", 413)
 
 
 def test_upstream_idle_while_the_backend_does_not_read(proofgw, backend, partner):
