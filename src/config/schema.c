@@ -300,12 +300,13 @@ const struct schema_key schema_keys[] = {
      .help = "Waiting for a free connection to the backend (longer: 503), and connecting to an address of it (longer: 504): so long for each."},
     {"timeouts.upstream_response", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_response_ms),
      RANGE(TICK_MS, 1 * HOUR), .value = "30s",
-     .help = "From the end of the request to the first byte of the backend's answer. Longer is answered "
-             "with 504."},
+     .help = "From the end of the request to the end of the head of the backend's answer; interim answers (1xx) do "
+             "not extend it. Longer is answered with 504."},
     {"timeouts.upstream_idle", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_idle_ms),
      RANGE(TICK_MS, 1 * HOUR),
      .value = "30s",
-     .help = "Between two bytes of the backend's answer, and while it does not read the request."},
+     .help = "Between two bytes of the backend's answer, and while it does not read the request. Not while an answer has "
+             "begun early and the client still sends: then its clock runs."},
     {"timeouts.upstream_keep_alive", SCHEMA_DURATION, RELOAD, FIELD(timeouts.upstream_keep_alive_ms),
      RANGE(TICK_MS, 1 * DAY), .value = "60s",
      .help = "An idle connection to the backend is closed after it. Keep it below the backend's own "
