@@ -109,7 +109,9 @@ static enum store_load_reason judge_meta(const struct redis_sync *s, const struc
     if (s->wanted != STORE_LOAD_NONE) return s->wanted;
     if (!s->position.is_known) return STORE_LOAD_FIRST;
     if (strcmp(meta->epoch, s->position.epoch) != 0) return STORE_LOAD_EPOCH;
-    return meta->sequence < s->position.sequence ? STORE_LOAD_REWOUND : STORE_LOAD_NONE;
+    /* Records of a snapshot may be newer than its position: Redis must have come to them as well. */
+    bool is_older = meta->sequence < s->position.sequence || meta->sequence < s->position.exact_from;
+    return is_older ? STORE_LOAD_REWOUND : STORE_LOAD_NONE;
 }
 
 /* Says what is wrong with the data set, and lets the connection go. */

@@ -6,8 +6,8 @@
  *   +-------------------------------+----------------+----- ... ----+-----------------------------+---------+
  *
  * The records are written while changes go on: each is at least as new as the position in the head, and no
- * newer than `exact_from` in the foot. Whoever loads it takes up the log at the position in the head; from
- * `exact_from` on, count and digest must agree again.
+ * newer than `exact_from` in the foot. Whoever loads it takes up the log at the position in the head; Redis
+ * must have come to `exact_from`, and from there on count and digest must agree again.
  *
  * Written to a temporary file beside it (FILE.tmp), 0600, fsync, renamed; whoever writes holds a lock on
  * FILE.lock, because a gateway that takes over from another has the same file. A file that is damaged, cut

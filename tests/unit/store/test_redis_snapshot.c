@@ -1,4 +1,5 @@
 /* Starting from the snapshot when Redis is away, and taking up the log from there. */
+#include "helper_records.h"
 #include "helper_sync.h"
 #include "store/redis_sync_state.h"
 
@@ -302,6 +303,73 @@ static void test_the_last_one_waits_for_another_writer(void **state)
     assert_false(sync_off_ramp(f, 3)); /* what was due is in the snapshot */
 }
 
+/* --- written while changes came: by hand, so that it is known which came between ---------------------- */
+
+/* Partner `number` of helper_records.h as version `version`, under its own id or another one. */
+static void pack(struct bytes *to, const char *id, unsigned number, unsigned edition, uint64_t version)
+{
+    char line[RECORD_LINE_MAX];
+    struct partner partner;
+    struct record_report report = {0};
+    size_t n = record_line(number, edition, line);
+    assert_int_equal(record_parse_partner(span_of(line, n), 1, &partner, &report), ERR_OK);
+    assert_true(span_to_cstr(span_str(id), partner.id, sizeof partner.id));
+    assert_int_equal(packed_add(to, &partner, version, 0), ERR_OK);
+    partner_deinit(&partner);
+}
+
+/* Begun when `from` was the last change, and ended when it was `upto`. Frees the records. */
+static void write_snapshot(struct sync *f, unsigned from, unsigned upto, struct bytes *records)
+{
+    struct snapshot_writer *w;
+    struct errmsg why;
+    struct snapshot_head head = {.saved_at_ms = 1, .sequence = from, .epoch = "e1", .tag = "cfg"};
+    const struct snapshot_foot foot = {.exact_from = upto};
+    (void)snprintf(head.nonce, sizeof head.nonce, "n%u", from); /* as helper_partners.c makes them */
+    assert_int_equal(snapshot_create(f->config.snapshot, &head, &w, &why), ERR_OK);
+    assert_int_equal(snapshot_append(w, span_of(records->p, records->n), &why), ERR_OK);
+    assert_int_equal(snapshot_commit(w, &foot, &why), ERR_OK);
+    bytes_deinit(records);
+}
+
+/* Partners 0 and 1 are of the changes 1 and 2. While it was written came changes 3 to `upto`, and the last
+ * of them set partner 3. The caller says what Redis has from change 3 on. */
+static struct sync *with_changes_to(void **state, unsigned upto)
+{
+    struct sync *f = with_snapshot(state);
+    struct bytes records = {0};
+    partners_set_many(&f->redis, 0, 2);
+    pack(&records, partners_id(0), 0, 0, 1);
+    pack(&records, partners_id(1), 1, 0, 2);
+    pack(&records, partners_id(3), 3, 0, upto);
+    write_snapshot(f, 2, upto, &records);
+    return f;
+}
+
+static void test_redis_lost_what_came_while_it_was_written(void **state)
+{
+    struct sync *f = with_changes_to(state, 5);
+    partners_set(&f->redis, 3, 1); /* change 3: the partner of the snapshot looks newer */
+    sync_open(f);
+    assert_true(sync_off_ramp(f, 3));
+    sync_catch_up(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_REWOUND), 1);
+    assert_false(sync_off_ramp(f, 3));
+}
+
+/* The same, but other changes have taken the numbers of the lost ones by now. */
+static void test_other_changes_came_in_their_place(void **state)
+{
+    struct sync *f = with_changes_to(state, 5);
+    partners_set(&f->redis, 3, 1);
+    partners_set_many(&f->redis, 4, 3);
+    sync_open(f);
+    sync_catch_up(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_DIGEST), 1);
+    assert_false(sync_off_ramp(f, 3));
+    assert_int_equal(sync_partners(f), 6);
+}
+
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
@@ -321,6 +389,8 @@ int main(void)
         SYNC_TEST(test_close_while_writing),
         SYNC_TEST(test_close_writes_what_is_due),
         SYNC_TEST(test_the_last_one_waits_for_another_writer),
+        SYNC_TEST(test_redis_lost_what_came_while_it_was_written),
+        SYNC_TEST(test_other_changes_came_in_their_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
