@@ -57,8 +57,9 @@ static enum err apply_set(struct redis_sync *s, const struct redis_entry *entry)
 /* Errors: ERR_NOMEM, ERR_LIMIT. */
 static enum err apply_entry(struct redis_sync *s, const struct redis_entry *entry)
 {
-    /* After a snapshot, some of what the log tells is in force already. */
-    if (entry->sequence <= ledger_version(&s->ledger, entry->id)) return ERR_OK;
+    /* After a snapshot, some of what the log tells is in force already. Not so a record whose token still was
+     * another partner's when it was loaded: what is of this very version is set once more. */
+    if (entry->sequence < ledger_version(&s->ledger, entry->id)) return ERR_OK;
     return entry->is_delete ? ledger_remove(&s->ledger, entry->id) : apply_set(s, entry);
 }
 

@@ -178,6 +178,23 @@ void partners_del(struct partners *p, unsigned number)
     must_be_ok(partners_write(p, "del", partners_id(number), "", 0, NULL, NULL), p->operator);
 }
 
+void partners_rename(struct partners *p, unsigned number, const char *id)
+{
+    const char *names[REDIS_FIELDS_MAX], *values[REDIS_FIELDS_MAX];
+    size_t n = 0;
+    redisReply *r = redisCommand(p->admin, "HGETALL %s", partners_key(number));
+    assert_non_null(r);
+    for (size_t i = 0; i + 1 < r->elements; i += 2) {
+        if (strcmp(r->element[i]->str, "v") == 0) continue;
+        assert_true(n < REDIS_FIELDS_MAX);
+        names[n] = r->element[i]->str;
+        values[n++] = r->element[i + 1]->str;
+    }
+    partners_del(p, number);
+    must_be_ok(partners_write(p, "set", id, "0", n, names, values), p->operator);
+    freeReplyObject(r);
+}
+
 long long partners_admin(struct partners *p, const char *format, ...)
 {
     va_list args;

@@ -35,6 +35,8 @@ void partners_set(struct partners *p, unsigned number, unsigned edition);
 void partners_set_many(struct partners *p, unsigned first, unsigned n);
 /* Deletes it. */
 void partners_del(struct partners *p, unsigned number);
+/* Deletes it, and makes a new partner `id` of all it had, its token too: two changes. */
+void partners_rename(struct partners *p, unsigned number, const char *id);
 
 /* Runs the script with any arguments; returns the reply, which the caller frees. */
 redisReply *partners_write(struct partners *p, const char *op, const char *id, const char *expected,

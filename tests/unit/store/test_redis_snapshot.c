@@ -370,6 +370,41 @@ static void test_other_changes_came_in_their_place(void **state)
     assert_int_equal(sync_partners(f), 6);
 }
 
+/* Nor does the digest tell when they are of the same partners. */
+static void test_other_changes_of_the_same_partners_came(void **state)
+{
+    struct sync *f = with_changes_to(state, 3);
+    partners_set(&f->redis, 3, 1);
+    sync_open(f);
+    assert_true(sync_off_ramp(f, 3));
+    sync_catch_up(f);
+    assert_false(sync_off_ramp(f, 3));
+    assert_int_equal(sync_status(f).loads_total, 0);
+}
+
+/* It has the partner that had the token, written before the change, and the one that has it now. */
+static void test_token_changed_hands_meanwhile(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    struct bytes records = {0};
+    partners_set_many(&f->redis, 0, 2);
+    partners_rename(&f->redis, 0, "heir");
+    pack(&records, partners_id(0), 0, 0, 1);
+    pack(&records, partners_id(1), 1, 0, 2);
+    pack(&records, "heir", 0, 0, 4);
+    write_snapshot(f, 2, 4, &records);
+    sync_open(f);
+    assert_int_equal(sync_status(f).records_rejected, 1);
+    sync_catch_up(f);
+    assert_int_not_equal(policy_find(f->policy, SPAN("heir")), PARTNER_INDEX_NONE);
+    assert_int_equal(sync_status(f).records_rejected, 0);
+    assert_int_equal(sync_partners(f), 2);
+    partners_set(&f->redis, 1, 1);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).loads_total, 0); /* count and digest are right, too */
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_DIGEST), 0);
+}
+
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
 
 int main(void)
@@ -391,6 +426,8 @@ int main(void)
         SYNC_TEST(test_the_last_one_waits_for_another_writer),
         SYNC_TEST(test_redis_lost_what_came_while_it_was_written),
         SYNC_TEST(test_other_changes_came_in_their_place),
+        SYNC_TEST(test_other_changes_of_the_same_partners_came),
+        SYNC_TEST(test_token_changed_hands_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
