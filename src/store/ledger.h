@@ -50,8 +50,8 @@ enum err ledger_set(struct ledger *l, struct span id, uint64_t version, const st
 enum err ledger_remove(struct ledger *l, struct span id);
 
 /* A full synchronisation, like policy_sync_begin() and policy_sync_end(): what is not put between the two is
- * removed. `records`: how many are to be expected, 0 = unknown. `count`, `digest`: of all that was put, known
- * to the caller. */
+ * removed. `records`: how many are to be expected, 0 = unknown. ledger_remove() takes back what was put.
+ * `count`, `digest`: of all that was put and not taken back, known to the caller. */
 void ledger_sync_begin(struct ledger *l, uint64_t records);
 enum err ledger_sync_put(struct ledger *l, const struct packed *r, bool *changed);
 /* A hint: this record will be put after the next one. */

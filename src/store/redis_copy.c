@@ -229,11 +229,25 @@ static void take_number(uint64_t nrecords, void *arg)
     ledger_sync_begin(&l->sync->ledger, nrecords);
 }
 
+/* A partner that was removed and added again while the file was written may be in it twice, each time as it
+ * was then: the first one is forgotten, as its removal would have it. */
+static enum err forget_earlier(struct loading *l, struct span id)
+{
+    struct ledger *ledger = &l->sync->ledger;
+    uint64_t version = ledger_version(ledger, id);
+    if (!version) return ERR_OK;
+    l->count--;
+    l->digest ^= redis_hasher_record(l->sync->hasher, id, version);
+    return ledger_remove(ledger, id);
+}
+
 static enum err take_record(const struct packed *r, void *arg)
 {
     struct loading *l = arg;
     bool changed;
     if (r->flags & PACKED_DELETED) return ERR_PARSE;
+    enum err e = forget_earlier(l, r->id);
+    if (e) return e;
     l->count++;
     l->digest ^= redis_hasher_record(l->sync->hasher, r->id, r->version);
     if (l->count % RECORDS_PER_COLLECT == 0) policy_collect(l->sync->policy); /* tables that were outgrown */

@@ -402,7 +402,34 @@ static void test_token_changed_hands_meanwhile(void **state)
     partners_set(&f->redis, 1, 1);
     sync_catch_up(f);
     assert_int_equal(sync_status(f).loads_total, 0); /* count and digest are right, too */
-    assert_int_equal(sync_loads_for(f, STORE_LOAD_DIGEST), 0);
+}
+
+/* It has both, what was removed and what came in its place. */
+static void test_partner_came_back_meanwhile(void **state)
+{
+    struct sync *f = with_snapshot(state);
+    struct bytes records = {0};
+    const char *names[] = {"company"}, *values[] = {"X"};
+    partners_set_many(&f->redis, 0, 2);
+    partners_del(&f->redis, 0);
+    partners_set(&f->redis, 0, 1);
+    partners_del(&f->redis, 1);
+    freeReplyObject(partners_write(&f->redis, "set", partners_id(1), "", 1, names, values));
+    pack(&records, partners_id(0), 0, 0, 1);
+    pack(&records, partners_id(1), 1, 0, 2);
+    pack(&records, partners_id(0), 0, 1, 4);
+    assert_int_equal(packed_add_bare(&records, span_str(partners_id(1)), 6, PACKED_REFUSED), ERR_OK);
+    write_snapshot(f, 2, 6, &records);
+    sync_open(f);
+    assert_int_equal(sync_partners(f), 1);
+    assert_false(sync_off_ramp(f, 0));
+    assert_false(sync_has(f, 1)); /* what came in its place is not valid, and what it had is gone */
+    sync_catch_up(f);
+    partners_set(&f->redis, 3, 0);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).loads_total, 0);
+    assert_int_equal(sync_status(f).records_rejected, 1);
+    assert_int_equal(sync_partners(f), 2);
 }
 
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, sync_setup, sync_teardown)
@@ -428,6 +455,7 @@ int main(void)
         SYNC_TEST(test_other_changes_came_in_their_place),
         SYNC_TEST(test_other_changes_of_the_same_partners_came),
         SYNC_TEST(test_token_changed_hands_meanwhile),
+        SYNC_TEST(test_partner_came_back_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
