@@ -129,7 +129,7 @@ static void finish(struct redis_sync *s)
     struct redis_load *load = s->load;
     struct store_status *status = &s->status;
     take_position(s);
-    s->wanted = STORE_LOAD_NONE;
+    s->wanted = s->is_wanted_again ? STORE_LOAD_OPERATOR : STORE_LOAD_NONE;
     s->confirmed_drop = status->deletions_held = 0;
     s->current_us = load->current_us;
     s->age_ms = 0;
@@ -412,7 +412,8 @@ void redis_load_start(struct redis_sync *s, enum store_load_reason reason)
     redis_scrub_abort(s);
     redis_sync_set_state(s, SYNC_LOADING);
     s->status.full_loads_total[reason]++;
-    s->wanted = reason;
+    s->wanted = reason; /* until it is in force: when it fails, it is tried again */
+    s->is_wanted_again = false;
     /* What was revoked since then is valid again. */
     bool is_older = reason == STORE_LOAD_REWOUND || reason == STORE_LOAD_LOST_WRITES;
     LOG_AT(is_older ? LOG_WARN : LOG_INFO, "store_load_started",

@@ -347,8 +347,10 @@ static void reload(struct store *store)
 {
     struct redis_sync *s = (struct redis_sync *)store;
     if (s->state == SYNC_CLOSING) return;
-    /* While tailing, wait_for_changes() starts it; one that is under way already is what was asked for. */
+    /* While tailing, wait_for_changes() starts it. One that is under way may have read already what the
+     * operator has changed since. */
     if (s->wanted == STORE_LOAD_NONE) s->wanted = STORE_LOAD_OPERATOR;
+    if (s->load) s->is_wanted_again = true;
     if (s->state == SYNC_IDLE && !s->conn) retry_after(s, 0);
 }
 

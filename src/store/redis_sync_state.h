@@ -58,6 +58,7 @@ struct redis_sync {
     struct ledger ledger;
     struct redis_position position;
     enum store_load_reason wanted; /* a full load is due, whatever the log says; STORE_LOAD_NONE = not */
+    bool is_wanted_again;          /* and another one behind the one that is under way */
     unsigned range_count;          /* entries to ask for now: fewer after a reply that was too large */
     bool is_behind;                /* tailing: meta was ahead of us, so the next XREAD must return entries */
     struct backoff backoff;

@@ -92,7 +92,7 @@ struct store_status {
 };
 
 struct store_ops {
-    /* Reads everything again. A load that is held stays held. */
+    /* Reads everything again, behind a load that is under way if there is one. What is held stays held. */
     void (*reload)(struct store *s);
     /* An operator agrees that the load that is held drops at most as many partners as it announced
      * (store_status.deletions_held). It is tried again at once. Returns that number; 0 = nothing is held,

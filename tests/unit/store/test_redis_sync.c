@@ -1,6 +1,7 @@
 /* The Redis store in ordinary life, against a real server: loading, following, resuming. What can go wrong
  * is in test_redis_faults.c and test_redis_away.c. */
 #include "helper_sync.h"
+#include "store/redis_sync_state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -127,6 +128,46 @@ static void test_reload_reads_everything_again(void **state)
     assert_int_equal(sync_partners(f), 20);
 }
 
+static enum redis_sync_state state_of(const struct sync *f)
+{
+    return ((const struct redis_sync *)f->store)->state;
+}
+
+/* A record that is changed by hand when it has been read already. */
+static void test_reload_during_a_load(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 20);
+    sync_open(f);
+    SYNC_UNTIL(f, state_of(f) == SYNC_APPLYING);
+    partners_admin(&f->redis, "HSET %s off_ramp false", partners_key(3));
+    f->store->ops->reload(f->store);
+    f->store->ops->reload(f->store);
+    SYNC_UNTIL(f, sync_status(f).up);
+    assert_false(sync_off_ramp(f, 3));
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_OPERATOR), 1);
+    assert_int_equal(sync_status(f).loads_total, 2);
+    partners_set(&f->redis, 4, 1);
+    sync_catch_up(f);
+    assert_int_equal(sync_status(f).loads_total, 2); /* not for ever */
+}
+
+/* A load that fails is tried again: that one begins later than everything was asked for, and is enough. */
+static void test_reload_during_a_load_that_fails(void **state)
+{
+    struct sync *f = sync_of(state);
+    partners_set_many(&f->redis, 0, 200);
+    sync_open(f);
+    SYNC_UNTIL(f, state_of(f) == SYNC_LOADING);
+    f->store->ops->reload(f->store);
+    partners_lock_out(&f->redis);
+    SYNC_UNTIL(f, state_of(f) == SYNC_IDLE);
+    sync_come_back(f);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_FIRST), 2);
+    assert_int_equal(sync_loads_for(f, STORE_LOAD_OPERATOR), 0);
+    assert_int_equal(sync_status(f).loads_total, 1);
+}
+
 static void test_closes_at_any_moment(void **state)
 {
     struct sync *f = sync_of(state);
@@ -148,6 +189,7 @@ int main(void)
         SYNC_TEST(test_changes_are_followed),    SYNC_TEST(test_a_burst_of_changes_is_followed),
         SYNC_TEST(test_changes_during_the_load), SYNC_TEST(test_a_token_changes_hands),
         SYNC_TEST(test_resumes_where_it_was),    SYNC_TEST(test_reload_reads_everything_again),
+        SYNC_TEST(test_reload_during_a_load),    SYNC_TEST(test_reload_during_a_load_that_fails),
         SYNC_TEST(test_closes_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
