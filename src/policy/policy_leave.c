@@ -33,7 +33,9 @@ struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view,
     return l;
 }
 
-void policy_leave_list(struct policy *p, struct leaving *l, enum environment env)
+/* The list of a view in force, which leaves without a next one, is to leave the tree as well: unless it is
+ * shared and others use it on. */
+static void leave_list(struct policy *p, struct leaving *l, enum environment env)
 {
     const struct cidr_set *set = partner_view_list(l->view, env);
     if (!set) return;
@@ -109,7 +111,7 @@ void policy_vacate(struct policy *p, struct leaving *l)
     policy_bump(p, l->index);
     policy_account_out(p, l->view);
     for (enum environment env = ENV_PRODUCTION; env < ENV_COUNT; env++)
-        policy_leave_list(p, l, env);
+        leave_list(p, l, env);
     policy_leave(p, l);
 }
 

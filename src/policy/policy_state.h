@@ -88,10 +88,6 @@ enum err policy_reserve_leaving(struct policy *p);
  * counted. */
 struct leaving *policy_make_leaving(struct policy *p, struct partner_view *view, uint32_t index);
 
-/* The list of a view in force, which leaves without a next one, is to leave the tree as well: unless it is
- * shared and others use it on. */
-void policy_leave_list(struct policy *p, struct leaving *l, enum environment env);
-
 /* For a view that nobody finds any more: takes its prefixes out of the trees (now, or in policy_collect()
  * when memory is out), then frees it when no reader holds it. */
 void policy_leave(struct policy *p, struct leaving *l);

@@ -26,7 +26,8 @@ void redis_follow_ask_range(struct redis_sync *s, uint64_t from, redis_reply_fn 
     redis_sync_send(s, 0, fn, arg, 6, argv);
 }
 
-bool redis_follow_agrees(const struct redis_sync *s, uint64_t count, uint64_t digest)
+/* Redis's count and digest are ours. */
+static bool agrees(const struct redis_sync *s, uint64_t count, uint64_t digest)
 {
     const struct redis_position *at = &s->position;
     return count == s->ledger.count + (uint64_t)at->count_bias &&
@@ -80,7 +81,7 @@ static bool advance(struct redis_sync *s, const redisReply *reply)
     }
     at->sequence = entry.sequence;
     memcpy(at->nonce, entry.nonce, sizeof at->nonce);
-    if (at->sequence < at->exact_from || redis_follow_agrees(s, entry.count, entry.digest)) return true;
+    if (at->sequence < at->exact_from || agrees(s, entry.count, entry.digest)) return true;
     log_error("store_digest_mismatch", KV_UINT("sequence", at->sequence), KV_UINT("count", s->ledger.count),
               KV_UINT("expected", entry.count));
     redis_load_start(s, STORE_LOAD_DIGEST);
@@ -137,7 +138,7 @@ static void on_meta_without_log(struct redis_conn *c, const redisReply *reply, v
     struct redis_meta meta;
     (void)c;
     if (!read_meta(s, reply, &meta)) return;
-    if (meta.sequence == s->position.sequence && redis_follow_agrees(s, meta.count, meta.digest))
+    if (meta.sequence == s->position.sequence && agrees(s, meta.count, meta.digest))
         redis_follow_tail(s);
     else
         redis_load_start(s, STORE_LOAD_TRIMMED);
@@ -231,7 +232,7 @@ static void on_quiet_meta(struct redis_conn *c, const redisReply *reply, void *a
     bool is_ahead = meta.sequence > s->position.sequence;
     if (reason == STORE_LOAD_NONE && is_ahead && s->is_behind) reason = STORE_LOAD_GAP;
     if (reason == STORE_LOAD_NONE && !is_ahead && s->position.sequence >= s->position.exact_from &&
-        !redis_follow_agrees(s, meta.count, meta.digest))
+        !agrees(s, meta.count, meta.digest))
         reason = STORE_LOAD_DIGEST;
     if (reason != STORE_LOAD_NONE) {
         redis_load_start(s, reason);

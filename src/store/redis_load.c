@@ -179,8 +179,11 @@ static enum err apply_some(struct redis_sync *s)
     return ledger_sync_end(&s->ledger, count, digest, &load->removed);
 }
 
-void redis_load_apply(struct redis_sync *s)
+/* One turn while APPLYING. */
+static void on_idle(uv_idle_t *idle)
 {
+    struct redis_sync *s = idle->data;
+    loop_turn(s->loop);
     enum err e = apply_some(s);
     policy_collect(s->policy);
     if (e == ERR_AGAIN) return;
@@ -194,13 +197,6 @@ void redis_load_apply(struct redis_sync *s)
         redis_follow_tail(s);
     else
         redis_sync_retry(s);
-}
-
-static void on_idle(uv_idle_t *idle)
-{
-    struct redis_sync *s = idle->data;
-    loop_turn(s->loop);
-    redis_load_apply(s);
 }
 
 static void begin_apply(struct redis_sync *s)

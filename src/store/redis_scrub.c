@@ -42,12 +42,14 @@ struct scrub_fetch {
     char id[PARTNER_ID_MAX + 1];
 };
 
+static void on_timer(uv_timer_t *timer);
+
 /* --- life ------------------------------------------------------------------------------------------- */
 
 void redis_scrub_schedule(struct redis_sync *s)
 {
     uint64_t ms = redis_sync_jitter(s->config->redis.scrub_interval_ms);
-    (void)uv_timer_start(&s->timers[SYNC_SCRUB], redis_scrub_on_timer, ms, 0); /* fails only while closing */
+    (void)uv_timer_start(&s->timers[SYNC_SCRUB], on_timer, ms, 0); /* fails only while closing */
 }
 
 static void set_phase(struct redis_scrub *scrub, enum scrub_phase to)
@@ -247,7 +249,7 @@ static void scan_on(struct redis_scrub *scrub)
     if (scrub->is_scanned)
         recheck_suspects(scrub);
     else
-        (void)uv_timer_start(&s->timers[SYNC_SCRUB], redis_scrub_on_timer, s->options.scrub_pause_ms, 0);
+        (void)uv_timer_start(&s->timers[SYNC_SCRUB], on_timer, s->options.scrub_pause_ms, 0);
 }
 
 /* --- comparing -------------------------------------------------------------------------------------- */
@@ -379,7 +381,7 @@ static void start(struct redis_sync *s)
     s->scrub = scrub;
 }
 
-void redis_scrub_on_timer(uv_timer_t *timer)
+static void on_timer(uv_timer_t *timer)
 {
     struct redis_sync *s = timer->data;
     loop_turn(s->loop);

@@ -150,16 +150,10 @@ void redis_follow_ask_meta(struct redis_sync *s, redis_reply_fn fn, void *arg);
 /* XRANGE from a sequence on. */
 void redis_follow_ask_range(struct redis_sync *s, uint64_t from, redis_reply_fn fn, void *arg);
 
-/* Redis's count and digest are ours. */
-bool redis_follow_agrees(const struct redis_sync *s, uint64_t count, uint64_t digest);
-
 /* --- redis_load.c ------------------------------------------------------------------------------------ */
 
 /* Starts a full load on the connection. */
 void redis_load_start(struct redis_sync *s, enum store_load_reason reason);
-
-/* One turn of the idle handle while APPLYING. */
-void redis_load_apply(struct redis_sync *s);
 
 /* Frees the load that is under way, if any. */
 void redis_load_discard(struct redis_sync *s);
@@ -168,7 +162,6 @@ void redis_load_discard(struct redis_sync *s);
 
 /* (Re)starts the timer to the next scrub. */
 void redis_scrub_schedule(struct redis_sync *s);
-void redis_scrub_on_timer(uv_timer_t *timer);
 /* Position or connection have changed: something that the scrub waited for may have come. */
 void redis_scrub_on_progress(struct redis_sync *s);
 /* Gives up the scrub that is under way, if any. */
