@@ -97,8 +97,9 @@ struct backend_ops {
     /* Puts count and digest right, as the last ops->check found them. Errors: ERR_CONFLICT (a change since).
      */
     enum err (*mend)(struct backend *b, struct span audit);
-    /* What each gateway that is alive reports, a JSON object each; and the number of the last change, and the
-     * epoch of the data set, in b->sequence and b->epoch. `is_again`: only those of the last call. */
+    /* What each gateway that is alive reports, a JSON object each; and, read after them, the number of the
+     * last change, and the epoch of the data set, in b->sequence and b->epoch: a report with a higher number
+     * is of another history. `is_again`: only those of the last call. */
     enum err (*gateways)(struct backend *b, bool is_again, backend_line_fn *on_line, void *arg);
 };
 

@@ -270,7 +270,8 @@ const struct command commands[] = {
      .arguments = "",
      .summary = "show how far each gateway is",
      .details = "Gateways that are alive report every few seconds in Redis. LAG is the number of changes that a gateway has\n"
-                "not applied yet, STALE_S how long ago it knew its data to be that of Redis.",
+                "not applied yet, STALE_S how long ago it knew its data to be that of Redis. While it has data of another\n"
+                "history, as after an older dump was restored, LAG counts all changes.",
      .examples = "proofctl gateways\n"
                  "proofctl gateways --json | jq '.[] | select(.lag > 0)'",
      .options = READS,

@@ -18,12 +18,14 @@ static enum err collect(void *arg, struct span line)
     return ERR_OK;
 }
 
-/* The position of a gateway in this data set; 0 while it is in another one. */
-static json_int_t position_of(const json_t *report, const char *epoch)
+/* The position of a gateway in the history of `b`; 0 while it is in another one. An older dump that was
+ * restored has the same epoch: only the number of who has not taken it over is one that it cannot have. */
+static json_int_t position_of(const json_t *report, const struct backend *b)
 {
     const char *of = json_string_value(json_object_get(report, "epoch"));
     json_int_t sequence = json_integer_value(json_object_get(report, "seq"));
-    return of && strcmp(of, epoch) == 0 && sequence > 0 ? sequence : 0;
+    bool is_ours = of && strcmp(of, b->epoch) == 0 && sequence > 0 && sequence <= (json_int_t)b->sequence;
+    return is_ours ? sequence : 0;
 }
 
 static int compare(const void *a, const void *b)
@@ -66,8 +68,8 @@ json_t *gateways_list(struct session *s, enum ctl_exit *code)
     }
     json_array_foreach(reports, i, report)
     {
-        json_int_t lag = (json_int_t)b->sequence - position_of(report, b->epoch);
-        (void)json_object_set_new(report, "lag", json_integer(lag < 0 ? 0 : lag)); /* NULL is refused */
+        json_int_t lag = (json_int_t)b->sequence - position_of(report, b);
+        (void)json_object_set_new(report, "lag", json_integer(lag)); /* NULL is refused */
     }
     reports = sorted(reports);
     if (!reports) *code = session_fail_memory(s);
@@ -76,18 +78,28 @@ json_t *gateways_list(struct session *s, enum ctl_exit *code)
 
 /* --- waiting -------------------------------------------------------------------------------------- */
 
+/* Who does not follow may still be in another history, with a number that ours has reached since. */
+static bool is_live(const json_t *report)
+{
+    const char *state = json_string_value(json_object_get(report, "state"));
+    return state && strcmp(state, "live") == 0;
+}
+
 /* How many are behind; their names go to `names`. */
-static size_t count_behind(const json_t *reports, const char *epoch, uint64_t sequence, struct outbuf *names)
+static size_t count_behind(const json_t *reports, const struct backend *b, uint64_t sequence,
+                           struct outbuf *names)
 {
     size_t i, n = 0;
     json_t *report;
     json_array_foreach((json_t *)reports, i, report)
     {
         char name[NAME_CHARS_MAX];
-        json_int_t at = position_of(report, epoch);
-        if (at >= (json_int_t)sequence) continue;
+        json_int_t at = position_of(report, b);
+        if (is_live(report) && at >= (json_int_t)sequence) continue;
         (void)printable(json_string_value(json_object_get(report, "instance")), name, sizeof name);
-        if (n < NAMED_MAX) outbuf_fmt(names, "%s%s (at %lld)", n ? ", " : "", name, (long long)at);
+        if (n < NAMED_MAX)
+            outbuf_fmt(names, "%s%s (at %lld%s)", n ? ", " : "", name, (long long)at,
+                       is_live(report) ? "" : ", not live");
         n++;
     }
     if (n > NAMED_MAX) outbuf_fmt(names, " and %zu more", n - NAMED_MAX);
@@ -114,7 +126,7 @@ enum ctl_exit gateways_wait(struct session *s, uint64_t sequence)
         struct outbuf o = outbuf_of(names, sizeof names - 1);
         json_t *reports = json_array();
         enum err e = reports ? b->ops->gateways(b, is_again, collect, reports) : ERR_NOMEM;
-        size_t n = json_array_size(reports), nbehind = count_behind(reports, b->epoch, sequence, &o);
+        size_t n = json_array_size(reports), nbehind = count_behind(reports, b, sequence, &o);
         json_decref(reports);
         names[o.n] = '\0';
         if (e) {

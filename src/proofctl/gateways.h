@@ -10,8 +10,8 @@
 
 #include "proofctl/session.h"
 
-/* Waits until every gateway that is alive has applied change `sequence`, for as long as --wait says.
- * Otherwise says who has not, and returns CTL_PENDING. */
+/* Waits until every gateway that is alive follows this history and has applied change `sequence`, for as long
+ * as --wait says. Otherwise says who has not, and returns CTL_PENDING. */
 enum ctl_exit gateways_wait(struct session *s, uint64_t sequence);
 
 /* The reports as a JSON array, with "lag" added, sorted by instance. NULL: it has said why; `*code` is set.

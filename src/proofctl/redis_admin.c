@@ -116,13 +116,14 @@ enum err redis_gateways(struct backend *b, bool is_again, backend_line_fn *on_li
     struct backend_redis *r = redis_of(b);
     struct redis_meta meta;
     enum err e = redis_begin(r);
+    if (!e && !is_again) {
+        names_deinit(&r->gateways);
+        e = redis_scan(r, r->gateway_pattern, "", &r->gateways);
+    }
+    if (!e) e = get_reports(r, on_line, arg);
     if (!e) e = read_meta(r, &meta);
     if (e) return e;
     b->sequence = meta.sequence;
     memcpy(b->epoch, meta.epoch, sizeof meta.epoch);
-    if (!is_again) {
-        names_deinit(&r->gateways);
-        e = redis_scan(r, r->gateway_pattern, "", &r->gateways);
-    }
-    return e ? e : get_reports(r, on_line, arg);
+    return ERR_OK;
 }

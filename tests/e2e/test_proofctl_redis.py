@@ -407,19 +407,42 @@ def report(redis, instance, sequence, **changes):
 def test_gateways_are_listed_and_waited_for(ctl, redis):
     assert ctl("gateways").out == "no gateway is reporting\n"
     ctl.add("--id", "acme")
-    report(redis, "b-far", 1000)
+    report(redis, "b-there", 2)  # the change that comes now
     report(redis, "a-behind", 1)
     run = ctl("ip", "add", "acme", "192.0.2.8", "--wait=1", code=5)
     assert run.out == "acme: added\n" and "1 of 2 gateways has not applied it within 1 s (number 2): a-behind (at 1)" in run.err
     listed = ctl("gateways", "--json").json
-    assert [(g["instance"], g["lag"]) for g in listed] == [("a-behind", 1), ("b-far", 0)]
+    assert [(g["instance"], g["lag"]) for g in listed] == [("a-behind", 1), ("b-there", 0)]
     assert "a-behind" in ctl("gateways").out.splitlines()[1]
-    report(redis, "a-behind", 1000, epoch="another")
-    assert ctl("token", "rotate", "acme", "--wait=1", code=5).out.count("proof_live_") == 1  # the token is not lost
-    report(redis, "a-behind", 1000)
+    report(redis, "a-behind", 3, epoch="another")
+    report(redis, "b-there", 3)
+    run = ctl("token", "rotate", "acme", "--wait=1", code=5)
+    assert run.out.count("proof_live_") == 1  # the token is not lost
+    assert "1 of 2 gateways has not applied it within 1 s (number 3): a-behind (at 0)" in run.err
+    for instance in ("a-behind", "b-there"):
+        report(redis, instance, 4)
     assert "applied by 2 gateways" in ctl("ip", "add", "acme", "192.0.2.9", "--wait").sentence
     redis.admin("SET", "gw:{cfg}:g:odd", "\x1b]0;no JSON")
     assert len(ctl("gateways", "--json").json) == 2
+
+
+def test_a_gateway_in_another_history_is_waited_for(ctl, redis, gateway_on):
+    """Redis is back from an older dump, and the load is held: what is in force there has higher numbers, and our tokens."""
+    partners = [partner_of(ctl.add("--id", f"p{i}")) for i in range(2)]
+    redis.save()
+    partners += [partner_of(ctl.add("--id", f"p{i}")) for i in range(2, 5)]
+    gateway = gateway_on(redis, *partners)
+    redis.kill()
+    redis.start()
+    gateway.wait_event("store_deletion_held")
+    wait_for(lambda: [(r["seq"], r["state"]) for r in redis.reports().values()] == [(5, "stale")], redis.reports)
+    run = ctl("token", "revoke", "p0", "--slot", "current", "--yes", "--wait=1", code=5)
+    assert "1 of 1 gateways has not applied it within 1 s (number 3): " in run.err and "(at 0, not live)" in run.err
+    assert [g["lag"] for g in ctl("gateways", "--json").json] == [3]
+    ctl("ip", "add", "p0", "192.0.2.8")
+    run = ctl("token", "revoke", "p1", "--slot", "current", "--yes", "--wait=1", code=5)  # the new history has come as far
+    assert "(number 5): " in run.err and "(at 5, not live)" in run.err
+    assert [ask(gateway, p).status for p in partners] == [200] * 5
 
 
 def test_real_gateways_report_and_are_waited_for(ctl, redis, gateway_on):
