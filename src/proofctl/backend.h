@@ -109,6 +109,7 @@ struct backend {
     struct record_messages faults; /* of the last call; line 0: no place in the store */
     char note[240];                /* after a commit: something that the operator should know; "" = nothing */
     size_t ncommitted;             /* of the last commit: changes that are in force, whatever was returned */
+    bool is_outcome_unknown;       /* of the last commit, which failed: the last changes may be in force */
     uint64_t sequence;             /* Redis: of the last change that was made or asked for; 0 = none */
     char epoch[BACKEND_EPOCH_MAX + 1]; /* Redis: after ops->gateways */
     struct progress *progress;         /* borrowed; NULL = nobody looks */

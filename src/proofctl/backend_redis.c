@@ -55,6 +55,7 @@ void redis_clear(struct backend_redis *r)
     r->base.faults = (struct record_messages){0};
     r->base.note[0] = '\0';
     r->base.ncommitted = 0;
+    r->base.is_outcome_unknown = false;
 }
 
 /* Only the schema: what else is wrong with meta must not keep `verify --repair` from mending it. */

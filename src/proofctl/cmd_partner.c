@@ -119,7 +119,7 @@ static enum ctl_exit print_added(struct session *s, const struct partner *p, con
     }
     json_decref(urls);
     json_decref(curl);
-    return code == CTL_OK ? issue_flush(s, p->id) : code;
+    return code == CTL_OK ? issue_flush(s, issued, p->id) : code;
 }
 
 static enum ctl_exit add(struct session *s, struct edit *e, const struct issued *issued)
@@ -129,7 +129,8 @@ static enum ctl_exit add(struct session *s, struct edit *e, const struct issued 
     for (enum environment env = ENV_PRODUCTION; code == CTL_OK && env < ENV_COUNT; env++)
         code = prefixes_check_new(s, &e->becomes.partner, env, 0);
     if (code == CTL_OK) code = edit_commit(s, "partner add", e);
-    return code == CTL_OK ? print_added(s, &e->becomes.partner, issued) : code;
+    bool is_issued = code == CTL_OK || s->backend->is_outcome_unknown;
+    return is_issued ? print_added(s, &e->becomes.partner, issued) : code;
 }
 
 enum ctl_exit cmd_partner_add(struct session *s)

@@ -90,7 +90,7 @@ static enum ctl_exit print_rotated(struct session *s, const struct edit *e, cons
             (void)printf("old token     no longer valid\n");
         (void)printf("\nThe new token is not shown again.\n");
     }
-    return code == CTL_OK ? issue_flush(s, p->id) : code;
+    return code == CTL_OK ? issue_flush(s, issued, p->id) : code;
 }
 
 static enum ctl_exit rotate(struct session *s, struct edit *e, struct issued *issued, uint64_t grace_ms)
@@ -98,7 +98,7 @@ static enum ctl_exit rotate(struct session *s, struct edit *e, struct issued *is
     enum ctl_exit code = rotate_record(s, e, issued, grace_ms);
     if (code == CTL_OK) code = edit_check(s, e);
     if (code == CTL_OK) code = edit_commit(s, "token rotate", e);
-    return code == CTL_OK ? print_rotated(s, e, issued) : code;
+    return code == CTL_OK || s->backend->is_outcome_unknown ? print_rotated(s, e, issued) : code;
 }
 
 enum ctl_exit cmd_token_rotate(struct session *s)

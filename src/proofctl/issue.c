@@ -25,10 +25,10 @@ static enum ctl_exit fail_lost(const struct session *s, const char *partner_id)
 {
     return session_fail(
         s, CTL_FAILED,
-        "the change is in force, but the token could not be printed and is lost; issue another with "
+        "the change %s in force, but the token could not be printed and is lost; issue another with "
         "`proofctl token rotate %s --grace 0s`, which ends all older ones: tell the partner first, if it "
         "uses one",
-        partner_id);
+        s->backend->is_outcome_unknown ? "may be" : "is", partner_id);
 }
 
 enum ctl_exit issue_print_json(const struct session *s, const struct issued *i, const char *partner_id,
@@ -45,9 +45,14 @@ enum ctl_exit issue_print_json(const struct session *s, const struct issued *i, 
     return CTL_OK;
 }
 
-enum ctl_exit issue_flush(const struct session *s, const char *partner_id)
+enum ctl_exit issue_flush(const struct session *s, const struct issued *i, const char *partner_id)
 {
     bool is_lost = fflush(stdout) || ferror(stdout);
     session_release_signals(s);
-    return is_lost ? fail_lost(s, partner_id) : CTL_OK;
+    if (is_lost) return fail_lost(s, partner_id);
+    if (!s->backend->is_outcome_unknown) return CTL_OK;
+    return session_fail(
+        s, CTL_UNAVAILABLE,
+        "keep the printed token: it is in force only if `proofctl partner show %s` has fingerprint %.*s",
+        partner_id, TOKEN_FINGERPRINT_CHARS, i->digest);
 }

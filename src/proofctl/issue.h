@@ -16,7 +16,8 @@ struct issued {
 };
 
 /* Makes a token. The caller calls issue_wipe() on every path. From the commit that puts it in force to
- * issue_flush(), signals wait: it would be lost, and with it perhaps the one that it replaces. */
+ * issue_flush(), signals wait: it would be lost, and with it perhaps the one that it replaces. For the same
+ * reason it is printed after a commit of which nobody knows whether it was made. */
 enum ctl_exit issue_token(struct session *s, struct issued *out);
 void issue_wipe(struct issued *i);
 
@@ -25,7 +26,8 @@ void issue_wipe(struct issued *i);
 enum ctl_exit issue_print_json(const struct session *s, const struct issued *i, const char *partner_id,
                                json_t *rest);
 
-/* Brings what was printed to the operator. When that fails the token is lost, and it says what to do. */
-enum ctl_exit issue_flush(const struct session *s, const char *partner_id);
+/* Brings what was printed to the operator. When that fails the token is lost, and it says what to do. When it
+ * is not known whether the change was made, it says how to find out, and returns CTL_UNAVAILABLE. */
+enum ctl_exit issue_flush(const struct session *s, const struct issued *i, const char *partner_id);
 
 #endif

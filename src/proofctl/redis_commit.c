@@ -187,7 +187,7 @@ static void keep_error(struct writing *w, enum err e)
 /* The connection is gone while `nwaiting` answers had not come. */
 static void fail_lost(struct writing *w, enum err e, size_t nwaiting)
 {
-    w->is_lost = true;
+    w->is_lost = w->r->base.is_outcome_unknown = true;
     keep_error(w, redis_fail(w->r, e, "%s; whether %s made is not known: look before you try again",
                              redis_link_fault(w->r->link),
                              nwaiting == 1 ? "the change was" : "the last changes were"));

@@ -143,6 +143,26 @@ def test_a_write_whose_answer_is_lost_says_that_it_may_have_been_made(ctl, redis
     assert "192.0.2.9" in ctl("ip", "list", "acme", "--json").json["production"]
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "command", [("token", "rotate", "acme"), ("partner", "add", "--id", "acme", "--company", "A", "--contact", "a@b.test", "--ip", "192.0.2.7")]
+)
+def test_a_token_that_may_be_in_force_is_printed(ctl, redis, command, option):
+    ctl.add("--id", "acme" if command[0] == "token" else "other")
+    with Holding(redis) as address:
+        held = Ctl(redis, redis.config_file("held.yaml", address=address))
+        run = held(*command, *option, code=3)
+    (token,) = held.tokens
+    ctl.tokens.append(token)
+    assert digest(token) == redis.admin("HGET", "gw:{cfg}:p:acme", "client_token_sha256")
+    unknown, advice = run.err.splitlines()
+    assert "whether the change was made is not known" in unknown
+    assert f"it is in force only if `proofctl partner show acme` has fingerprint {digest(token)[:8]}" in advice
+    assert f"fingerprint {digest(token)[:8]}" in ctl("partner", "show", "acme").out
+    if option:
+        assert run.json["client_token"] == token and json.loads(advice)["error"] == "unavailable"
+
+
 class Meddling:
     """A way to the server on which something else happens first when a script is sent for the `at`th time."""
 
