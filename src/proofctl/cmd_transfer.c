@@ -3,6 +3,7 @@
 #include "proofctl/difference.h"
 #include "proofctl/edit.h"
 #include "proofctl/file_snapshot.h"
+#include "store/bytes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,15 +163,17 @@ enum ctl_exit cmd_import(struct session *s)
 
 static enum err export_one(void *arg, const struct backend_record *r)
 {
-    FILE *out = arg;
-    if (!r->json.p) return ERR_OK;              /* cmd_export() says why */
-    (void)fwrite(r->json.p, 1, r->json.n, out); /* main() looks at the state of stdout */
-    (void)putc('\n', out);
-    return ERR_OK;
+    if (!r->json.p) return ERR_OK; /* cmd_export() says why */
+    enum err e = bytes_add(arg, r->json.p, r->json.n);
+    return e ? e : bytes_add(arg, "\n", 1);
 }
 
+/* Nothing is printed before all was read: part of a backup looks like a whole one. */
 enum ctl_exit cmd_export(struct session *s)
 {
-    enum err e = s->backend->ops->list(s->backend, export_one, stdout);
+    struct bytes all = {0};
+    enum err e = s->backend->ops->list(s->backend, export_one, &all);
+    if (!e) (void)fwrite(all.p, 1, all.n, stdout); /* main() looks at the state of stdout */
+    bytes_deinit(&all);
     return e ? session_fail_backend(s, e) : CTL_OK;
 }

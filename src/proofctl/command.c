@@ -219,7 +219,8 @@ const struct command commands[] = {
     {.words = "export",
      .arguments = "",
      .summary = "print all records, one JSON object a line",
-     .details = "Each record as it stands in the store, token digests included: keep the output as you keep the store.",
+     .details = "Each record as it stands in the store, token digests included: keep the output as you keep the store.\n"
+                "Nothing is printed unless all of them could be read.",
      .examples = "proofctl export > partners-backup.ndjson",
      .options = READS,
      .needs = NEEDS_STORE, .run = cmd_export},

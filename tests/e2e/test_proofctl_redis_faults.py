@@ -16,7 +16,7 @@ from support.following import ask
 from support.operator import Answering, Ctl, make_certificates, operating, running
 from support.partners import Partner, digest, new_token, write_file
 from support.proofctl import TOKEN
-from support.redis import REDIS_SERVER, free_port
+from support.redis import REDIS_SERVER, BadLine, free_port
 from support.wait import DEADLINE_S, wait_for
 
 pytest_plugins = ["support.ctl_redis"]
@@ -161,6 +161,19 @@ def test_a_token_that_may_be_in_force_is_printed(ctl, redis, command, option):
     assert f"fingerprint {digest(token)[:8]}" in ctl("partner", "show", "acme").out
     if option:
         assert run.json["client_token"] == token and json.loads(advice)["error"] == "unavailable"
+
+
+def test_an_export_that_fails_prints_nothing(ctl, redis):
+    redis.put(*(Partner(f"p{i:03}") for i in range(600)))
+    line = BadLine(redis, [("close", 100_000)])  # about half of it
+    try:
+        assert Ctl(redis, redis.config_file("bad.yaml", address=line.address))("export", code=3).out == ""
+    finally:
+        line.close()
+    assert len(ctl("export").out.splitlines()) == 600
+    redis.admin("HSET", "gw:{cfg}:p:p300", "contact", "nobody")
+    run = ctl("export", code=1)
+    assert "p300: " in run.err and run.out == ""
 
 
 class Meddling:
