@@ -1,13 +1,14 @@
 /* The commands that ask a running gateway. */
 #include "proofctl/commands.h"
+
+#include "policy/token.h"
 #include "proofctl/gateway_link.h"
 #include "proofctl/token_text.h"
 
 #include <openssl/crypto.h>
 
 #include <stdio.h>
-
-enum { TOKEN_LINE_MAX = 1024 };
+#include <unistd.h>
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -182,17 +183,17 @@ static void print_explanation(const json_t *a)
 /* The digest of the token on standard input, as text. */
 static enum ctl_exit digest_of_stdin(const struct session *s, char hex[static 2 * TOKEN_DIGEST_BYTES + 1])
 {
-    char line[TOKEN_LINE_MAX];
+    char token[TOKEN_BYTES_MAX + 1]; /* one byte too many: nobody has it */
     uint8_t digest[TOKEN_DIGEST_BYTES];
     enum ctl_exit code = CTL_OK;
-    if (!fgets(line, sizeof line, stdin))
-        return session_fail(s, CTL_FAILED, "there is no token on standard input");
-    line[strcspn(line, "\r\n")] = '\0';
-    if (token_text_digest(span_str(line), digest))
+    ssize_t n = token_text_read(STDIN_FILENO, token, sizeof token);
+    if (n <= 0)
+        code = session_fail(s, CTL_FAILED, "there is no token on standard input");
+    else if (token_text_digest(span_of(token, (size_t)n), digest))
         code = session_fail_memory(s);
     else
         token_text_hex(digest, hex);
-    OPENSSL_cleanse(line, sizeof line);
+    OPENSSL_cleanse(token, sizeof token);
     return code;
 }
 

@@ -1,6 +1,5 @@
 #include "proofctl/commands.h"
 
-#include "base/fd.h"
 #include "config/value.h"
 #include "policy/token.h"
 #include "proofctl/edit.h"
@@ -181,15 +180,11 @@ static struct span token_of(const struct inspected *i)
     return span_of(i->text + bearer.n, i->n);
 }
 
-/* read(2), because a buffer of stdio would keep a copy. */
 static bool read_stdin(struct inspected *i)
 {
-    ssize_t got = fd_read_all(STDIN_FILENO, i->text + bearer.n, sizeof i->text - bearer.n);
-    if (got < 0) return false;
-    i->n = (size_t)got;
-    while (i->n && (token_of(i).p[i->n - 1] == '\n' || token_of(i).p[i->n - 1] == '\r'))
-        i->n--;
-    return true;
+    ssize_t got = token_text_read(STDIN_FILENO, i->text + bearer.n, sizeof i->text - bearer.n);
+    if (got >= 0) i->n = (size_t)got;
+    return got >= 0;
 }
 
 /* Takes the token out of the arguments, where ps(1) shows it. */

@@ -1,5 +1,6 @@
 #include "proofctl/token_text.h"
 
+#include "base/fd.h"
 #include "base/outbuf.h"
 #include "base/random.h"
 
@@ -50,6 +51,17 @@ enum err token_text_make(char out[static TOKEN_TEXT_CHARS + 1])
     write_check(out, out + n);
     out[TOKEN_TEXT_CHARS] = '\0';
     return ERR_OK;
+}
+
+ssize_t token_text_read(int fd, char *out, size_t cap)
+{
+    size_t n = 0;
+    ssize_t got = 0;
+    while (n < cap && (got = fd_read_all(fd, out + n, 1)) == 1 && out[n] != '\n')
+        n++;
+    while (n > 0 && out[n - 1] == '\r')
+        n--;
+    return got < 0 ? -1 : (ssize_t)n;
 }
 
 static bool is_base62(struct span s)

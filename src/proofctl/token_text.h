@@ -8,7 +8,7 @@
  * A CRC-32 finds every wrong character and every swap of neighbours before it. The prefix lets secret
  * scanners and people recognise a token.
  *
- * Thread: [any]; pure but for the random bytes.
+ * Thread: [any]; pure but for the random bytes and for token_text_read(), which blocks.
  */
 #ifndef PROOFCTL_TOKEN_TEXT_H
 #define PROOFCTL_TOKEN_TEXT_H
@@ -16,6 +16,8 @@
 #include "base/err.h"
 #include "base/span.h"
 #include "policy/partner.h"
+
+#include <sys/types.h>
 
 #define TOKEN_TEXT_PREFIX "proof_live_"
 
@@ -29,6 +31,10 @@ enum {
 
 /* Writes a new token and a NUL. The caller wipes it. Errors: ERR_IO (no randomness). */
 enum err token_text_make(char out[static TOKEN_TEXT_CHARS + 1]);
+
+/* Reads a line, or the first `cap` bytes of it, and nothing behind it; returns its length without the end.
+ * Not by stdio, whose buffer would keep a copy. The caller wipes it. -1: errno. */
+ssize_t token_text_read(int fd, char *out, size_t cap);
 
 enum token_shape {
     TOKEN_SHAPE_PROOF = 0, /* ours, and its check characters are right */

@@ -6,6 +6,7 @@ Method: the real command beside the real gateway, over the control socket that t
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -130,6 +131,20 @@ def test_explain_takes_the_token_from_standard_input(gateway, ctl, partner):
     refused = ctl("explain", "--host", "api.test", "--ip", "192.0.2.1", "--token-stdin", stdin=partner.token)
     assert '403 {"error": "forbidden", "code": "forbidden_origin"' in refused.out
     assert "not on the list; nearest entry: 127.0.0.1/32" in refused.out
+
+
+def test_no_buffer_keeps_what_stands_on_standard_input(gateway, ctl, partner):
+    """stdio would have read on, to where nothing wipes it."""
+    explain = ["-c", gateway.config_file, "explain", "--host", "api.test", "--ip", "127.0.0.1", "--token-stdin"]
+    for arguments in (explain, ["token", "inspect", "--stdin"]):
+        reading, writing = os.pipe()
+        os.write(writing, partner.token.encode() + b"\nrest")
+        os.close(writing)
+        command = list(map(str, [PROOFCTL, *arguments]))
+        done = subprocess.run(command, stdin=reading, capture_output=True, text=True, timeout=DEADLINE_S, env=ENVIRONMENT, check=False)
+        assert done.returncode == 0, done
+        assert os.read(reading, 100) == b"rest"
+        os.close(reading)
 
 
 def test_explain_by_request_id(gateway, ctl, partner):

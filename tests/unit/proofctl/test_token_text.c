@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -137,6 +138,36 @@ static void tokens_of_others_are_not_judged(void **state)
                      TOKEN_SHAPE_OTHER);
 }
 
+static void a_line_is_read_and_nothing_behind_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *input, *token, *rest;
+    } cases[] = {
+        {"abc", "abc", ""},
+        {"abc\n", "abc", ""},
+        {"abc\r\nrest", "abc", "rest"},
+        {"\nabc", "", "abc"},
+        {"", "", ""},
+        {"12345678\nx", "12345678", "\nx"},
+        {"123456789", "12345678", "9"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int ends[2];
+        char out[8], rest[16];
+        size_t n = strlen(cases[i].token);
+        assert_int_equal(pipe(ends), 0);
+        assert_int_equal(write(ends[1], cases[i].input, strlen(cases[i].input)), strlen(cases[i].input));
+        close(ends[1]);
+        assert_int_equal(token_text_read(ends[0], out, sizeof out), n);
+        assert_memory_equal(out, cases[i].token, n);
+        assert_int_equal(read(ends[0], rest, sizeof rest), strlen(cases[i].rest));
+        assert_memory_equal(rest, cases[i].rest, strlen(cases[i].rest));
+        close(ends[0]);
+        if (i == 0) assert_int_equal(token_text_read(ends[0], out, sizeof out), -1); /* it is closed */
+    }
+}
+
 static void digest_is_sha256(void **state)
 {
     (void)state;
@@ -172,6 +203,7 @@ int main(void)
         cmocka_unit_test(every_swap_of_neighbours_shows),
         cmocka_unit_test(a_character_too_many_or_too_few_shows),
         cmocka_unit_test(tokens_of_others_are_not_judged),
+        cmocka_unit_test(a_line_is_read_and_nothing_behind_it),
         cmocka_unit_test(digest_is_sha256),
         cmocka_unit_test(revoked_digest_differs_by_partner_and_stays_the_same),
     };
