@@ -1,13 +1,30 @@
 #include "control/backend.h"
 
 #include "base/container.h"
+#include "base/log.h"
+#include "base/outbuf.h"
 
 #include <stdlib.h>
+
+static void log_addresses(const struct backend *b)
+{
+    char address[ADDR_TEXT_MAX + sizeof "[]:65535"], text[RESOLVER_ADDRESSES_MAX * sizeof address];
+    struct outbuf o = outbuf_of(text, sizeof text);
+    if (!log_enabled(LOG_DEBUG)) return;
+    for (uint32_t i = 0; i < b->addresses.n; i++) {
+        socket_address_format(&b->addresses.addresses[i], address, sizeof address);
+        if (i) outbuf_str(&o, ",");
+        outbuf_str(&o, address);
+    }
+    log_debug("backend_addresses", KV_STR("env", environment_name(b->env)), KV_STR("host", b->endpoint.host),
+              KV_SPAN("addresses", span_of(o.p, o.n)));
+}
 
 static void on_resolved(struct resolver *r, const struct address_list *list)
 {
     struct backend *b = CONTAINER_OF(r, struct backend, resolver);
     b->addresses = *list;
+    log_addresses(b);
     b->on_addresses(b);
 }
 

@@ -192,3 +192,10 @@ enum err socket_local(int fd, struct socket_address *out)
     out->len = sizeof out->storage;
     return getsockname(fd, &out->any, &out->len) == 0 ? ERR_OK : ERR_IO;
 }
+
+enum err socket_peer(int fd, struct socket_address *out)
+{
+    memset(out, 0, sizeof *out);
+    out->len = sizeof out->storage;
+    return getpeername(fd, &out->any, &out->len) == 0 ? ERR_OK : ERR_IO;
+}

@@ -56,8 +56,11 @@ void socket_remove_stale(const struct socket_address *a);
  * ERR_UNREACHABLE, ERR_IO, ... */
 enum err socket_connect(const struct socket_address *a, bool leaves_reserve, int *fd);
 
-/* The address that a listening socket was really bound to. Errors: ERR_IO. */
+/* The address that a socket was really bound to. Errors: ERR_IO. */
 enum err socket_local(int fd, struct socket_address *out);
+
+/* The address that a connected socket is connected to. Errors: ERR_IO. */
+enum err socket_peer(int fd, struct socket_address *out);
 
 /* Closes so that the other side gets a RST and nothing is kept of the connection. */
 void socket_reset(int fd);

@@ -32,6 +32,7 @@ static void refuse(struct conn *c, enum limit_id limit)
     char id[UUID_LEN], text[REPLY_BYTES_MAX];
     struct worker *w = c->worker;
     count_refused(w, limit);
+    conn_blame(c, END_GATEWAY);
     if (c->state == CONN_HANDSHAKE) {
         c->cut = true;
         conn_close(c);
@@ -93,6 +94,16 @@ static enum err count_source(struct conn *c)
     return e;
 }
 
+static void log_opened(const struct conn *c, const struct caller *caller)
+{
+    char text[ADDR_TEXT_MAX];
+    if (!log_enabled(LOG_DEBUG)) return;
+    (void)addr_format(&caller->address, text);
+    log_debug("client_opened", KV_INT("fd", c->stream.fd), KV_STR("client_ip", text),
+              KV_SPAN("client_ip_source", caller_origin_names[caller->origin]),
+              KV_STR("listener", c->listener->config->address.text));
+}
+
 /* The limit that a new connection would exceed, before anything is spent on it; LIMIT_COUNT = none. */
 static enum limit_id find_room(const struct worker_listener *l)
 {
@@ -123,6 +134,7 @@ void accept_caller(struct worker_listener *l, int fd, const struct caller *calle
         count_refused(w, LIMIT_MEMORY);
         return;
     }
+    log_opened(c, caller);
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     enum err counted = is_proxy ? ERR_OK : count_source(c);
     if (w->nconns > limits->connections_per_worker)

@@ -57,6 +57,7 @@ static void refuse(struct exchange *x, enum head_refusal why)
 static void give_up(struct conn *c)
 {
     metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
+    conn_blame(c, END_GATEWAY);
     conn_close(c);
 }
 

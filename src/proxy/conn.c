@@ -216,12 +216,28 @@ void conn_update(struct conn *c)
 
 /* --- ends ------------------------------------------------------------------------------------------ */
 
+static void log_closed(const struct conn *c)
+{
+    static const char *const names[] = {
+        [CONN_HANDSHAKE] = "handshake", [CONN_IDLE] = "idle",     [CONN_HEAD] = "head",
+        [CONN_EXCHANGE] = "exchange",   [CONN_FLUSH] = "flush",   [CONN_LINGER] = "linger",
+        [CONN_TUNNEL] = "tunnel",       [CONN_CLOSED] = "closed",
+    };
+    char text[ADDR_TEXT_MAX];
+    if (!log_enabled(LOG_DEBUG)) return;
+    (void)addr_format(conn_address(c), text);
+    log_debug("client_closed", KV_INT("fd", c->stream.fd), KV_STR("client_ip", text),
+              KV_STR("by", end_who_names[c->ended_by]), KV_STR("state", names[c->state]),
+              KV_UINT("requests", c->nrequests));
+}
+
 void conn_close(struct conn *c)
 {
     struct worker *w = c->worker;
     if (c->state == CONN_CLOSED) return;
     /* Bytes that never left would make what did leave look like all there was. */
     bool is_cut = c->cut || (c->state != CONN_HANDSHAKE && stream_is_blocked(&c->stream));
+    log_closed(c);
     set_state(c, CONN_CLOSED);
     if (c->prev)
         c->prev->next = c->next;
@@ -253,6 +269,7 @@ void conn_linger(struct conn *c)
 static void after_flush(struct conn *c)
 {
     if (c->close_after) {
+        conn_blame(c, END_OK);
         conn_linger(c);
     } else {
         set_state(c, CONN_IDLE);
@@ -284,7 +301,9 @@ static void on_timer(struct wheel_entry *e)
     }
     switch ((enum conn_state)c->state) {
     case CONN_IDLE:
-        if (stream_is_quiet(&c->stream)) conn_linger(c); /* else a request came in time, and is read next */
+        if (!stream_is_quiet(&c->stream)) break; /* a request came in time, and is read next */
+        conn_blame(c, END_TIMEOUT);
+        conn_linger(c);
         break;
     case CONN_HEAD:
         set_state(c, CONN_EXCHANGE);
@@ -295,10 +314,14 @@ static void on_timer(struct wheel_entry *e)
         break;
     case CONN_HANDSHAKE:
         handshake_failed(c->worker, conn_address(c), TLS_FAILURE_TIMEOUT, NULL);
+        conn_blame(c, END_TIMEOUT);
         conn_close(c);
         break;
     case CONN_FLUSH:
-    case CONN_LINGER: conn_close(c); break;
+    case CONN_LINGER:
+        conn_blame(c, END_TIMEOUT);
+        conn_close(c);
+        break;
     case CONN_TUNNEL:
     case CONN_CLOSED: break;
     }
@@ -311,10 +334,12 @@ static void on_timer(struct wheel_entry *e)
 static void on_connected(struct stream *s)
 {
     struct conn *c = conn_of(s);
-    if (handshake_done(c->worker, s, &c->client_certificate))
+    if (handshake_done(c->worker, s, &c->client_certificate)) {
         set_state(c, CONN_IDLE);
-    else
+    } else {
+        conn_blame(c, END_GATEWAY);
         conn_close(c);
+    }
     settle(c);
 }
 
@@ -329,6 +354,7 @@ static void on_read(struct stream *s, const char *p, size_t n)
     if (n && c->state != CONN_CLOSED && c->state != CONN_LINGER && input_keep(&c->input, p, n)) {
         metrics_add(c->worker->metrics, METRIC_LIMITS_HIT, LIMIT_MEMORY, 1);
         if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_GATEWAY);
+        conn_blame(c, END_GATEWAY);
         conn_close(c);
         return;
     }
@@ -410,6 +436,7 @@ static struct conn *create(const struct caller *caller)
     struct conn *c = calloc(1, sizeof *c);
     if (!c) return NULL;
     c->address = caller->address;
+    c->ended_by = END_CLIENT;
     if (caller->origin == CALLER_SOCKET || conn_name_caller(c, caller) == ERR_OK) return c;
     free(c);
     return NULL;
@@ -466,6 +493,7 @@ void conn_become_tunnel(struct conn *c, struct tunnel *t, const struct stream_ev
 void conn_tunnel_done(struct conn *c, bool linger)
 {
     c->tunnel = NULL;
+    conn_blame(c, END_OK);
     take_settings(c);
     c->stream.events = &events;
     c->timer.on_due = on_timer; /* finish() of the tunnel has cleared it */
@@ -488,6 +516,7 @@ void conn_cut(struct conn *c)
 {
     if (c->state == CONN_EXCHANGE) exchange_abort(c->exchange, END_SHUTDOWN);
     if (c->state == CONN_TUNNEL) tunnel_cut(c->tunnel, TUNNEL_END_SHUTDOWN);
+    conn_blame(c, END_SHUTDOWN);
     conn_close(c);
 }
 

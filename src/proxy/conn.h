@@ -63,6 +63,7 @@ struct conn {
     struct head_scan scan;
     uint32_t nrequests;
     uint8_t state;           /* enum conn_state */
+    uint8_t ended_by;        /* enum end_who; for the log: conn_blame() */
     uint8_t ncrlf;           /* empty lines before the current request */
     bool in_drive : 1;       /* drive() is on the stack: it goes on by itself */
     bool close_after : 1;    /* the current answer is the last one */
@@ -93,6 +94,12 @@ enum err conn_name_caller(struct conn *c, const struct caller *caller);
 static inline void conn_forget_caller(struct conn *c)
 {
     if (c->named && c->named->origin == CALLER_X_FORWARDED_FOR) *c->named = caller_of_peer(c->address);
+}
+
+/* Somebody else than the client ends the connection: for the log, where the first one counts. */
+static inline void conn_blame(struct conn *c, enum end_who who)
+{
+    if (c->ended_by == END_CLIENT) c->ended_by = (uint8_t)who;
 }
 
 /* Takes over an accepted socket; it is closed on failure. The caller goes on with stream_read_now() or with

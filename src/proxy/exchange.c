@@ -1,6 +1,7 @@
 #include "proxy/exchange.h"
 
 #include "base/container.h"
+#include "base/log.h"
 #include "proxy/access_log.h"
 #include "proxy/conn.h"
 #include "proxy/worker.h"
@@ -113,6 +114,7 @@ void exchange_free(struct exchange *x, enum end_who who, enum end_phase phase)
 void exchange_finish(struct exchange *x, enum end_who who, enum end_phase phase)
 {
     struct conn *c = x->conn;
+    if (c->cut) conn_blame(c, who);
     exchange_free(x, who, phase);
     conn_exchange_done(c);
 }
@@ -134,6 +136,7 @@ void exchange_abort(struct exchange *x, enum end_who who)
 {
     struct conn *c = x->conn;
     if (x->res == SIDE_BODY && x->res_until_close) c->cut = true;
+    conn_blame(c, who);
     if (x->state == EXCHANGE_DROPPING) /* it was answered; only the rest of its body did not come */
         exchange_free(x, (enum end_who)x->end_who, (enum end_phase)x->end_phase);
     else
@@ -333,6 +336,9 @@ static bool may_retry(const struct exchange *x)
 static void retry(struct exchange *x)
 {
     struct worker *w = exchange_worker(x);
+    log_debug("upstream_retry", KV_STR("env", environment_name(x->env)),
+              KV_STR("phase", end_phase_names[current_phase(x)]), KV_INT("fd", x->up->stream.fd),
+              KV_SPAN("request_id", span_of(x->request_id, UUID_LEN)));
     if (x->state == EXCHANGE_ACTIVE) {
         x->retried = true;
         metrics_add(w->metrics, METRIC_UPSTREAM_RETRIES, x->env, 1);

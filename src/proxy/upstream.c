@@ -118,9 +118,28 @@ static const struct stream_events idle_events = {
     .on_closed = free_upconn,
 };
 
+/* The backend has ended it, as far as it can be told: a leased connection may have an answer waiting. */
+static bool backend_ended(const struct upconn *c)
+{
+    return c->stream.eof || (c->state == UPCONN_IDLE && !stream_is_quiet(&c->stream));
+}
+
+static void log_closed(const struct upconn *c)
+{
+    static const char *const names[] = {
+        [UPCONN_CONNECTING] = "connecting", [UPCONN_LEASED] = "leased", [UPCONN_IDLE] = "idle",
+        [UPCONN_TUNNEL] = "tunnel",         [UPCONN_CLOSED] = "closed",
+    };
+    if (!log_enabled(LOG_DEBUG)) return;
+    log_debug("upstream_closed", KV_STR("env", environment_name(c->pool->env)), KV_INT("fd", c->stream.fd),
+              KV_STR("state", names[c->state]), KV_STR("backend_ended", backend_ended(c) ? "yes" : "no"),
+              KV_UINT("open", c->pool->nconns));
+}
+
 /* Closes a connection. Nobody of the queue is told that there is room: whoever calls may want to take it. */
 static void drop(struct upconn *c)
 {
+    log_closed(c);
     if (c->state == UPCONN_IDLE) idle_unlink(c);
     set_state(c, UPCONN_CLOSED);
     c->user = NULL;
@@ -279,9 +298,22 @@ void upstream_note_unexpected_bytes(struct upstream *u, size_t n, struct span re
              KV_UINT("unlogged", unlogged), of_request);
 }
 
+static void log_opened(const struct upconn *c)
+{
+    struct socket_address local, remote;
+    char address[ENDPOINT_TEXT_BYTES];
+    int fd = c->stream.fd;
+    if (!log_enabled(LOG_DEBUG) || socket_local(fd, &local) || socket_peer(fd, &remote)) return;
+    socket_address_format(&remote, address, sizeof address);
+    log_debug("upstream_opened", KV_STR("env", environment_name(c->pool->env)), KV_INT("fd", fd),
+              KV_STR("address", address), KV_UINT("local_port", socket_address_port(&local)),
+              KV_UINT("open", c->pool->nconns));
+}
+
 void upconn_connected(struct upconn *c)
 {
     set_state(c, UPCONN_LEASED);
+    log_opened(c);
 }
 
 /* Wakes waiting exchanges, the longest waiting first, while there is something to have. */
