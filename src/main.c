@@ -60,8 +60,8 @@ static bool hold_standard_descriptors(void)
     return true;
 }
 
-/* Whoever starts this process may have blocked signals, and so nobody could end it. A limit on the size of
- * files is an error of the write. The last three: until control watches them. */
+/* The parent may have blocked signals; then nobody could stop us. A limit on the size of files is an error of
+ * the write. The last three: until control watches them. */
 static void set_up_signals(void)
 {
     sigset_t none;

@@ -23,12 +23,12 @@
 #include <unistd.h>
 
 enum {
-    COLLECT_MS = 1000, /* how often memory of replaced policy objects is freed */
-    CONTROL_BUFFER_BYTES = 64 * 1024,
-    ADMIN_BACKLOG = 64,
-    LOG_STOP_MS = 2000,
-    EXIT_BOUND_MS = 1000,
-    WAIT_LOOK_MS = 100, /* how often a new process of an upgrade looks whether it can take over */
+    COLLECT_MS = 1000,                /* how often memory of replaced policy objects is freed */
+    CONTROL_BUFFER_BYTES = 64 * 1024, /* what one read takes of Redis, or of an admin request */
+    ADMIN_BACKLOG = 64, /* who may come within one turn; of more than ADMIN_CONNECTIONS_MAX the slowest go */
+    LOG_STOP_MS = 2000, /* for the last lines at the end: a disk that hangs must not hold it up */
+    EXIT_BOUND_MS = 1000, /* for look-ups of names at the end, which cannot be called off */
+    WAIT_LOOK_MS = 100,   /* how often a new process of an upgrade looks whether it can take over */
 };
 
 enum control_phase {

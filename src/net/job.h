@@ -6,7 +6,7 @@
  * Not in libuv's pool: look-ups of names have half of that, so that a few name servers that do not answer
  * hold up every other name, and a pool whose threads cannot be made ends the process without a word. What
  * works here waits for nobody, and a thread that cannot be made is an error like any other. It is rare, and
- * takes longer than making a thread does. How many there are is the users' to bound: one for each object.
+ * takes longer than making a thread does. Callers must bound the number of jobs: at most one per object.
  *
  * Signals are for the control thread: they are blocked in this one.
  *

@@ -103,7 +103,7 @@ void loop_deadline_at(struct loop *l, struct wheel_entry *e, uint64_t deadline_m
 void loop_deadline_clear(struct loop *l, struct wheel_entry *e);
 
 /* In `on_due`: it comes so much later than it was set for that the whole process must have stood still
- * (SIGSTOP, a machine that was paused). Who was waited for had no time either. */
+ * (SIGSTOP, a machine that was paused). Whatever it was waiting for was stopped as well. */
 bool loop_deadline_is_overdue(const struct loop *l, const struct wheel_entry *e);
 
 #endif

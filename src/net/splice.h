@@ -24,8 +24,8 @@ bool stream_can_splice(const struct stream *from, const struct stream *to);
 /* Moves what `from` has received, up to `max` bytes and to loop.read_buffer_bytes, into the loop's pipe;
  * counts it in bytes_in. Returns the bytes, which must be given to stream_splice_out() before anything else
  * happens on the loop. 0: nothing came, or it cannot be done (the end of the stream, an error, no
- * descriptors, a sandbox without splice()): read as usual. An error is used up by this, and reading then sees
- * an end in its place: only for bytes whose number is known. */
+ * descriptors, a sandbox without splice()): read as usual. splice() consumes a pending socket error; the next
+ * read then sees end of stream. So only for bytes whose number is known. */
 size_t stream_splice_in(struct stream *from, size_t max);
 
 /* Sends the n bytes in the pipe; what the kernel does not take waits in `pending`. stream_can_splice() must

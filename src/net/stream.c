@@ -42,10 +42,10 @@ static void arm(struct stream *s, uint8_t mask)
 
 /* Level-triggered, a socket that was read is looked at once more by the next wait, only to be found empty:
  * 1.5 % of an echo's or a GET's processor time. So a stream that does nothing but read becomes edge-triggered
- * by a read that has emptied the socket, and is level-triggered again, by libuv's own hand, as soon as a read
- * has not, or its mask changes. libuv has no such mode: this goes behind its back, in its words, of which
- * data.fd is the one that no document promises (docs/adr/0006). Never on a unix socket, where a read ends
- * behind bytes that carry descriptors, and no event tells. */
+ * by a read that has emptied the socket, and is level-triggered again as soon as a read has not, or its mask
+ * changes: libuv then sets its own mask. libuv has no edge-triggered mode, so this changes its epoll
+ * registration directly. It relies on `data.fd`, which libuv does not document (docs/adr/0006). Never on a
+ * unix socket, where a read ends behind bytes that carry descriptors, and no event tells. */
 static void set_edge(struct stream *s, bool is_empty)
 {
     if (s->is_edge == is_empty || s->is_unix || s->state != STREAM_OPEN || s->armed != READ_MASK) return;

@@ -44,8 +44,8 @@ enum conn_state {
 struct conn {
     struct stream stream; /* first: conn_of() */
     struct worker *worker;
-    struct worker_listener *listener; /* it came by; one reference; NULL from a tunnel on */
-    struct worker_settings *settings; /* it goes by; one reference; NULL in a tunnel */
+    struct worker_listener *listener; /* that accepted it; one reference; NULL from a tunnel on */
+    struct worker_settings *settings; /* in force for it; one reference; NULL in a tunnel */
     struct conn *prev, *next;         /* worker->conns */
     struct wheel_entry timer;         /* CONN_TUNNEL: the tunnel's */
     union {

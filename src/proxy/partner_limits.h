@@ -37,7 +37,7 @@ struct partner_rules {
     uint32_t tunnels_max;  /* open or being opened at once; 0 = no limit */
 };
 
-/* As what somebody is counted. */
+/* What a request counts as. */
 enum partner_place { PARTNER_PLACE_NONE = 0, PARTNER_PLACE_REQUEST, PARTNER_PLACE_TUNNEL };
 
 struct partner_admission {

@@ -6,7 +6,7 @@
 
 static struct tunnel_link *bucket_of(struct tunnel_index *i, uint32_t partner)
 {
-    return &i->buckets[partner * 2654435769u >> 20]; /* Fibonacci hashing: the upper 12 bits */
+    return &i->buckets[partner * 2654435769u >> (32 - TUNNEL_BUCKET_BITS)]; /* Fibonacci hashing */
 }
 
 void tunnel_index_init(struct tunnel_index *i)

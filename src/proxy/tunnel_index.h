@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-enum { TUNNEL_BUCKETS = 4096 };
+enum { TUNNEL_BUCKET_BITS = 12, TUNNEL_BUCKETS = 1 << TUNNEL_BUCKET_BITS };
 
 struct tunnel_link {
     struct tunnel_link *prev, *next; /* NULL when not linked */

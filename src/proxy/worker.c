@@ -194,6 +194,8 @@ enum err worker_set_addresses(struct worker *w, enum environment env, const stru
 
 /* --- policy changes -------------------------------------------------------------------------------- */
 
+/* A worker that runs takes all that wait in its next turn. So many wait for one that hangs, or in a flood of
+ * changes: looking at every tunnel once is no more work then, and needs one message. */
 enum { CHANGES_WAITING_MAX = 1024 };
 
 struct changes_message {
