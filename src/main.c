@@ -1,4 +1,5 @@
 /* main.c - arguments, process set-up, exit code. */
+#include "base/process.h"
 #include "config/config.h"
 #include "control/certificates.h"
 #include "control/control.h"
@@ -16,8 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 #include <yaml.h>
@@ -74,15 +73,6 @@ static void set_up_signals(void)
     (void)signal(SIGUSR2, SIG_IGN);
 }
 
-/* Memory of this process holds tokens in clear for moments: it goes into no core dump, and no other process
- * of the same user may look into it. */
-static void protect_memory(void)
-{
-    const struct rlimit none = {0, 0};
-    (void)setrlimit(RLIMIT_CORE, &none);          /* lowering a limit cannot fail */
-    (void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L); /* cannot fail with this value */
-}
-
 /* A page that is cut must not look like success. */
 static int finish_output(bool written)
 {
@@ -130,7 +120,7 @@ static int run(const char *path)
     struct config *config;
     if (!hold_standard_descriptors()) return EXIT_CONFIG;
     set_up_signals();
-    protect_memory();
+    process_protect_memory();
     if (config_load(path, &config, stderr)) return EXIT_CONFIG;
     return control_run(config, GW_VERSION, GW_COMMIT);
 }

@@ -3,11 +3,11 @@
 #include "base/clock.h"
 #include "base/log_line.h"
 #include "base/log_sink.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -316,18 +316,6 @@ static void *log_thread(void *unused)
 
 /* --- start and stop -------------------------------------------------------------------------------- */
 
-/* The log thread blocks all signals, SIGPIPE included: write(2) then says EPIPE, and nothing else happens. */
-static int thread_start(void)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    int sys = pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (sys) return sys;
-    sys = pthread_create(&the_thread.id, NULL, log_thread, NULL);
-    if (pthread_sigmask(SIG_SETMASK, &before, NULL)) BUG_IF(true, "cannot restore the signal mask");
-    return sys;
-}
-
 static void everything_close(void)
 {
     atomic_store(&the_thread.rings->has_access, false);
@@ -354,7 +342,10 @@ enum err log_outputs_start(struct log_rings *rings, const char *ops_path, const 
     outputs_switch(); /* not left to the thread: access lines may come when this returns */
     the_thread.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     the_thread.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int sys = the_thread.wake_fd < 0 || the_thread.done_fd < 0 ? errno : thread_start();
+    /* The thread blocks SIGPIPE, too: write(2) then says EPIPE, and nothing else happens. */
+    int sys = the_thread.wake_fd < 0 || the_thread.done_fd < 0
+                  ? errno
+                  : process_start_thread(&the_thread.id, log_thread, NULL);
     if (!sys) return ERR_OK;
     errmsg_set(why, 0, 0, "cannot start the log thread: %s%s", strerror(sys),
                sys == EAGAIN ? "; raise TasksMax or the limit of processes" : "");

@@ -45,44 +45,24 @@ static const char *const unknown_names_words[] = {
     [TLS_UNKNOWN_NAMES_REFUSE] = "refuse", [TLS_UNKNOWN_NAMES_FIRST] = "first", NULL};
 static const char *const control_socket_words[] = {"none", "auto", NULL};
 
+/* clang-format off */
+
 /* The same five keys wherever the gateway is a TLS client. */
 #define TLS_CLIENT_KEYS(section, member, moment, what)                                                       \
     {section, SCHEMA_SECTION, moment, .help = "TLS to " what "."},                                           \
-        {section ".enabled",                                                                                 \
-         SCHEMA_BOOL,                                                                                        \
-         moment,                                                                                             \
-         FIELD(member.enabled),                                                                              \
-         .value = "false",                                                                                   \
-         .help = "Speak TLS (1.2 or 1.3), and check certificate and name."},                                 \
-        {section ".ca_file",                                                                                 \
-         SCHEMA_PATH,                                                                                        \
-         moment,                                                                                             \
-         FIELD(member.ca_file),                                                                              \
-         .words = none_word,                                                                                 \
-         .value = "none",                                                                                    \
-         .help = "PEM file of the authorities that may have signed the certificate. none = the system's."},  \
-        {section ".server_name",                                                                             \
-         SCHEMA_NAME,                                                                                        \
-         moment,                                                                                             \
-         FIELD(member.server_name),                                                                          \
-         .words = none_word,                                                                                 \
-         .value = "none",                                                                                    \
-         .help =                                                                                             \
-             "The name that the certificate must have. none = the name or address that is connected to."},   \
-        {section ".certificate_file",                                                                        \
-         SCHEMA_PATH,                                                                                        \
-         moment,                                                                                             \
-         FIELD(member.certificate_file),                                                                     \
-         .words = none_word,                                                                                 \
-         .value = "none",                                                                                    \
-         .help =                                                                                             \
-             "PEM chain that the gateway shows, where the other side asks for one. none = it has none."},    \
-    {                                                                                                        \
-        section ".key_file", SCHEMA_PATH, moment, FIELD(member.key_file),                                    \
-            .words = none_word, .value = "none", .help = "PEM key of certificate_file."                      \
-    }
+    {section ".enabled", SCHEMA_BOOL, moment, FIELD(member.enabled), .value = "false",                       \
+     .help = "Speak TLS (1.2 or 1.3), and check certificate and name."},                                     \
+    {section ".ca_file", SCHEMA_PATH, moment, FIELD(member.ca_file), .words = none_word, .value = "none",    \
+     .help = "PEM file of the authorities that may have signed the certificate. none = the system's."},      \
+    {section ".server_name", SCHEMA_NAME, moment, FIELD(member.server_name), .words = none_word,             \
+     .value = "none",                                                                                        \
+     .help = "The name that the certificate must have. none = the name or address that is connected to."},   \
+    {section ".certificate_file", SCHEMA_PATH, moment, FIELD(member.certificate_file), .words = none_word,   \
+     .value = "none",                                                                                        \
+     .help = "PEM chain that the gateway shows, where the other side asks for one. none = it has none."},    \
+    {section ".key_file", SCHEMA_PATH, moment, FIELD(member.key_file), .words = none_word, .value = "none",  \
+     .help = "PEM key of certificate_file."}
 
-/* clang-format off */
 const struct schema_key schema_keys[] = {
     {"workers", SCHEMA_COUNT, RESTART, FIELD(workers), RANGE(1, CONFIG_WORKERS_MAX), .words = auto_word,
      .value = "auto",

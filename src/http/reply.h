@@ -67,6 +67,8 @@ struct reply_options {
     struct span date_line;  /* "Date: ...\r\n" */
 };
 
+enum { REPLY_BYTES_MAX = 1024 }; /* room for every answer with a request id of ours */
+
 /* Writes the whole answer: status line, Date, Content-Type, Content-Length, Cache-Control: no-store,
  * X-Request-Id, WWW-Authenticate (401), Retry-After (429, 503), Upgrade (426), Connection; then the JSON
  * body. */

@@ -1,6 +1,6 @@
 #include "net/job.h"
 
-#include <signal.h>
+#include "base/process.h"
 
 static void on_handle_closed(uv_handle_t *handle)
 {
@@ -23,16 +23,6 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
-static int start_thread(struct job *j)
-{
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* fails only for another `how` */
-    int sys = pthread_create(&j->thread, NULL, run_thread, j);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return sys;
-}
-
 void job_start(struct job *j, uv_loop_t *loop, void (*run)(struct job *j),
                void (*done)(struct job *j, enum err e))
 {
@@ -40,7 +30,7 @@ void job_start(struct job *j, uv_loop_t *loop, void (*run)(struct job *j),
     int rc = uv_async_init(loop, &j->ended, on_ended);
     BUG_IF(rc, "uv_async_init() fails only for the first one of a loop, which is the loop's own");
     j->ended.data = j;
-    if (start_thread(j) == 0) return;
+    if (process_start_thread(&j->thread, run_thread, j) == 0) return;
     j->error = ERR_LIMIT;
     uv_close((uv_handle_t *)&j->ended, on_handle_closed);
 }

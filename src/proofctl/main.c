@@ -1,4 +1,5 @@
 /* main.c - process set-up, command line, exit code. */
+#include "base/process.h"
 #include "gw_version.h"
 #include "proofctl/gateways.h"
 #include "proofctl/reference.h"
@@ -8,20 +9,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 /* The one buffer of stdio that tokens pass through, so that it can be wiped. */
 static char stdout_buffer[16 * 1024];
-
-/* Memory of this process holds tokens in clear for moments: it goes into no core dump, and no other process
- * of the same user may look into it. */
-static void protect_memory(void)
-{
-    const struct rlimit none = {0, 0};
-    (void)setrlimit(RLIMIT_CORE, &none);          /* lowering a limit cannot fail */
-    (void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L); /* cannot fail with this value */
-}
 
 /* A closed pipe or a limit on file sizes must become an error that is reported, not the end in the middle. */
 static void ignore_write_signals(void)
@@ -83,7 +73,7 @@ int main(int argc, char **argv)
 {
     struct args args;
     struct errmsg why;
-    protect_memory();
+    process_protect_memory();
     ignore_write_signals();
     (void)setvbuf(stdout, stdout_buffer, _IOFBF, sizeof stdout_buffer); /* ours: cannot fail */
     enum err e = args_parse(&args, argc, argv, &why);

@@ -9,10 +9,7 @@
 #include "proxy/worker.h"
 #include "proxy/worker_listener.h"
 
-enum {
-    REFUSED_EXTRA = 256, /* connections over the limit that still get a 503 */
-    REPLY_BYTES_MAX = 1024,
-};
+enum { REFUSED_EXTRA = 256 }; /* connections over the limit that still get a 503 */
 
 static void count_refused(struct worker *w, enum limit_id limit)
 {
@@ -43,6 +40,7 @@ static void refuse(struct conn *c, enum limit_id limit)
     reply_write(
         &o, REPLY_UNAVAILABLE,
         &(struct reply_options){.request_id = span_of(id, UUID_LEN), .date_line = worker_date_line(w)});
+    BUG_IF(o.overflow, "an answer of the gateway is larger than its buffer");
     struct iovec iov = {.iov_base = o.p, .iov_len = o.n};
     if (stream_write(&c->stream, &iov, 1))
         conn_close(c);

@@ -12,7 +12,6 @@ enum {
     FREE_EXCHANGES_MAX = 256,      /* of a worker, kept for reuse; those of a burst go back to malloc */
     ARENA_BYTES_MAX = 1024 * 1024, /* the head for the backend, which grows with limits.head (512 KiB) */
     DROP_BODY_MAX = 64 * 1024,     /* an unread body up to this is read and dropped to keep the connection */
-    REPLY_BYTES_MAX = 1024,
 };
 
 static void on_timer(struct wheel_entry *e);

@@ -48,13 +48,13 @@ static void write_request_fields(struct outbuf *o, const struct req_head *req,
     }
 }
 
-static void write_request_framing(struct outbuf *o, const struct req_head *req)
+static void write_framing(struct outbuf *o, bool is_chunked, bool has_length, uint64_t length)
 {
-    if (req->body == BODY_CHUNKED) {
+    if (is_chunked) {
         outbuf_span(o, SPAN("Transfer-Encoding: chunked\r\n"));
-    } else if (req->has_content_length) {
+    } else if (has_length) {
         outbuf_span(o, SPAN("Content-Length: "));
-        outbuf_u64(o, req->content_length);
+        outbuf_u64(o, length);
         outbuf_span(o, SPAN("\r\n"));
     }
 }
@@ -83,22 +83,10 @@ void forward_request(struct outbuf *o, const struct req_head *req, bool upgrade,
     outbuf_span(o, SPAN(" HTTP/1.1\r\n"));
     write_field(o, SPAN("Host"), req->host_field);
     write_request_fields(o, req, rules);
-    write_request_framing(o, req);
+    write_framing(o, req->body == BODY_CHUNKED, req->has_content_length, req->content_length);
     if (upgrade) outbuf_span(o, SPAN("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
     write_identity(o, req, id);
     outbuf_span(o, SPAN("\r\n"));
-}
-
-static void write_response_framing(struct outbuf *o, const struct res_head *res,
-                                   const struct forward_answer *a)
-{
-    if (a->chunked) {
-        outbuf_span(o, SPAN("Transfer-Encoding: chunked\r\n"));
-    } else if (res->has_content_length) {
-        outbuf_span(o, SPAN("Content-Length: "));
-        outbuf_u64(o, res->content_length);
-        outbuf_span(o, SPAN("\r\n"));
-    }
 }
 
 void forward_response(struct outbuf *o, const struct res_head *res, const struct forward_answer *a)
@@ -117,7 +105,7 @@ void forward_response(struct outbuf *o, const struct res_head *res, const struct
     if (a->upgrade) {
         outbuf_span(o, SPAN("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
     } else if (res->status >= 200) {
-        write_response_framing(o, res, a);
+        write_framing(o, a->chunked, res->has_content_length, res->content_length);
         if (!has_date) outbuf_span(o, a->date_line);
         if (!a->keep_alive)
             outbuf_span(o, SPAN("Connection: close\r\n"));

@@ -16,6 +16,7 @@ enum { MANY = 100 };
 
 #include "support/no_threads.h"
 
+#include "base/process.c"
 #include "net/job.c"
 #undef pthread_create
 

@@ -61,6 +61,7 @@ static int look_up_here(const char *host, const char *service, const struct addr
 
 #include "support/no_threads.h"
 
+#include "base/process.c"
 #include "net/job.c"
 #include "net/resolver.c"
 #undef pthread_create

@@ -13,6 +13,7 @@
 
 #include "support/no_threads.h"
 
+#include "base/process.c"
 #include "net/job.c"
 #undef pthread_create
 
