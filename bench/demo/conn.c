@@ -421,7 +421,7 @@ static void on_drained(struct stream *s)
     case DEMO_HEAD:
     case DEMO_BODY: resume_reading(c); break;
     case DEMO_ANSWER:
-        if (!c->timer.next) resume_answer(c); /* else it waits for the time, not for the client */
+        if (!list_is_linked(&c->timer.link)) resume_answer(c); /* else only the time is waited for */
         break;
     case DEMO_WS: stream_read_resume(s); break;
     case DEMO_LINGER:

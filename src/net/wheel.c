@@ -1,6 +1,6 @@
 #include "net/wheel.h"
 
-#include <stddef.h>
+#include "base/container.h"
 
 static const uint32_t NO_TICK = UINT32_MAX;
 
@@ -19,7 +19,7 @@ static uint32_t due_of(uint64_t deadline_ms)
 void wheel_init(struct wheel *w, uint64_t now_ms)
 {
     for (unsigned i = 0; i < WHEEL_SLOTS; i++)
-        w->slots[i].prev = w->slots[i].next = &w->slots[i];
+        list_init(&w->slots[i]);
     w->tick = tick_of(now_ms);
     w->count = 0;
 }
@@ -35,27 +35,21 @@ static void link_entry(struct wheel *w, struct wheel_entry *e)
     if (slot <= w->tick) slot = w->tick + 1;
     if (slot > farthest) slot = farthest; /* looked at again then */
     e->slot = slot;
-    struct wheel_entry *head = &w->slots[slot % WHEEL_SLOTS];
-    e->prev = head->prev;
-    e->next = head;
-    head->prev->next = e;
-    head->prev = e;
+    list_append(&w->slots[slot % WHEEL_SLOTS], &e->link);
     w->count++;
 }
 
 void wheel_remove(struct wheel *w, struct wheel_entry *e)
 {
-    if (!e->next) return;
-    e->prev->next = e->next;
-    e->next->prev = e->prev;
-    e->prev = e->next = NULL;
+    if (!list_is_linked(&e->link)) return;
+    list_remove(&e->link);
     w->count--;
 }
 
 void wheel_set(struct wheel *w, struct wheel_entry *e, uint64_t deadline_ms)
 {
     e->due = due_of(deadline_ms);
-    if (!e->next) {
+    if (!list_is_linked(&e->link)) {
         if (e->due != NO_TICK) link_entry(w, e);
         return;
     }
@@ -66,15 +60,10 @@ void wheel_set(struct wheel *w, struct wheel_entry *e, uint64_t deadline_ms)
 
 static void run_slot(struct wheel *w, uint32_t tick, uint32_t now)
 {
-    struct wheel_entry *head = &w->slots[tick % WHEEL_SLOTS];
-    struct wheel_entry due; /* the slot's list moves here, so that callbacks may link into the slot */
-    if (head->next == head) return;
-    due.next = head->next;
-    due.prev = head->prev;
-    due.next->prev = due.prev->next = &due;
-    head->next = head->prev = head;
-    while (due.next != &due) {
-        struct wheel_entry *e = due.next;
+    struct list_link due; /* the slot's list moves here, so that callbacks may link into the slot */
+    list_move(&w->slots[tick % WHEEL_SLOTS], &due);
+    while (!list_is_empty(&due)) {
+        struct wheel_entry *e = CONTAINER_OF(due.next, struct wheel_entry, link);
         wheel_remove(w, e);
         if (e->due == NO_TICK) continue;
         if (e->due <= now)

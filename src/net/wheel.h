@@ -13,6 +13,8 @@
 #ifndef NET_WHEEL_H
 #define NET_WHEEL_H
 
+#include "base/list.h"
+
 #include <stdint.h>
 
 enum { WHEEL_TICK_MS = 100, WHEEL_SLOTS = 512 };
@@ -20,16 +22,16 @@ enum { WHEEL_TICK_MS = 100, WHEEL_SLOTS = 512 };
 #define WHEEL_NEVER UINT64_MAX
 
 struct wheel_entry {
-    struct wheel_entry *prev, *next; /* NULL when not linked */
+    struct list_link link;
     void (*on_due)(struct wheel_entry *e);
     uint32_t due;  /* the first tick that is not early; UINT32_MAX = none */
     uint32_t slot; /* tick in whose slot it is linked */
 };
 
 struct wheel {
-    struct wheel_entry slots[WHEEL_SLOTS]; /* list heads */
-    uint32_t tick;                         /* the last one that was processed */
-    uint32_t count;                        /* linked entries */
+    struct list_link slots[WHEEL_SLOTS]; /* heads */
+    uint32_t tick;                       /* the last one that was processed */
+    uint32_t count;                      /* linked entries */
 };
 
 /* `now_ms`: of the clock that wheel_advance() goes by. */

@@ -52,7 +52,7 @@ static void asker_close(struct asker *a, struct net_test *t)
 static void ask_again(struct asker *a, struct net_test *t)
 {
     assert_false(a->resolver.busy);
-    assert_non_null(a->resolver.due.next); /* it would have, by itself */
+    assert_true(list_is_linked(&a->resolver.due.link)); /* it would have, by itself */
     loop_turn(&t->loop);
     loop_deadline(&t->loop, &a->resolver.due, 0);
     RUN_UNTIL(t, a->resolver.busy);
@@ -154,7 +154,7 @@ static void a_name_that_is_too_long_is_a_failure_like_others(void **state)
     host[sizeof host - 1] = '\0';
     asker_open(&a, t, host);
     RUN_UNTIL(t, a.resolver.failures);
-    assert_non_null(a.resolver.due.next);
+    assert_true(list_is_linked(&a.resolver.due.link));
     asker_close(&a, t);
     assert_int_equal(a.changes, 0);
 }

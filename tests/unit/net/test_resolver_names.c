@@ -139,7 +139,7 @@ static void look_ups_have_a_bound(void **state)
     RUN_UNTIL(t, t->loop.nlookups < RESOLVER_LOOKUPS_MAX);
     for (size_t i = 0; i < RESOLVER_LOOKUPS_MAX; i++)
         resolver_close(&hanging[i].resolver, count_closed); /* the one that has ended asks no more */
-    assert_non_null(other.resolver.due.next);
+    assert_true(list_is_linked(&other.resolver.due.link));
     ask_again(&other, t);
     assert_int_equal(other.changes, 1);
     asker_close(&other, t);
@@ -178,7 +178,7 @@ static void without_a_thread_it_is_asked_again(void **state)
     RUN_UNTIL(t, a.resolver.failures);
     has_no_threads = false;
     assert_int_equal(a.changes, 0);
-    assert_non_null(a.resolver.due.next);
+    assert_true(list_is_linked(&a.resolver.due.link));
     ask_again(&a, t);
     assert_int_equal(a.changes, 1);
     asker_close(&a, t);
@@ -194,12 +194,12 @@ static void asker_open_slow(struct asker *a, struct net_test *t, const char *hos
     loop_turn(&t->loop);
     loop_deadline(&t->loop, &a->resolver.due, 0);
     RUN_UNTIL(t, a->resolver.busy);
-    assert_non_null(a->resolver.due.next); /* RESOLVER_SLOW_MS, which are over */
+    assert_true(list_is_linked(&a->resolver.due.link)); /* RESOLVER_SLOW_MS, which are over */
     loop_turn(&t->loop);
     loop_deadline(&t->loop, &a->resolver.due, 0);
     RUN_UNTIL(t, a->resolver.failures);
     assert_true(a->resolver.busy);
-    assert_null(a->resolver.due.next); /* once */
+    assert_false(list_is_linked(&a->resolver.due.link)); /* once */
     assert_int_equal(a->resolver.last.n, 1);
 }
 

@@ -36,7 +36,7 @@ struct world {
 static void on_due(struct wheel_entry *e)
 {
     struct twin *t = (struct twin *)e;
-    assert_null(e->next);                            /* unlinked before the call */
+    assert_false(list_is_linked(&e->link));          /* unlinked before the call */
     assert_true(t->deadline_ms <= t->world->now_ms); /* never early */
     t->deadline_ms = WHEEL_NEVER;
     t->fired++;
@@ -159,8 +159,8 @@ static void moving_away_is_only_a_store(void **state)
     const struct wheel_entry before = w.twins[0].entry;
     for (unsigned i = 1; i < 100; i++) {
         set(&w, 0, w.now_ms + 500 + i * 1000);
-        assert_ptr_equal(w.twins[0].entry.prev, before.prev);
-        assert_ptr_equal(w.twins[0].entry.next, before.next);
+        assert_ptr_equal(w.twins[0].entry.link.prev, before.link.prev);
+        assert_ptr_equal(w.twins[0].entry.link.next, before.link.next);
     }
     advance(&w, 700);
     assert_int_equal(w.twins[0].fired, 0);
