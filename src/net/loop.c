@@ -1,6 +1,7 @@
 #include "net/loop.h"
 
 #include "base/clock.h"
+#include "base/container.h"
 #include "net/splice.h"
 #include "net/tls.h"
 
@@ -38,11 +39,9 @@ static void on_tick(uv_timer_t *timer)
 
 void loop_soon_cancel(struct loop *l, struct loop_task *t)
 {
-    if (!t->next) return;
-    t->prev->next = t->next;
-    t->next->prev = t->prev;
-    t->prev = t->next = NULL;
-    if (l->soon.next == &l->soon) (void)uv_idle_stop(&l->idle); /* cannot fail for an initialised handle */
+    if (!list_is_linked(&t->link)) return;
+    list_remove(&t->link);
+    if (list_is_empty(&l->soon)) (void)uv_idle_stop(&l->idle); /* cannot fail for an initialised handle */
 }
 
 /* What a task adds waits behind `last` for the next round: two that keep adding each other do not keep the
@@ -52,11 +51,9 @@ static void on_idle(uv_idle_t *idle)
     struct loop *l = idle->data;
     struct loop_task last = {.run = NULL};
     loop_turn(l);
-    last.prev = l->soon.prev;
-    last.next = &l->soon;
-    last.prev->next = last.next->prev = &last;
-    while (l->soon.next != &last) {
-        struct loop_task *t = l->soon.next;
+    list_append(&l->soon, &last.link);
+    while (l->soon.next != &last.link) {
+        struct loop_task *t = CONTAINER_OF(l->soon.next, struct loop_task, link);
         loop_soon_cancel(l, t);
         t->run(t);
     }
@@ -65,11 +62,9 @@ static void on_idle(uv_idle_t *idle)
 
 void loop_soon(struct loop *l, struct loop_task *t)
 {
-    if (t->next || uv_is_closing((uv_handle_t *)&l->idle)) return;
-    if (l->soon.next == &l->soon) (void)uv_idle_start(&l->idle, on_idle);
-    t->prev = l->soon.prev;
-    t->next = &l->soon;
-    t->prev->next = l->soon.prev = t;
+    if (list_is_linked(&t->link) || uv_is_closing((uv_handle_t *)&l->idle)) return;
+    if (list_is_empty(&l->soon)) (void)uv_idle_start(&l->idle, on_idle);
+    list_append(&l->soon, &t->link);
 }
 
 static void on_wake(uv_async_t *wake)
@@ -103,7 +98,7 @@ enum err loop_init(struct loop *l, size_t read_buffer_bytes, const struct loop_h
     (void)uv_prepare_init(&l->uv, &l->prepare);
     (void)uv_idle_init(&l->uv, &l->idle); /* and always return 0 */
     l->wake.data = l->tick.data = l->prepare.data = l->idle.data = l;
-    l->soon.prev = l->soon.next = &l->soon;
+    list_init(&l->soon);
     (void)uv_prepare_start(&l->prepare, on_prepare);
     uv_unref((uv_handle_t *)&l->prepare);
     loop_turn_begin(l);

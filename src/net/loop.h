@@ -14,6 +14,7 @@
 #define NET_LOOP_H
 
 #include "base/err.h"
+#include "base/list.h"
 #include "net/wheel.h"
 
 #include <stdbool.h>
@@ -37,7 +38,7 @@ struct loop_hooks {
 /* Work for a moment later in the loop's thread, with no event of the kernel to wait for. Embedded in its
  * owner, who may take it back. */
 struct loop_task {
-    struct loop_task *prev, *next; /* NULL when it is not waiting */
+    struct list_link link; /* loop->soon */
     void (*run)(struct loop_task *t);
 };
 
@@ -55,7 +56,7 @@ struct loop {
     size_t read_buffer_bytes;
     int pipe_in, pipe_out;   /* owned, by net/splice.c: between two sockets; -1 = not made yet */
     struct tls_buffers *tls; /* owned: shared by the TLS streams of the loop; made for the first one */
-    struct loop_task soon;   /* list head */
+    struct list_link soon;   /* head: struct loop_task */
     uv_idle_t idle;          /* runs only while `soon` has entries */
     bool leaves_reserve;     /* set by its owner: the last descriptors are for others (base/fd.h) */
     uint32_t nlookups;       /* of names, that run (resolver.h) */
