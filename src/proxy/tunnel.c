@@ -28,7 +28,7 @@ static void finish(struct tunnel *t, enum tunnel_end why, bool linger)
     w->ntunnels[t->env]--;
     metrics_gauge_set(w->metrics, METRIC_TUNNELS_OPEN, t->env, w->ntunnels[t->env]);
     loop_deadline_clear(&w->loop, &t->conn->timer);
-    tunnel_index_remove(&t->by_partner);
+    list_remove(&t->by_partner);
     partner_limits_release(w->limits, t->partner, (enum partner_place)t->place);
     upstream_discard(t->up);
     OPENSSL_cleanse(t->digest, sizeof t->digest);
@@ -167,7 +167,7 @@ static void recheck(struct tunnel *t)
         return;
     }
     if (d.partner != t->partner) {
-        tunnel_index_remove(&t->by_partner);
+        list_remove(&t->by_partner);
         t->place =
             (uint8_t)partner_limits_move(w->limits, t->partner, d.partner, (enum partner_place)t->place);
         t->partner = d.partner;
@@ -178,7 +178,7 @@ static void recheck(struct tunnel *t)
     arm(t);
 }
 
-static void recheck_link(struct tunnel_link *link)
+static void recheck_link(struct list_link *link)
 {
     recheck(CONTAINER_OF(link, struct tunnel, by_partner));
 }

@@ -34,7 +34,7 @@ struct tunnel {
     uint64_t active_ms; /* last byte in either direction */
     uint64_t opened_us;
     uint64_t client_bytes, backend_bytes; /* received since the tunnel opened */
-    struct tunnel_link by_partner;        /* worker->tunnels */
+    struct list_link by_partner;          /* worker->tunnels */
     uint8_t digest[TOKEN_DIGEST_BYTES];   /* of the token that opened it */
     uint64_t valid_until_ms; /* wall clock: the end of a previous token's grace period, or UINT64_MAX */
     uint64_t leave_ms;       /* draining: when it is its turn to end; WHEEL_NEVER = it stays */

@@ -8,27 +8,24 @@
 #ifndef PROXY_TUNNEL_INDEX_H
 #define PROXY_TUNNEL_INDEX_H
 
+#include "base/list.h"
+
 #include <stdint.h>
 
 enum { TUNNEL_BUCKET_BITS = 12, TUNNEL_BUCKETS = 1 << TUNNEL_BUCKET_BITS };
 
-struct tunnel_link {
-    struct tunnel_link *prev, *next; /* NULL when not linked */
-};
-
 struct tunnel_index {
-    struct tunnel_link buckets[TUNNEL_BUCKETS]; /* list heads */
+    struct list_link buckets[TUNNEL_BUCKETS]; /* heads */
 };
 
 /* Empty. */
 void tunnel_index_init(struct tunnel_index *i);
 
-/* The link must stay where it is until it is removed. */
-void tunnel_index_add(struct tunnel_index *i, struct tunnel_link *link, uint32_t partner);
-void tunnel_index_remove(struct tunnel_link *link);
+/* The link, which is in no list, must stay where it is until list_remove(). */
+void tunnel_index_add(struct tunnel_index *i, struct list_link *link, uint32_t partner);
 
 /* Calls `fn` for the tunnels of `partner` and of those who share its bucket (the callee looks), or of
  * everybody with PARTNER_INDEX_NONE. `fn` may remove the link it is given, and add it again, but no other. */
-void tunnel_index_each(struct tunnel_index *i, uint32_t partner, void (*fn)(struct tunnel_link *link));
+void tunnel_index_each(struct tunnel_index *i, uint32_t partner, void (*fn)(struct list_link *link));
 
 #endif

@@ -13,7 +13,7 @@
 enum { LINKS = 2000, PARTNERS = 300 };
 
 struct twin {
-    struct tunnel_link link; /* first */
+    struct list_link link; /* first */
     uint32_t partner;
     bool linked;
     unsigned met;
@@ -38,10 +38,10 @@ static void add(unsigned i, uint32_t partner)
 static void take(unsigned i)
 {
     twins[i].linked = false;
-    tunnel_index_remove(&twins[i].link);
+    list_remove(&twins[i].link);
 }
 
-static void meet(struct tunnel_link *link)
+static void meet(struct list_link *link)
 {
     struct twin *t = (struct twin *)link;
     assert_true(t->linked);
@@ -81,14 +81,14 @@ static void removing_twice_is_harmless(void **state)
 {
     (void)state;
     reset();
-    tunnel_index_remove(&twins[0].link);
+    list_remove(&twins[0].link);
     add(0, 7);
     take(0);
     take(0);
     check_partner(7);
 }
 
-static void drop_itself(struct tunnel_link *link)
+static void drop_itself(struct list_link *link)
 {
     struct twin *t = (struct twin *)link;
     meet(link);
@@ -108,7 +108,7 @@ static void a_callback_may_free_what_it_is_given(void **state)
     check_partner(7); /* nobody is left */
 }
 
-static void move_to_the_same_partner(struct tunnel_link *link)
+static void move_to_the_same_partner(struct list_link *link)
 {
     struct twin *t = (struct twin *)link;
     meet(link);
@@ -128,7 +128,7 @@ static void a_link_that_is_added_again_is_not_met_twice(void **state)
     check_partner(7);
 }
 
-static void move_to_another_partner(struct tunnel_link *link)
+static void move_to_another_partner(struct list_link *link)
 {
     struct twin *t = (struct twin *)link;
     take((unsigned)(t - twins));
