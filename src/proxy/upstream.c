@@ -33,8 +33,8 @@ static void update_gauges(const struct upstream *u)
 void upstream_init(struct upstream *u, struct worker *w, enum environment env)
 {
     *u = (struct upstream){.worker = w, .env = env};
-    u->idle.prev = u->idle.next = &u->idle;
-    u->waiting.prev = u->waiting.next = &u->waiting;
+    list_init(&u->idle);
+    list_init(&u->waiting);
 }
 
 void upstream_deinit(struct upstream *u)
@@ -54,9 +54,7 @@ void upstream_set_addresses(struct upstream *u, const struct address_list *list)
 
 static void idle_unlink(struct upconn *c)
 {
-    c->prev->next = c->next;
-    c->next->prev = c->prev;
-    c->prev = c->next = NULL;
+    list_remove(&c->link);
     c->pool->nidle--;
     loop_deadline_clear(&c->pool->worker->loop, &c->timer);
 }
@@ -64,10 +62,7 @@ static void idle_unlink(struct upconn *c)
 static void idle_push(struct upconn *c)
 {
     struct upstream *u = c->pool;
-    c->next = u->idle.next;
-    c->prev = &u->idle;
-    u->idle.next->prev = c;
-    u->idle.next = c;
+    list_prepend(&u->idle, &c->link);
     u->nidle++;
     c->idle_since_ms = u->worker->loop.now_ms;
     loop_deadline(&u->worker->loop, &c->timer, u->keep_alive_ms);
@@ -196,19 +191,14 @@ static enum err dial(struct upstream *u, const struct stream_events *events, str
 
 static void wait_push(struct upstream *u, struct upstream_wait *w)
 {
-    w->prev = u->waiting.prev;
-    w->next = &u->waiting;
-    u->waiting.prev->next = w;
-    u->waiting.prev = w;
+    list_append(&u->waiting, &w->link);
     u->nwaiting++;
 }
 
 void upstream_wait_cancel(struct upstream *u, struct upstream_wait *w)
 {
-    if (!w->next) return;
-    w->prev->next = w->next;
-    w->next->prev = w->prev;
-    w->prev = w->next = NULL;
+    if (!list_is_linked(&w->link)) return;
+    list_remove(&w->link);
     u->nwaiting--;
 }
 
@@ -216,8 +206,8 @@ void upstream_wait_cancel(struct upstream *u, struct upstream_wait *w)
  * asked first: the backend's FIN may be here already, and only the event for it is not. */
 static struct upconn *idle_pop(struct upstream *u, enum lease kind)
 {
-    while (kind != LEASE_FRESH && u->idle.next != &u->idle) {
-        struct upconn *c = u->idle.next;
+    while (kind != LEASE_FRESH && !list_is_empty(&u->idle)) {
+        struct upconn *c = CONTAINER_OF(u->idle.next, struct upconn, link);
         bool suspect = kind == LEASE_CHECKED && u->worker->loop.now_ms - c->idle_since_ms >= SUSPECT_AFTER_MS;
         if (!suspect || stream_is_quiet(&c->stream)) {
             idle_unlink(c);
@@ -243,7 +233,7 @@ enum err upstream_lease(struct upstream *u, struct exchange *user, struct upstre
         set_state(c, UPCONN_LEASED);
         metrics_add(u->worker->metrics, METRIC_UPSTREAM_REUSES, u->env, 1);
     } else {
-        if (u->nidle && u->nconns >= u->conns_max) drop(u->idle.prev);
+        if (u->nidle && u->nconns >= u->conns_max) drop(CONTAINER_OF(u->idle.prev, struct upconn, link));
         if (u->nconns >= u->conns_max) {
             if (u->nwaiting >= u->waiting_max) {
                 count_limit(u, LIMIT_UPSTREAM_WAITING);
@@ -319,8 +309,8 @@ void upconn_connected(struct upconn *c)
 /* Wakes waiting exchanges, the longest waiting first, while there is something to have. */
 static void serve_queue(struct upstream *u)
 {
-    while (u->waiting.next != &u->waiting && (u->nidle || u->nconns < u->conns_max)) {
-        struct upstream_wait *w = u->waiting.next;
+    while (!list_is_empty(&u->waiting) && (u->nidle || u->nconns < u->conns_max)) {
+        struct upstream_wait *w = CONTAINER_OF(u->waiting.next, struct upstream_wait, link);
         upstream_wait_cancel(u, w);
         w->on_lease(w);
     }
@@ -382,14 +372,16 @@ void upstream_configure(struct upstream *u, const struct generation *g)
     u->waiting_max = limits->upstream_waiting;
     u->keep_alive_ms = c->timeouts.upstream_keep_alive_ms;
     while (u->nidle > u->idle_max || (u->nidle && u->nconns > u->conns_max))
-        upstream_discard(u->idle.prev);
-    for (struct upconn *idle = u->idle.next; idle != &u->idle; idle = idle->next)
+        upstream_discard(CONTAINER_OF(u->idle.prev, struct upconn, link));
+    LIST_EACH(link, &u->idle) {
+        struct upconn *idle = CONTAINER_OF(link, struct upconn, link);
         loop_deadline_at(&u->worker->loop, &idle->timer, idle->idle_since_ms + u->keep_alive_ms);
+    }
     serve_queue(u);
 }
 
 void upstream_drain(struct upstream *u)
 {
-    while (u->idle.next != &u->idle)
-        upstream_discard(u->idle.next);
+    while (!list_is_empty(&u->idle))
+        upstream_discard(CONTAINER_OF(u->idle.next, struct upconn, link));
 }

@@ -16,6 +16,7 @@
 #ifndef PROXY_UPSTREAM_H
 #define PROXY_UPSTREAM_H
 
+#include "base/list.h"
 #include "base/log_sample.h"
 #include "http/scan.h"
 #include "net/resolver.h"
@@ -45,9 +46,9 @@ struct upconn {
         void *tunnel;           /* TUNNEL: struct tunnel */
         uint64_t idle_since_ms; /* IDLE */
     };
-    struct upconn *prev, *next; /* IDLE: pool->idle */
-    struct wheel_entry timer;   /* IDLE: too old */
-    char *head;                 /* owned: part of a response head */
+    struct list_link link;    /* IDLE: pool->idle */
+    struct wheel_entry timer; /* IDLE: too old */
+    char *head;               /* owned: part of a response head */
     uint32_t head_n, head_cap;
     struct head_scan scan; /* over `head` */
     uint32_t version;      /* of the pool when it was dialled */
@@ -57,7 +58,7 @@ struct upconn {
 
 /* An exchange in the queue. Embedded in struct exchange. */
 struct upstream_wait {
-    struct upstream_wait *prev, *next;         /* NULL when not queued */
+    struct list_link link;                     /* upstream->waiting */
     void (*on_lease)(struct upstream_wait *w); /* a connection may be had now: call upstream_lease() again */
 };
 
@@ -69,8 +70,8 @@ struct upstream {
     const struct tls_backend *tls;    /* of the worker's settings; client NULL = plain */
     struct tls_sessions sessions;     /* to resume with the backend */
     uint32_t version;                 /* grows when connections made before must not be used again */
-    struct upconn idle;               /* list head, newest first */
-    struct upstream_wait waiting;     /* list head, oldest first */
+    struct list_link idle;            /* head: struct upconn, newest first */
+    struct list_link waiting;         /* head: struct upstream_wait, oldest first */
     uint32_t nconns, nidle, nwaiting; /* nconns: all that are not closed */
     uint32_t conns_max, idle_max, waiting_max;
     uint64_t keep_alive_ms;
