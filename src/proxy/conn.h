@@ -46,7 +46,7 @@ struct conn {
     struct worker *worker;
     struct worker_listener *listener; /* that accepted it; one reference; NULL from a tunnel on */
     struct worker_settings *settings; /* in force for it; one reference; NULL in a tunnel */
-    struct conn *prev, *next;         /* worker->conns */
+    struct conn *prev, *next;         /* worker->conns; no list_link: `next` outlasts the close (conns.c) */
     struct wheel_entry timer;         /* CONN_TUNNEL: the tunnel's */
     union {
         uint64_t head_us;          /* until exchange_create(): when the first byte of the request came */

@@ -16,7 +16,7 @@
 struct greeting {
     uv_poll_t poll;
     struct worker_listener *listener;
-    struct greeting *prev, *next; /* worker->greetings */
+    struct list_link link; /* worker->greetings */
     struct wheel_entry timer;
     struct caller caller;
     struct proxy_header header;
@@ -87,11 +87,7 @@ static int detach(struct greeting *g)
     struct worker *w = g->listener->worker;
     int fd = g->fd;
     g->fd = -1;
-    if (g->prev)
-        g->prev->next = g->next;
-    else
-        w->greetings = g->next;
-    if (g->next) g->next->prev = g->prev;
+    list_remove(&g->link);
     w->nconns--;
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     loop_deadline_clear(&w->loop, &g->timer);
@@ -135,9 +131,7 @@ static void wait(struct worker_listener *l, int fd, const struct caller *caller,
     g->fd = fd;
     g->caller = *caller;
     g->header = *h;
-    g->next = w->greetings;
-    if (g->next) g->next->prev = g;
-    w->greetings = g;
+    list_prepend(&w->greetings, &g->link);
     w->nconns++;
     metrics_gauge_set(w->metrics, METRIC_CONNECTIONS_OPEN, 0, w->nconns);
     worker_object_opened(w);
@@ -164,6 +158,6 @@ void greeting_begin(struct worker_listener *l, int fd, const struct caller *call
 
 void greeting_cut_all(struct worker *w)
 {
-    while (w->greetings)
-        socket_reset(detach(w->greetings));
+    while (!list_is_empty(&w->greetings))
+        socket_reset(detach(CONTAINER_OF(w->greetings.next, struct greeting, link)));
 }

@@ -42,6 +42,7 @@ static bool init_parts(struct worker *w, size_t buffer_bytes)
     if (!w->out || !w->parser || !w->hasher || !w->metrics) return false;
     if (epochs_register(policy_epochs(w->policy), &w->reader)) return false;
     tunnel_index_init(&w->tunnels);
+    list_init(&w->greetings);
     arena_pool_init(&w->arenas, FREE_ARENA_BLOCKS_MAX);
     random_source_init(&w->random);
     if (loop_init(&w->loop, buffer_bytes, &hooks)) return false;

@@ -15,6 +15,7 @@
 #define PROXY_WORKER_H
 
 #include "base/arena.h"
+#include "base/list.h"
 #include "base/log_sample.h"
 #include "base/metrics.h"
 #include "base/random.h"
@@ -30,7 +31,6 @@
 
 struct conn;
 struct exchange;
-struct greeting;
 struct sources;
 
 /* What control wants of a worker. Nothing leads back from WORKER_ENDING. */
@@ -76,7 +76,7 @@ struct worker {
     struct tunnel_index tunnels;
     struct denials denials;
     struct conn *conns;         /* list of all client connections whose caller is known */
-    struct greeting *greetings; /* list of those that wait for their PROXY header; nconns has them too */
+    struct list_link greetings; /* head: struct greeting, before their PROXY header; nconns has them too */
     struct log_sample shield_sample, greeting_sample, handshake_sample;
     uint32_t nconns, nexchanges, ntunnels[ENV_COUNT];
     uint32_t nhandshakes; /* of nconns: TLS with clients */
