@@ -14,7 +14,7 @@ enum { ANSWER_HEAD_MAX = 512 };
 struct admin_conn {
     struct stream stream; /* first */
     struct admin *admin;
-    struct admin_conn *prev, *next;
+    struct list_link link; /* admin->conns */
     struct wheel_entry timer;
     struct head_scan scan;
     struct admin_call *call; /* waits for its answer; or NULL */
@@ -107,18 +107,12 @@ static void link_call(struct admin_call *call)
                   call->route->wait_ms); /* it is not the client that we wait for */
     a->ncalls++;
     call->query = call->body = span_of(NULL, 0);
-    call->next = a->calls;
-    if (call->next) call->next->prev = call;
-    a->calls = call;
+    list_prepend(&a->calls, &call->link);
 }
 
 static void unlink_call(struct admin_call *call)
 {
-    if (call->prev)
-        call->prev->next = call->next;
-    else
-        call->admin->calls = call->next;
-    if (call->next) call->next->prev = call->prev;
+    list_remove(&call->link);
     call->admin->ncalls--;
 }
 
@@ -271,11 +265,7 @@ static void on_failed(struct stream *s, enum err e)
 static void on_closed(struct stream *s)
 {
     struct admin_conn *c = conn_of(s);
-    if (c->prev)
-        c->prev->next = c->next;
-    else
-        c->admin->conns = c->next;
-    if (c->next) c->next->prev = c->prev;
+    list_remove(&c->link);
     free(c);
 }
 
@@ -308,8 +298,10 @@ static bool may_ask(const struct admin *a, int fd)
 static struct admin_conn *slowest(const struct admin *a)
 {
     struct admin_conn *found = NULL;
-    for (struct admin_conn *c = a->conns; c; c = c->next)
+    LIST_EACH(link, &a->conns) {
+        struct admin_conn *c = CONTAINER_OF(link, struct admin_conn, link);
         if (c->stream.state == STREAM_OPEN && !c->call) found = c;
+    }
     return found;
 }
 
@@ -337,9 +329,7 @@ static void on_accept(struct listener *l, int fd, const struct sockaddr *from)
     c->stream.is_unix = !a->is_tcp;
     make_room(a, fd_is_reserved(fd) ? ADMIN_RESERVED_MAX : ADMIN_CONNECTIONS_MAX);
     c->admin = a;
-    c->next = a->conns;
-    if (c->next) c->next->prev = c;
-    a->conns = c;
+    list_prepend(&a->conns, &c->link);
     a->nconns++;
     wheel_entry_init(&c->timer, on_timer);
     loop_deadline(a->loop, &c->timer, ADMIN_DEADLINE_MS);
@@ -349,6 +339,8 @@ enum err admin_open(struct admin *a, struct loop *loop, int fd, const struct adm
 {
     struct socket_address bound;
     *a = (struct admin){.loop = loop, .routes = routes, .arg = arg};
+    list_init(&a->conns);
+    list_init(&a->calls);
     a->is_tcp = socket_local(fd, &bound) != ERR_OK || bound.any.sa_family != AF_UNIX;
     a->parser = http_parser_create();
     a->req = malloc(sizeof *a->req);
@@ -366,17 +358,18 @@ void admin_close(struct admin *a)
     if (!a->open) return;
     a->open = false;
     listener_close(&a->listener, NULL);
-    for (struct admin_conn *c = a->conns; c; c = c->next)
-        close_conn(c);
+    LIST_EACH(link, &a->conns)
+        close_conn(CONTAINER_OF(link, struct admin_conn, link));
 }
 
 void admin_deinit(struct admin *a)
 {
-    for (struct admin_call *call = a->calls, *next; call; call = next) {
-        next = call->next;
+    if (!a->loop) return; /* it was never opened */
+    while (!list_is_empty(&a->calls)) {
+        struct admin_call *call = CONTAINER_OF(a->calls.next, struct admin_call, link);
+        list_remove(&call->link);
         free(call);
     }
-    a->calls = NULL;
     http_parser_destroy(a->parser);
     free(a->req);
     a->parser = NULL;

@@ -28,6 +28,7 @@
 #ifndef CONTROL_ADMIN_H
 #define CONTROL_ADMIN_H
 
+#include "base/list.h"
 #include "base/outbuf.h"
 #include "http/head.h"
 #include "net/listener.h"
@@ -51,7 +52,7 @@ struct admin_call {
     struct admin *admin;     /* the following are admin.c's */
     struct admin_conn *conn; /* NULL: the client is gone */
     const struct admin_route *route;
-    struct admin_call *prev, *next; /* admin->calls: those that are answered later */
+    struct list_link link; /* admin->calls */
 };
 
 /* One path: what it answers. `answer` writes to call->out and returns the status, or, when it has a
@@ -71,10 +72,10 @@ struct admin {
     const struct admin_route *routes; /* ends with path NULL; borrowed */
     void *arg;
     struct http_parser *parser;
-    struct req_head *req; /* scratch */
-    struct admin_conn *conns;
-    struct admin_call *calls;
-    uint32_t nconns; /* open; `conns` has those that close as well */
+    struct req_head *req;   /* scratch */
+    struct list_link conns; /* head: struct admin_conn, newest first */
+    struct list_link calls; /* head: struct admin_call, those that are answered later */
+    uint32_t nconns;        /* open; `conns` has those that close as well */
     uint32_t ncalls;
     bool is_private; /* only root and the own user are listened to; for unix sockets */
     bool is_tcp;     /* asked by address or as localhost only */
