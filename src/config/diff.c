@@ -1,9 +1,14 @@
 #include "config/diff.h"
 
+#include "base/json_out.h"
 #include "config/schema.h"
 #include "config/value.h"
 
-enum { PATH_MAX_BYTES = 640 }; /* of a key in a list: its entry's first value is in it */
+enum {
+    PATH_MAX_BYTES = 640, /* of a key in a list: its entry's first value is in it */
+    /* A change in JSON with everything in it escaped. */
+    OBJECT_BYTES_MAX = 6 * (PATH_MAX_BYTES + 2 * CONFIG_CHANGE_TEXT_MAX) + 64,
+};
 
 struct diff {
     config_change_fn fn;
@@ -271,27 +276,20 @@ void config_plan_text(const struct config *started, const struct config *running
     if (p.n == 0) fputs("no changes\n", out);
 }
 
-static void print_json(FILE *out, const char *text)
-{
-    char escaped[6 * PATH_MAX_BYTES + 2];
-    struct outbuf o = outbuf_of(escaped, sizeof escaped);
-    if (text)
-        outbuf_json(&o, span_str(text));
-    else
-        outbuf_str(&o, "null");
-    (void)fwrite(o.p, 1, o.n, out); /* nobody to tell when the plan cannot be written */
-}
-
 static void print_object(const struct config_change *c, void *arg)
 {
     struct plan *p = arg;
-    fputs(p->n++ ? ",{\"key\":" : "{\"key\":", p->out);
-    print_json(p->out, c->path);
-    fputs(",\"before\":", p->out);
-    print_json(p->out, c->before);
-    fputs(",\"after\":", p->out);
-    print_json(p->out, c->after);
-    fprintf(p->out, ",\"change\":\"%s\"}", c->live ? "live" : "restart");
+    char text[OBJECT_BYTES_MAX];
+    struct outbuf o = outbuf_of(text, sizeof text);
+    struct json_out j = json_out_of(&o);
+    json_out_object(&j, NULL);
+    json_out_text(&j, "key", c->path);
+    json_out_text(&j, "before", c->before);
+    json_out_text(&j, "after", c->after);
+    json_out_text(&j, "change", c->live ? "live" : "restart");
+    json_out_end_object(&j);
+    if (p->n++) fputc(',', p->out);
+    (void)fwrite(o.p, 1, o.n, p->out); /* nobody to tell when the plan cannot be written */
 }
 
 void config_plan_json(const struct config *started, const struct config *running, const struct config *next,

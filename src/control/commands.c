@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/container.h"
+#include "base/json_out.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "control/explain.h"
@@ -11,6 +12,7 @@
 #include "proxy/tunnel_list.h"
 #include "store/record_value.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -24,11 +26,25 @@ enum {
     RELOAD_WAIT_MS = 110 * 1000, /* it may have to wait for an upgrade that fails */
 };
 
+/* An answer is one object and a line break. */
+static struct json_out begin_answer(struct admin_call *call)
+{
+    struct json_out j = json_out_of(&call->out);
+    json_out_object(&j, NULL);
+    return j;
+}
+
+static void end_answer(struct json_out *j)
+{
+    json_out_end_object(j);
+    outbuf_char(j->o, '\n');
+}
+
 static unsigned refuse(struct admin_call *call, unsigned status, const char *sentence)
 {
-    outbuf_str(&call->out, "{\"error\":");
-    outbuf_json(&call->out, span_str(sentence));
-    outbuf_str(&call->out, "}\n");
+    struct json_out j = begin_answer(call);
+    json_out_text(&j, "error", sentence);
+    end_answer(&j);
     return status;
 }
 
@@ -48,15 +64,16 @@ static const struct config *in_force(const struct commands_host *host)
     return host->reload->deployment->current->config;
 }
 
-static void write_plan(struct outbuf *o, uint64_t generation, const char *plan)
+static void write_plan(struct admin_call *call, uint64_t generation, const char *plan)
 {
-    const struct outbuf before = *o;
-    outbuf_fmt(o, "{\"generation\":%llu,", (unsigned long long)generation);
-    outbuf_str(o, plan);
-    outbuf_str(o, "}\n");
-    if (!o->overflow) return;
-    *o = before; /* thousands of changes: the log has the first ones */
-    outbuf_fmt(o, "{\"generation\":%llu}\n", (unsigned long long)generation);
+    struct json_out j = begin_answer(call);
+    json_out_u64(&j, "generation", generation);
+    const struct outbuf before = call->out;
+    json_out_raw(&j, span_str(plan));
+    end_answer(&j);
+    if (!call->out.overflow) return;
+    call->out = before; /* thousands of changes: the log has the first ones */
+    end_answer(&j);
 }
 
 /* A call that waits for the result of its reload. */
@@ -72,7 +89,7 @@ static void on_reloaded(struct reload_waiter *w, const struct reload_result *res
     struct reload_job *job = CONTAINER_OF(w, struct reload_job, waiter);
     if (result->outcome == RELOAD_DONE) {
         job->status = 200;
-        write_plan(&job->call->out, result->generation, result->plan);
+        write_plan(job->call, result->generation, result->plan);
     } else {
         job->status = refuse(job->call, result->outcome == RELOAD_FAILED ? 422 : 409, result->reasons);
     }
@@ -106,7 +123,7 @@ static unsigned answer_reload_plan(void *arg, struct admin_call *call)
     if (e)
         status = refuse(call, reasons ? 422 : 503, reasons ? reasons : "out of memory");
     else
-        write_plan(&call->out, c->host.reload->status.generation, plan);
+        write_plan(call, c->host.reload->status.generation, plan);
     free(plan);
     free(reasons);
     return status;
@@ -124,7 +141,7 @@ static unsigned answer_confirm_deletions(void *arg, struct admin_call *call)
     struct store_status status;
     char held[24], why[160];
     store->ops->status(store, &status);
-    (void)snprintf(held, sizeof held, "%llu", (unsigned long long)status.deletions_held); /* fits */
+    (void)snprintf(held, sizeof held, "%" PRIu64, status.deletions_held); /* fits */
     if (wanted.n && status.deletions_held && !span_eq(wanted, span_str(held))) {
         (void)snprintf(why, sizeof why,
                        "the load that is held now would drop %s partners; nothing was confirmed",
@@ -133,7 +150,9 @@ static unsigned answer_confirm_deletions(void *arg, struct admin_call *call)
     }
     uint64_t confirmed = store->ops->confirm(store);
     if (!confirmed) return refuse(call, 409, "no load is held: there is nothing to confirm");
-    outbuf_fmt(&call->out, "{\"confirmed\":%llu}\n", (unsigned long long)confirmed);
+    struct json_out j = begin_answer(call);
+    json_out_u64(&j, "confirmed", confirmed);
+    end_answer(&j);
     return 200;
 }
 
@@ -156,13 +175,12 @@ static void ask_denial(const struct survey *s, struct survey_part *part)
 
 static void write_denial(const struct explain_job *job, const struct denial *d)
 {
-    struct outbuf *o = &job->call->out;
-    char at[CLOCK_RFC3339_LEN];
-    clock_rfc3339(d->wall_ms, at);
-    outbuf_fmt(o, "{\"request_id\":\"%.*s\",\"at\":\"%.*s\",\"reason_then\":\"%s\",\"now\":", UUID_LEN,
-               d->request_id, CLOCK_RFC3339_LEN, at, deny_text((enum deny)d->deny));
-    size_t mark = o->n;
-    outbuf_char(o, '{');
+    struct json_out j = begin_answer(job->call);
+    json_out_span(&j, "request_id", span_of(d->request_id, UUID_LEN));
+    json_out_time(&j, "at", d->wall_ms);
+    json_out_text(&j, "reason_then", deny_text((enum deny)d->deny));
+    size_t mark = j.o->n;
+    json_out_object(&j, "now");
     const struct explain_query q = {
         .host = span_of(d->host, d->nhost),
         .path = span_of(d->path, d->npath),
@@ -176,13 +194,13 @@ static void write_denial(const struct explain_job *job, const struct denial *d)
         .mono_us = clock_mono_us(),
     };
     const struct commands_host *host = &job->commands->host;
-    enum deny now = explain_write(in_force(host), host->policy, host->limits, host->sources, &q, o);
-    outbuf_char(o, '}');
+    enum deny now = explain_write(in_force(host), host->policy, host->limits, host->sources, &q, &j);
+    json_out_end_object(&j);
     if (!d->has_digest && now >= DENY_TOKEN_MISSING) { /* what was sent as a token is not kept */
-        o->n = mark;
-        outbuf_str(o, "null");
+        j.o->n = mark;
+        json_out_null(&j, "now");
     }
-    outbuf_str(o, "}\n");
+    end_answer(&j);
 }
 
 static void on_denials(struct survey *s)
@@ -248,10 +266,10 @@ static unsigned answer_explain(void *arg, struct admin_call *call)
     if (shown.n && !record_value_to_digest(shown, certificate))
         return refuse(call, 400, "client_cert_sha256 is not 64 lower-case hexadecimal digits");
     if (shown.n) q.certificate = certificate;
-    outbuf_char(&call->out, '{');
+    struct json_out j = begin_answer(call);
     (void)explain_write(in_force(&c->host), c->host.policy, c->host.limits, c->host.sources, &q,
-                        &call->out); /* the answer has the reason */
-    outbuf_str(&call->out, "}\n");
+                        &j); /* the answer has the reason */
+    end_answer(&j);
     return 200;
 }
 
@@ -274,15 +292,16 @@ static void ask_tunnels(const struct survey *s, struct survey_part *part)
 static void on_tunnels(struct survey *s)
 {
     struct tunnels_job *job = s->arg;
-    struct outbuf *o = &job->call->out;
+    struct json_out j = begin_answer(job->call);
     uint64_t n = 0;
-    if (!job->close) outbuf_str(o, "{\"tunnels\":[");
+    if (!job->close) json_out_array(&j, "tunnels");
     for (unsigned i = 0; i < s->nparts; i++) {
-        outbuf_bytes(o, s->parts[i].out.p, s->parts[i].out.n);
+        json_out_raw(&j, span_of(s->parts[i].out.p, s->parts[i].out.n)); /* nothing when they are closed */
         n += s->parts[i].count;
     }
-    if (!job->close && o->p[o->n - 1] == ',') o->n--;
-    outbuf_fmt(o, "%s\"count\":%llu}\n", job->close ? "{" : "],", (unsigned long long)n);
+    if (!job->close) json_out_end_array(&j);
+    json_out_u64(&j, "count", n);
+    end_answer(&j);
     if (job->close) log_warn("tunnels_closed_by_operator", KV_UINT("tunnels", n));
     admin_answer(job->call, 200);
     survey_free(s);
@@ -342,7 +361,9 @@ static unsigned answer_log_level(void *arg, struct admin_call *call)
               (const struct kv[]){KV_STR("from", log_level_text(before)),
                                   KV_STR("to", log_level_text(level)),
                                   {.kind = KV_END}});
-    outbuf_fmt(&call->out, "{\"level\":\"%s\"}\n", log_level_text(level));
+    struct json_out j = begin_answer(call);
+    json_out_text(&j, "level", log_level_text(level));
+    end_answer(&j);
     return 200;
 }
 

@@ -1,6 +1,5 @@
 #include "control/explain.h"
 
-#include "base/clock.h"
 #include "http/reply.h"
 #include "proxy/admission.h"
 #include "proxy/caller.h"
@@ -65,19 +64,21 @@ static bool find_closest(const struct partner_view *v, enum environment env, con
     return best.common >= 0;
 }
 
-static void write_list(const struct findings *f, enum environment env, struct outbuf *o)
+static void write_list(const struct findings *f, enum environment env, struct json_out *j)
 {
     char text[CIDR_TEXT_MAX];
     struct cidr c;
     bool has = partner_view_allows(f->view, env, &f->query->source);
-    outbuf_fmt(o, "{\"environment\":\"%s\",\"contains\":%s", environment_name(env), has ? "true" : "false");
+    json_out_object(j, NULL);
+    json_out_text(j, "environment", environment_name(env));
+    json_out_bool(j, "contains", has);
     if (find_closest(f->view, env, &f->query->source, &c)) {
         (void)cidr_format(&c, text);
-        outbuf_fmt(o, ",\"%s\":\"%s\"", has ? "entry" : "nearest", text);
+        json_out_text(j, has ? "entry" : "nearest", text);
     } else {
-        outbuf_fmt(o, ",\"empty\":%s", partner_view_list(f->view, env) ? "false" : "true");
+        json_out_bool(j, "empty", !partner_view_list(f->view, env));
     }
-    outbuf_char(o, '}');
+    json_out_end_object(j);
 }
 
 /* --- steps ----------------------------------------------------------------------------------------- */
@@ -90,111 +91,122 @@ static const char *result_of(const struct findings *f, enum deny first, enum den
     return deny >= first ? "failed" : "not reached";
 }
 
-static void begin_step(struct outbuf *o, const char *name, const char *result)
+static void begin_step(struct json_out *j, const char *name, const char *result)
 {
-    outbuf_fmt(o, ",{\"check\":\"%s\",\"result\":\"%s\"", name, result);
+    json_out_object(j, NULL);
+    json_out_text(j, "check", name);
+    json_out_text(j, "result", result);
 }
 
-static void write_address(const struct findings *f, const struct config_limits *l, struct outbuf *o)
+static void write_address(const struct findings *f, const struct config_limits *l, struct json_out *j)
 {
     char text[ADDR_TEXT_MAX];
+    begin_step(j, "caller", "known");
     (void)addr_format(&f->query->source, text);
-    outbuf_fmt(o, "{\"check\":\"caller\",\"result\":\"known\",\"address\":\"%s\"", text);
+    json_out_text(j, "address", text);
     if (f->query->seen) {
         (void)addr_format(&f->query->seen->peer, text);
-        outbuf_str(o, ",\"believed_from\":");
-        outbuf_json(o, caller_origin_names[f->query->seen->origin]);
-        outbuf_fmt(o, ",\"peer\":\"%s\"", text);
+        json_out_span(j, "believed_from", caller_origin_names[f->query->seen->origin]);
+        json_out_text(j, "peer", text);
     }
-    outbuf_fmt(o, ",\"connections_open\":%u,\"connections_per_source\":%u}", f->connections,
-               l->connections_per_source);
+    json_out_u64(j, "connections_open", f->connections);
+    json_out_u64(j, "connections_per_source", l->connections_per_source);
+    json_out_end_object(j);
 }
 
-static void write_route(const struct findings *f, struct outbuf *o)
+static void write_route(const struct findings *f, struct json_out *j)
 {
     static const char *const names[] = {[ROUTE_NONE] = "none", [ROUTE_WIDGET] = "widget", [ROUTE_WS] = "ws"};
-    begin_step(o, "route", result_of(f, DENY_NO_ROUTE, DENY_NO_ROUTE));
-    outbuf_str(o, ",\"path\":");
-    outbuf_json(o, f->query->path);
-    outbuf_fmt(o, ",\"route\":\"%s\"}", names[f->route]);
+    begin_step(j, "route", result_of(f, DENY_NO_ROUTE, DENY_NO_ROUTE));
+    json_out_span(j, "path", f->query->path);
+    json_out_text(j, "route", names[f->route]);
+    json_out_end_object(j);
 }
 
-static void write_environment(const struct findings *f, struct outbuf *o)
+static void write_environment(const struct findings *f, struct json_out *j)
 {
-    begin_step(o, "environment", result_of(f, DENY_NO_HOST, DENY_OTHER_CERTIFICATE));
-    outbuf_str(o, ",\"host\":");
-    outbuf_json(o, f->query->host);
-    outbuf_fmt(o, ",\"environment\":\"%s\"}", f->has_env ? environment_name(f->env) : "none");
+    begin_step(j, "environment", result_of(f, DENY_NO_HOST, DENY_OTHER_CERTIFICATE));
+    json_out_span(j, "host", f->query->host);
+    json_out_text(j, "environment", f->has_env ? environment_name(f->env) : "none");
+    json_out_end_object(j);
 }
 
-static void write_data(const struct findings *f, struct outbuf *o)
+static void write_data(const struct findings *f, struct json_out *j)
 {
-    begin_step(o, "partner_data", result_of(f, DENY_NO_POLICY, DENY_NO_POLICY));
-    outbuf_fmt(o, ",\"policy_generation\":%llu}", (unsigned long long)f->decision.generation);
+    begin_step(j, "partner_data", result_of(f, DENY_NO_POLICY, DENY_NO_POLICY));
+    json_out_u64(j, "policy_generation", f->decision.generation);
+    json_out_end_object(j);
 }
 
-static void write_token(const struct findings *f, struct outbuf *o)
+static void write_token(const struct findings *f, struct json_out *j)
 {
-    begin_step(o, "token", result_of(f, DENY_TOKEN_MISSING, DENY_PARTNER_DISABLED));
+    begin_step(j, "token", result_of(f, DENY_TOKEN_MISSING, DENY_PARTNER_DISABLED));
     if (f->view) {
-        outbuf_str(o, ",\"partner_id\":");
-        outbuf_json(o, partner_view_id(f->view));
-        outbuf_fmt(o, ",\"enabled\":%s,\"slot\":\"%s\"", f->view->enabled ? "true" : "false",
-                   token_slot_name(f->decision.slot));
+        json_out_span(j, "partner_id", partner_view_id(f->view));
+        json_out_bool(j, "enabled", f->view->enabled);
+        json_out_text(j, "slot", token_slot_name(f->decision.slot));
     }
-    if (f->view && f->decision.slot == SLOT_PREVIOUS) {
-        char text[CLOCK_RFC3339_LEN];
-        clock_rfc3339(partner_view_previous_expires_ms(f->view), text);
-        outbuf_fmt(o, ",\"valid_until\":\"%.*s\"", CLOCK_RFC3339_LEN, text);
-    }
-    outbuf_char(o, '}');
+    if (f->view && f->decision.slot == SLOT_PREVIOUS)
+        json_out_time(j, "valid_until", partner_view_previous_expires_ms(f->view));
+    json_out_end_object(j);
 }
 
-static void write_certificate(const struct findings *f, struct outbuf *o)
+static void write_certificate(const struct findings *f, struct json_out *j)
 {
-    begin_step(o, "certificate", result_of(f, DENY_CLIENT_CERTIFICATE, DENY_CLIENT_CERTIFICATE));
-    outbuf_fmt(o, ",\"shown\":%s", f->query->certificate ? "true" : "false");
-    if (f->view) outbuf_fmt(o, ",\"accepted\":%u", (unsigned)f->view->certificates);
-    outbuf_char(o, '}');
+    begin_step(j, "certificate", result_of(f, DENY_CLIENT_CERTIFICATE, DENY_CLIENT_CERTIFICATE));
+    json_out_bool(j, "shown", f->query->certificate != NULL);
+    if (f->view) json_out_u64(j, "accepted", f->view->certificates);
+    json_out_end_object(j);
 }
 
-static void write_allowlist(const struct findings *f, struct outbuf *o)
+static void write_allowlist(const struct findings *f, struct json_out *j)
 {
-    begin_step(o, "allowlist", result_of(f, DENY_ADDRESS, DENY_ADDRESS));
+    const struct addr *source = &f->query->source;
+    begin_step(j, "allowlist", result_of(f, DENY_ADDRESS, DENY_ADDRESS));
     if (f->view) {
-        outbuf_str(o, ",\"lists\":[");
-        write_list(f, ENV_PRODUCTION, o);
-        outbuf_char(o, ',');
-        write_list(f, ENV_SANDBOX, o);
-        outbuf_fmt(o, "],\"on_some_list\":{\"production\":%s,\"sandbox\":%s}",
-                   policy_source_known(f->policy, ENV_PRODUCTION, &f->query->source) ? "true" : "false",
-                   policy_source_known(f->policy, ENV_SANDBOX, &f->query->source) ? "true" : "false");
+        json_out_array(j, "lists");
+        write_list(f, ENV_PRODUCTION, j);
+        write_list(f, ENV_SANDBOX, j);
+        json_out_end_array(j);
+        json_out_object(j, "on_some_list");
+        json_out_bool(j, "production", policy_source_known(f->policy, ENV_PRODUCTION, source));
+        json_out_bool(j, "sandbox", policy_source_known(f->policy, ENV_SANDBOX, source));
+        json_out_end_object(j);
     }
-    outbuf_char(o, '}');
+    json_out_end_object(j);
 }
 
-static void write_limits(const struct findings *f, const struct config_limits *l, struct outbuf *o)
+static void write_limits(const struct findings *f, const struct config_limits *l, struct json_out *j)
 {
-    begin_step(o, "limits", result_of(f, DENY_RATE, DENY_TUNNELS));
-    if (f->view)
-        outbuf_fmt(o, ",\"requests_under_way\":%u,\"tunnels_open\":%u", f->usage.requests, f->usage.tunnels);
-    outbuf_fmt(o,
-               ",\"rate_per_partner\":%u,\"burst_per_partner\":%u,\"concurrency_per_partner\":%u,"
-               "\"tunnels_per_partner\":%u}",
-               l->rate_per_partner, l->burst_per_partner, l->concurrency_per_partner, l->tunnels_per_partner);
+    begin_step(j, "limits", result_of(f, DENY_RATE, DENY_TUNNELS));
+    if (f->view) {
+        json_out_u64(j, "requests_under_way", f->usage.requests);
+        json_out_u64(j, "tunnels_open", f->usage.tunnels);
+    }
+    json_out_u64(j, "rate_per_partner", l->rate_per_partner);
+    json_out_u64(j, "burst_per_partner", l->burst_per_partner);
+    json_out_u64(j, "concurrency_per_partner", l->concurrency_per_partner);
+    json_out_u64(j, "tunnels_per_partner", l->tunnels_per_partner);
+    json_out_end_object(j);
 }
 
-static void write_answer(enum deny deny, struct outbuf *o)
+static void write_answer(enum deny deny, struct json_out *j)
 {
     enum reply_id id = admission_reply_of(deny_verdict(deny));
-    outbuf_fmt(o, "\"allowed\":%s,\"reason\":\"%s\",\"status\":", deny ? "false" : "true", deny_text(deny));
+    json_out_bool(j, "allowed", deny == DENY_NONE);
+    json_out_text(j, "reason", deny_text(deny));
     if (id == REPLY_NONE) {
-        outbuf_str(o, "null,\"answer\":null");
+        json_out_null(j, "status");
+        json_out_null(j, "answer");
         return;
     }
     const struct reply_def *def = reply_def(id);
-    outbuf_fmt(o, "%u,\"answer\":{\"error\":\"%s\",\"code\":\"%s\",\"message\":\"%s\"}",
-               (unsigned)def->status, def->error, def->code, def->message);
+    json_out_u64(j, "status", def->status);
+    json_out_object(j, "answer");
+    json_out_text(j, "error", def->error);
+    json_out_text(j, "code", def->code);
+    json_out_text(j, "message", def->message);
+    json_out_end_object(j);
 }
 
 /* The limits come behind decide(), as in admission.c. */
@@ -209,7 +221,7 @@ static void find_usage(struct findings *f, const struct config *config, const st
 
 enum deny explain_write(const struct config *config, const struct policy *policy,
                         const struct partner_limits *limits, struct sources *sources,
-                        const struct explain_query *q, struct outbuf *o)
+                        const struct explain_query *q, struct json_out *j)
 {
     struct findings f = {
         .query = q, .policy = policy, .connections = sources_connections(sources, &q->source)};
@@ -232,16 +244,16 @@ enum deny explain_write(const struct config *config, const struct policy *policy
     decide(policy, NULL, &query, &f.decision);
     if (f.decision.partner != PARTNER_INDEX_NONE) f.view = policy_view(policy, f.decision.partner);
     if (f.view) find_usage(&f, config, limits);
-    write_answer(f.decision.deny, o);
-    outbuf_str(o, ",\"steps\":[");
-    write_address(&f, &config->limits, o);
-    write_route(&f, o);
-    write_environment(&f, o);
-    write_data(&f, o);
-    write_token(&f, o);
-    write_certificate(&f, o);
-    write_allowlist(&f, o);
-    write_limits(&f, &config->limits, o);
-    outbuf_char(o, ']');
+    write_answer(f.decision.deny, j);
+    json_out_array(j, "steps");
+    write_address(&f, &config->limits, j);
+    write_route(&f, j);
+    write_environment(&f, j);
+    write_data(&f, j);
+    write_token(&f, j);
+    write_certificate(&f, j);
+    write_allowlist(&f, j);
+    write_limits(&f, &config->limits, j);
+    json_out_end_array(j);
     return f.decision.deny;
 }

@@ -5,7 +5,7 @@
 #ifndef CONTROL_EXPLAIN_H
 #define CONTROL_EXPLAIN_H
 
-#include "base/outbuf.h"
+#include "base/json_out.h"
 #include "config/config.h"
 #include "http/target.h"
 #include "policy/decide.h"
@@ -29,11 +29,11 @@ struct explain_query {
     uint64_t wall_ms, mono_us;
 };
 
-/* Appends the members of a JSON object (without braces): the answer that the partner would get, and the
- * steps that lead to it. At most EXPLAIN_BYTES_MAX. Nothing is counted among what the partner does. Returns
- * the reason. */
+/* Writes members of the object that is open in `j`: the answer that the partner would get, and the steps that
+ * lead to it. At most EXPLAIN_BYTES_MAX. Nothing is counted among what the partner does. Returns the reason.
+ */
 enum deny explain_write(const struct config *config, const struct policy *policy,
                         const struct partner_limits *limits, struct sources *sources,
-                        const struct explain_query *q, struct outbuf *o);
+                        const struct explain_query *q, struct json_out *j);
 
 #endif

@@ -1,5 +1,6 @@
 #include "proxy/tunnel_list.h"
 
+#include "base/json_out.h"
 #include "proxy/conn.h"
 #include "proxy/tunnel.h"
 
@@ -9,32 +10,34 @@ static bool matches(const struct tunnel *t, const struct tunnel_filter *f)
     return f->request_id.n == 0 || span_eq(f->request_id, span_of(t->request_id, UUID_LEN));
 }
 
-static void write_entry(const struct worker *w, const struct tunnel *t, struct outbuf *o)
+static void write_entry(const struct worker *w, const struct tunnel *t, struct json_out *j)
 {
     char address[ADDR_TEXT_MAX];
     (void)addr_format(conn_address(t->conn), address);
-    outbuf_str(o, "{\"request_id\":");
-    outbuf_json(o, span_of(t->request_id, UUID_LEN));
-    outbuf_str(o, ",\"partner_id\":");
-    outbuf_json(o, span_of(t->partner_id, t->npartner_id));
-    outbuf_fmt(o, ",\"environment\":\"%s\",\"token_slot\":\"%s\",\"client\":\"%s\",\"worker\":%u",
-               environment_name((enum environment)t->env), token_slot_name((enum token_slot)t->slot), address,
-               w->index);
-    outbuf_fmt(o, ",\"age_ms\":%llu,\"idle_ms\":%llu",
-               (unsigned long long)((w->loop.now_us - t->opened_us) / 1000),
-               (unsigned long long)(w->loop.now_ms - t->active_ms));
-    outbuf_fmt(o, ",\"bytes_in\":%llu,\"bytes_out\":%llu,\"messages_in\":%llu,\"messages_out\":%llu},",
-               (unsigned long long)t->client_bytes, (unsigned long long)t->backend_bytes,
-               (unsigned long long)t->from_client.messages, (unsigned long long)t->from_backend.messages);
+    json_out_object(j, NULL);
+    json_out_span(j, "request_id", span_of(t->request_id, UUID_LEN));
+    json_out_span(j, "partner_id", span_of(t->partner_id, t->npartner_id));
+    json_out_text(j, "environment", environment_name((enum environment)t->env));
+    json_out_text(j, "token_slot", token_slot_name((enum token_slot)t->slot));
+    json_out_text(j, "client", address);
+    json_out_u64(j, "worker", w->index);
+    json_out_u64(j, "age_ms", (w->loop.now_us - t->opened_us) / 1000);
+    json_out_u64(j, "idle_ms", w->loop.now_ms - t->active_ms);
+    json_out_u64(j, "bytes_in", t->client_bytes);
+    json_out_u64(j, "bytes_out", t->backend_bytes);
+    json_out_u64(j, "messages_in", t->from_client.messages);
+    json_out_u64(j, "messages_out", t->from_backend.messages);
+    json_out_end_object(j);
 }
 
 uint64_t tunnel_list_write(struct worker *w, const struct tunnel_filter *f, struct outbuf *o)
 {
+    struct json_out j = json_out_of(o);
     uint64_t n = 0;
     for (const struct conn *c = w->conns; c; c = c->next) {
         if (c->state != CONN_TUNNEL || !matches(c->tunnel, f)) continue;
         n++;
-        if (o->cap - o->n >= TUNNEL_LIST_ENTRY_MAX) write_entry(w, c->tunnel, o);
+        if (o->cap - o->n >= TUNNEL_LIST_ENTRY_MAX) write_entry(w, c->tunnel, &j);
     }
     return n;
 }

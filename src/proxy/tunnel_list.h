@@ -16,7 +16,7 @@ struct tunnel_filter {
     struct span request_id;
 };
 
-/* Appends one JSON object per tunnel, each followed by a comma, while there is room for one more. Returns how
+/* Writes one JSON object per tunnel, with commas between them, while there is room for one more. Returns how
  * many tunnels match, also those for which there was no room. */
 uint64_t tunnel_list_write(struct worker *w, const struct tunnel_filter *f, struct outbuf *o);
 

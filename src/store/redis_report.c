@@ -4,8 +4,8 @@
 #include "store/redis_sync_state.h"
 
 #include "base/clock.h"
+#include "base/json_out.h"
 #include "base/log.h"
-#include "base/outbuf.h"
 #include "base/random.h"
 
 #include "gw_version.h"
@@ -59,17 +59,6 @@ static const char *state_text(const struct redis_sync *s)
     return is_loading || !policy_is_ready(s->policy) ? "loading" : "stale";
 }
 
-static void put_text(struct outbuf *o, const char *name, const char *value)
-{
-    outbuf_fmt(o, ",\"%s\":", name);
-    outbuf_json(o, span_str(value));
-}
-
-static void put_number(struct outbuf *o, const char *name, uint64_t value)
-{
-    outbuf_fmt(o, ",\"%s\":%" PRIu64, name, value);
-}
-
 static size_t write_text(const struct redis_sync *s, char *text, size_t cap)
 {
     const struct redis_report *r = s->report;
@@ -78,18 +67,20 @@ static size_t write_text(const struct redis_sync *s, char *text, size_t cap)
     struct policy_stats policy;
     s->store.ops->status(&s->store, &status);
     policy_stats(s->policy, &policy);
-    outbuf_fmt(&o, "{\"instance\":\"%s\"", r->instance);
-    put_text(&o, "version", GW_VERSION);
-    put_number(&o, "pid", (uint64_t)getpid());
-    put_text(&o, "host", r->host);
-    put_number(&o, "seq", r->sequence);
-    put_text(&o, "epoch", s->position.epoch);
-    put_text(&o, "state", state_text(s));
-    put_number(&o, "partners", policy.partners);
-    put_number(&o, "last_change_ms", r->changed_at_ms);
-    put_number(&o, "staleness_ms", status.staleness_ms);
-    put_number(&o, "started_ms", r->started_ms);
-    outbuf_char(&o, '}');
+    struct json_out j = json_out_of(&o);
+    json_out_object(&j, NULL);
+    json_out_text(&j, "instance", r->instance);
+    json_out_text(&j, "version", GW_VERSION);
+    json_out_u64(&j, "pid", (uint64_t)getpid());
+    json_out_text(&j, "host", r->host);
+    json_out_u64(&j, "seq", r->sequence);
+    json_out_text(&j, "epoch", s->position.epoch);
+    json_out_text(&j, "state", state_text(s));
+    json_out_u64(&j, "partners", policy.partners);
+    json_out_u64(&j, "last_change_ms", r->changed_at_ms);
+    json_out_u64(&j, "staleness_ms", status.staleness_ms);
+    json_out_u64(&j, "started_ms", r->started_ms);
+    json_out_end_object(&j);
     BUG_IF(o.overflow, "a report is longer than it can be");
     return o.n;
 }
