@@ -1,6 +1,7 @@
 #include "control/admin_pages.h"
 
 #include "base/metrics.h"
+#include "control/families.h"
 #include "control/service.h"
 #include "control/status.h"
 
@@ -24,7 +25,7 @@ static unsigned answer_metrics(void *arg, struct admin_call *call)
 {
     const struct status *s = arg;
     metrics_write(&call->out);
-    status_write_metrics(s, &call->out);
+    families_write(s, &call->out);
     return 200;
 }
 

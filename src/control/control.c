@@ -7,6 +7,7 @@
 #include "control/admin.h"
 #include "control/admin_pages.h"
 #include "control/commands.h"
+#include "control/families.h"
 #include "control/handover.h"
 #include "control/notify.h"
 #include "control/service.h"
@@ -314,7 +315,7 @@ void control_metrics_reference(struct outbuf *o)
 {
     init_metrics();
     metrics_reference(o);
-    status_reference(o);
+    families_reference(o);
 }
 
 /* Workers, and the first generation for them. Their threads do not run yet. */

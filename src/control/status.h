@@ -1,5 +1,5 @@
-/* status.h - how the process is: readiness and the metric families of control for the admin listener, all of
- * it for proofctl, one line for the service manager.
+/* status.h - how the process is: readiness for the admin listener, all of it for proofctl, one line for the
+ * service manager.
  *
  * Thread: [control].
  */
@@ -33,11 +33,17 @@ struct status {
     uint64_t started_wall_ms;
 };
 
+/* What the store says of itself; zeros before it is open. */
+struct store_status status_read_store(const struct status *s);
+
 /* Requests can be answered as they should: there are partners that are not too old, and backends. */
 bool status_can_serve(const struct status *s);
 
 /* One line for people, with a NUL: "serving: 12 connections, 3 tunnels, partner data 17". */
 void status_write_line(const struct status *s, char *out, size_t cap);
+
+/* Every check of /readyz has passed. `store`: as it was read. */
+bool status_is_ready(const struct status *s, const struct store_status *store);
 
 /* JSON for /readyz; true when ready. */
 bool status_write_ready(const struct status *s, struct outbuf *o);
@@ -47,11 +53,5 @@ enum { STATUS_JSON_MAX = 128 * 1024 };
 /* The state of the process for `proofctl status`: one JSON object and a line break, at most STATUS_JSON_MAX
  * bytes. */
 void status_write_json(const struct status *s, struct outbuf *o);
-
-/* Families of control, after those of the workers: store, policy, build, process. */
-void status_write_metrics(const struct status *s, struct outbuf *o);
-
-/* The same families as Markdown rows, for docs/METRICS.md. */
-void status_reference(struct outbuf *o);
 
 #endif
