@@ -4,6 +4,7 @@
 #include "config/hostname.h"
 #include "config/suggest.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 struct unit {
@@ -92,8 +93,7 @@ static const char *unit_text(uint64_t value, const struct unit *units, unsigned 
 {
     for (unsigned i = nunits; i-- > 0;) {
         if (value == 0 || value % units[i].factor) continue;
-        (void)snprintf(out, VALUE_TEXT_MAX, "%llu%s", (unsigned long long)(value / units[i].factor),
-                       units[i].name);
+        (void)snprintf(out, VALUE_TEXT_MAX, "%" PRIu64 "%s", value / units[i].factor, units[i].name);
         return out; /* 20 digits and a unit always fit */
     }
     return NULL;
@@ -102,7 +102,7 @@ static const char *unit_text(uint64_t value, const struct unit *units, unsigned 
 const char *value_size_text(uint64_t bytes, char out[static VALUE_TEXT_MAX])
 {
     if (unit_text(bytes, size_units, SIZE_UNITS, out)) return out;
-    (void)snprintf(out, VALUE_TEXT_MAX, "%llu", (unsigned long long)bytes); /* always fits */
+    (void)snprintf(out, VALUE_TEXT_MAX, "%" PRIu64, bytes); /* always fits */
     return out;
 }
 
@@ -315,8 +315,7 @@ static void write_range(const struct schema_key *key, struct outbuf *o)
     char from[VALUE_TEXT_MAX], to[VALUE_TEXT_MAX];
     if (key->type == SCHEMA_COUNT) {
         if (key->words) outbuf_fmt(o, "%s or ", key->words[0]);
-        outbuf_fmt(o, "a whole number from %llu to %llu", (unsigned long long)key->min,
-                   (unsigned long long)key->max);
+        outbuf_fmt(o, "a whole number from %" PRIu64 " to %" PRIu64, key->min, key->max);
     } else if (key->type == SCHEMA_SIZE) {
         outbuf_fmt(o, "a size from %s to %s", value_size_text(key->min, from), value_size_text(key->max, to));
     } else {

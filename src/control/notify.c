@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/span.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,8 +80,7 @@ void notify_reloading(void)
 {
     char text[MESSAGE_BYTES_MAX];
     if (!manager.is_ready) return;
-    (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
-                   (unsigned long long)clock_mono_us());
+    (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_mono_us());
     send_message(text);
 }
 
@@ -89,7 +89,7 @@ void notify_reloaded(bool is_done, const char *reasons, uint64_t generation)
     char text[MESSAGE_BYTES_MAX];
     if (!manager.is_ready) return;
     if (is_done)
-        (void)snprintf(text, sizeof text, "configuration %llu is in force", (unsigned long long)generation);
+        (void)snprintf(text, sizeof text, "configuration %" PRIu64 " is in force", generation);
     else
         (void)snprintf(text, sizeof text, "reload failed: %s", reasons);
     notify_ready(text);
@@ -113,7 +113,7 @@ void notify_watchdog(void)
 void notify_extend_timeout(uint64_t ms)
 {
     char text[MESSAGE_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)ms * 1000);
+    (void)snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%" PRIu64, ms * 1000);
     send_message(text);
 }
 

@@ -6,6 +6,7 @@
 #include "control/certificates.h"
 #include "control/sockets.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* --- backends -------------------------------------------------------------------------------------- */
@@ -202,9 +203,9 @@ static enum err check_buffer(const struct deployment *d, const struct config *ne
     uint64_t buffer = d->first->config->limits.buffer_bytes;
     if (l->head_bytes <= buffer / 2 && l->response_head_bytes <= buffer / 2) return ERR_OK;
     errmsg_set(why, 0, 0,
-               "limits.%s is more than half of limits.buffer as it was at the start (%llu bytes): a larger "
-               "buffer needs a restart",
-               l->head_bytes > buffer / 2 ? "head" : "response_head", (unsigned long long)buffer);
+               "limits.%s is more than half of limits.buffer as it was at the start (%" PRIu64
+               " bytes): a larger buffer needs a restart",
+               l->head_bytes > buffer / 2 ? "head" : "response_head", buffer);
     return ERR_RANGE;
 }
 

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "proofctl/printable.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 
@@ -109,12 +110,10 @@ static size_t count_behind(const json_t *reports, const struct backend *b, uint6
 static enum ctl_exit fail_behind(struct session *s, size_t nbehind, size_t n, uint64_t sequence,
                                  const char *names)
 {
-    return session_fail(
-        s, CTL_PENDING,
-        "the change is in force, but %zu of %zu gateways %s not applied it within %llu s (number "
-        "%llu): %s",
-        nbehind, n, nbehind == 1 ? "has" : "have", (unsigned long long)s->wait_ms / 1000,
-        (unsigned long long)sequence, names);
+    return session_fail(s, CTL_PENDING,
+                        "the change is in force, but %zu of %zu gateways %s not applied it within %" PRIu64
+                        " s (number %" PRIu64 "): %s",
+                        nbehind, n, nbehind == 1 ? "has" : "have", s->wait_ms / 1000, sequence, names);
 }
 
 enum ctl_exit gateways_wait(struct session *s, uint64_t sequence)

@@ -5,6 +5,7 @@
 #include "proofctl/printable.h"
 #include "store/record_value.h"
 
+#include <inttypes.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -98,7 +99,7 @@ enum ctl_exit session_fail_messages(const struct session *s, enum ctl_exit code,
     for (uint32_t i = 0; i < messages->n; i++)
         if ((texts[n] = place_message(place, &messages->list[i])) != NULL) n++;
     if (messages->total > messages->n &&
-        asprintf(&texts[n], "and %llu more", (unsigned long long)(messages->total - messages->n)) >= 0)
+        asprintf(&texts[n], "and %" PRIu64 " more", messages->total - messages->n) >= 0)
         n++;
     print_messages(s, code, (const char *const *)texts, n);
     for (size_t i = 0; i < n; i++)

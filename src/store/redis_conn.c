@@ -2,6 +2,7 @@
 
 #include "net/stream.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -303,7 +304,7 @@ static void on_handshake_due(struct wheel_entry *e)
     const char *what = c->stream.state == STREAM_HANDSHAKE ? "connected, but no TLS handshake"
                        : c->state == REDIS_CONNECTING      ? "no connection"
                                                            : "connected, but no answer";
-    fail(c, ERR_TIMEOUT, "%s within %llu ms", what, (unsigned long long)c->connect_timeout_ms);
+    fail(c, ERR_TIMEOUT, "%s within %" PRIu64 " ms", what, c->connect_timeout_ms);
 }
 
 /* --- events of the stream --------------------------------------------------------------------------- */
