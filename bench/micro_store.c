@@ -1,8 +1,8 @@
 /* micro-store - how long does a partner file take to load?
  *
  * Prints, for 10,000 and 100,000 generated records, the best of some runs: reading and checking the file
- * (what a thread of its own does), applying it to an empty policy (the first load), and applying an edition in
- * which two records of three have changed (what the control loop does in slices at a reload).
+ * (what a thread of its own does), applying it to an empty policy (the first load), and applying an edition
+ * in which two records of three have changed (what the control loop does in slices at a reload).
  */
 #include "base/clock.h"
 #include "helper_records.h"
