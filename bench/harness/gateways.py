@@ -222,7 +222,7 @@ class Instance:
 
     def last_words(self):
         lines = (self.folder / "output.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1][:200] if lines else "without a word"
+        return " / ".join(line[:200] for line in lines[-3:]) or "without a word"
 
     def pids(self):
         return machine.tree(self.process.pid)
