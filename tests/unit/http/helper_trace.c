@@ -122,6 +122,7 @@ static const char *route_text(enum route route)
     case ROUTE_NONE: return "none";
     case ROUTE_WIDGET: return "widget";
     case ROUTE_WS: return "ws";
+    case ROUTE_COUNT: break;
     }
     return "?";
 }
