@@ -243,7 +243,7 @@ static void threads_are_limited(void **state)
 {
     struct log_files *f = *state;
     start_log(f->ops, "off", 0);
-    for (int i = 1; i < 256; i++)
+    for (int i = 1; i < LOG_THREADS_MAX; i++)
         assert_int_equal(log_thread_attach("many"), ERR_OK);
     assert_int_equal(log_thread_attach("many"), ERR_LIMIT);
     log_stop(STOP_WAIT_MS);
