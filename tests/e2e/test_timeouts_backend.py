@@ -185,7 +185,7 @@ def test_request_body_does_not_end_an_early_answer(proofgw, backend, partner):
         early(c)
         wait_for(lambda: watch.seconds() > 3 * SHORT_S, "a backend that takes its time")
         c.send(chunk(b"much") + b"0\r\n\r\n")
-        c.expect_end()
+        c.drain()
 
     backend.script(script)
     client = gateway.client().send(request("POST", fields=partner.authorization, body=b"x" * 1000)[:-900])
