@@ -108,7 +108,8 @@ def percentile(histogram, share):
 
 
 class Figures:
-    """Numbers per gateway, one gateway at a time: {"columns": {key: unit}, "values": {name: {key: number}}}."""
+    """Numbers per gateway, one gateway at a time: {"columns": {key: unit}, "values": {name: {key: number}}}. With "sizes"
+    each key ends in one of them."""
 
     shape = "figures"
 
@@ -195,7 +196,9 @@ class Partners(Figures):
                     self.measure_size(bench, d, size, values[d.name])
                 except FAILURES as e:
                     values[d.name].setdefault("na", {})[short(size)] = str(e)
-        return {"columns": {key: unit for size in sizes for key, unit in self.columns(short(size))}, "values": values}
+        sizes = [short(size) for size in sizes]
+        columns = {key: unit for size in sizes for key, unit in self.columns(size)}
+        return {"sizes": sizes, "columns": columns, "values": values}
 
     def columns(self, size):
         latencies = [(f"{phase} p99.9 {size}", "us") for phase in UPDATES]

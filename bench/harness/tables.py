@@ -54,7 +54,25 @@ def _cost_rows(results, scenario):
     return header, [row for _, row in sorted(rows)] + missing
 
 
+def _sized_rows(results, scenario):
+    """A row per gateway and size."""
+    sizes, columns = scenario["sizes"], scenario["columns"]
+    kinds = [key.removesuffix(f" {sizes[0]}") for key in columns if key.endswith(f" {sizes[0]}")]
+    header = ["gateway", "partners"] + [f"{kind} {columns[f'{kind} {sizes[0]}']}".strip() for kind in kinds]
+    rows = []
+    for name, value in scenario["values"].items():
+        for size in sizes:
+            figure = [value.get(f"{kind} {size}") for kind in kinds]
+            if any(number is not None for number in figure):
+                rows.append([_title(results, name), size] + [figures.number(number) for number in figure])
+        why = sorted(set(value.get("na", {}).values()))
+        rows += [[_title(results, name), f"n/a: {'; '.join(why)}"]] if why else []
+    return header, rows
+
+
 def _figure_rows(results, scenario):
+    if "sizes" in scenario:
+        return _sized_rows(results, scenario)
     keys = [key for key in scenario["columns"] if any(key in value for value in scenario["values"].values())]
     header = ["gateway"] + [f"{key} {scenario['columns'][key]}".strip() for key in keys]
     rows = []
