@@ -30,6 +30,10 @@ class Unavailable(Exception):
     """This gateway cannot do this here; the text says why."""
 
 
+class Ended(Unavailable):
+    """It ended before it was ready."""
+
+
 class BadDescription(Exception):
     """There is no such description, or it cannot be used; the text says why."""
 
@@ -178,6 +182,13 @@ class Instance:
         self.changed = self.ready
 
     def start(self):
+        """Twice if need be: what else runs here may have taken its port in the meantime."""
+        try:
+            self.try_start()
+        except Ended:
+            self.try_start()
+
+    def try_start(self):
         d, values = self.description, self.values()
         command = [fill(word, values) for word in d.command]
         if not shutil.which(command[0]):
@@ -210,7 +221,7 @@ class Instance:
         why = "nothing listens"
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise Unavailable(f"it does not start: {self.last_words()}")
+                raise Ended(f"it does not start: {self.last_words()}")
             try:
                 why = job.try_get(self, partners.some(self.count)[-2])
             except ssl.SSLError as e:
