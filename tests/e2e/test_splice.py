@@ -6,6 +6,7 @@ Method: the head is answered first and has arrived before the body is sent, so t
 spliced is seen by the pipe that the worker has from then on.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -25,8 +26,11 @@ BUFFER = 256 * 1024  # the default of limits.buffer, and the most that goes at o
 
 
 def pipes(gateway):
-    links = map(os.readlink, Path(f"/proc/{gateway.process.pid}/fd").glob("*"))
-    return len({link for link in links if link.startswith("pipe:")})
+    found = set()
+    for fd in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            found.add(os.readlink(fd))
+    return sum(link.startswith("pipe:") for link in found)
 
 
 def has_spliced(gateway):
