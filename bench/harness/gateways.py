@@ -211,7 +211,7 @@ class Instance:
         try:
             self.wait_until_ready(begin + 20 + self.count / 20_000)
         except BaseException:
-            self.stop()
+            self.end()  # its folder goes with that of the run: it may be started again
             raise
         self.start_s = time.monotonic() - begin
         self.softirq = machine.softirq_pids(cpus)
