@@ -3,7 +3,7 @@
 
     bench/setup.sh                  once: peers, tools, the build that is measured
     bench/run.py --quick            the most important scenarios, under 3 minutes
-    bench/run.py --full             everything; more than two hours
+    bench/run.py --full             everything; an hour and a half to two
     bench/run.py --gateways proofgw,nginx,./mine.json --scenarios A,C --rounds 48
 
 Writes results.json and report.html to --output. bench/RESULTS.md says how it is done and how to read it.

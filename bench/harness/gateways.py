@@ -4,6 +4,7 @@ A description is a JSON object; bench/peers/README.md explains it. In its texts 
 replaced, and a line that begins with `#tls ` is there only when the gateway serves TLS.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -101,6 +102,16 @@ def find(names, tools):
     return sorted((d for d in known if d.binary(tools)), key=lambda d: KINDS.index(d.kind))
 
 
+@contextlib.contextmanager
+def interruptions_held():
+    """Whoever interrupts this program inside waits for the end of the block, so that no process is forgotten."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class Instance:
     """One running gateway. Use as a context manager, or call stop()."""
 
@@ -196,7 +207,7 @@ class Instance:
         cpus = self.setting.processors.for_workers(self.workers)
         environment = {**os.environ, **{key: fill(text, values) for key, text in (d.environment or {}).items()}}
         begin = time.monotonic()
-        with (self.folder / "output.log").open("wb") as log:
+        with (self.folder / "output.log").open("wb") as log, interruptions_held() as mask:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -204,10 +215,10 @@ class Instance:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                preexec_fn=lambda: (os.sched_setaffinity(0, cpus), machine.prefer_us()),
+                preexec_fn=lambda: (signal.pthread_sigmask(signal.SIG_SETMASK, mask), os.sched_setaffinity(0, cpus), machine.prefer_us()),
                 start_new_session=True,  # a scheduling group of its own
             )
-        self.setting.instances.append(self)
+            self.setting.instances.append(self)
         try:
             self.wait_until_ready(begin + 20 + self.count / 20_000)
         except BaseException:
