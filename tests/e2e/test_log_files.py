@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,19 @@ from support.wait import wait_for
 from support.websocket import upgrade
 
 pytest_plugins = ["support.process"]
+
+
+def test_each_of_the_most_workers_has_a_log(proofgw):
+    """The main thread has one as well."""
+    gateway = proofgw(workers=256, logs={"ring": "64KiB"})
+
+    def names():
+        return {(task / "comm").read_text().strip() for task in Path(f"/proc/{gateway.process.pid}/task").iterdir()}
+
+    wait_for(lambda: names() >= {f"w{n}" for n in range(256)}, "256 workers")
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait_exit() == EXIT_OK
+    assert not gateway.events("log_ring_missing")
 
 
 # --- secrets ---------------------------------------------------------------------------------------------

@@ -248,6 +248,21 @@ def test_listener_that_cannot_be_opened(gateway, partner):
     is_passed(get(gateway, partner, method="POST", body=b"more than one byte"))
 
 
+def test_listener_that_cannot_be_opened_when_the_name_is_found(gateway, partner, backend):
+    """The reload ends inside the look-up that it waited for."""
+    port = backend.address.rsplit(":", 1)[1]
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        listeners = [gateway.config["listeners"][0], {"address": address}]
+        (line,) = gateway.reload_refused(listeners=listeners, **environments(upstream=f"localhost:{port}"))
+        assert address in line["error"]
+    is_passed(get(gateway, partner))
+    gateway.reload(**environments(upstream=f"localhost:{port}"))
+    is_passed(get(gateway, partner))
+
+
 def test_logs(gateway, partner):
     """Both go to other files, the level changes, and the access log can be switched off and on."""
     access, operations = gateway.folder / "a.log", gateway.folder / "o.log"
